@@ -1,0 +1,1 @@
+"""The decode engine and the services around it: worker, sampler, hot swap."""

@@ -1,0 +1,43 @@
+"""Errors a person must mend: each says what is wrong and what to do next, and carries the exit code."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command and service."""
+
+    DONE = 0
+    BAD_ARGUMENTS = 2
+    DEPENDENCY_MISSING = 3
+    CHECK_FAILED = 4
+
+
+class OneRecError(Exception):
+    """Stops a command or service with one clear sentence on stderr and its exit code."""
+
+    exit_code = ExitCode.CHECK_FAILED
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem} {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+
+
+class SettingsError(OneRecError):
+    """Settings or arguments contradict one another or name something unknown."""
+
+    exit_code = ExitCode.BAD_ARGUMENTS
+
+
+class DependencyMissingError(OneRecError):
+    """No broker, no topic, no weights store, no file."""
+
+    exit_code = ExitCode.DEPENDENCY_MISSING
+
+
+class CheckFailedError(OneRecError):
+    """A check found a difference: topics, checksums, offsets."""
+
+    exit_code = ExitCode.CHECK_FAILED

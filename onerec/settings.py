@@ -1,0 +1,303 @@
+"""Settings of every service: defaults < TOML file < environment < flags.
+
+A table for each folder (`stream`, `trainer`, `inference`) and one for each thing they share. The environment
+spells a key `ONEREC_TRAINER__LEARNING_RATE`; the TOML file is named by `ONEREC_CONFIG` or `--config`. An
+unknown key or a contradiction is an error that names it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from onerec.errors import SettingsError
+
+CONFIG_VARIABLE = "ONEREC_CONFIG"
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Table(BaseModel):
+    """A table of settings: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(Table):
+    """How to reach the broker and how topics are laid out."""
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="Brokers, host:port, comma-separated.")
+    topic_prefix: str = Field("", description="Put before every topic name, so that systems can share a broker.")
+    partitions: int = Field(4, ge=1, le=10_000, description="Partitions of every topic keyed by user_id.")
+    replication_factor: int = Field(1, ge=1, description="Replicas of every topic.")
+    retention_ms: int = Field(
+        -1,
+        ge=-1,
+        description="Retention of topics that go by time; -1 keeps all. A replayed "
+        "log carries the event times of its past: with a week's retention it is deleted at once.",
+    )
+    group_protocol: str = Field("classic", pattern="^(classic|consumer)$", description="consumer is KIP-848, Kafka 4.")
+    group_prefix: str = Field("onerec-", description="Put before every consumer group's name.")
+    schema_registry_url: str | None = Field(
+        None, description="Confluent wire format with this registry; else Avro single-object encoding."
+    )
+    librdkafka: dict[str, str] = Field(
+        default_factory=dict, description="Further librdkafka properties for every client, security among them."
+    )
+    sasl_password: SecretStr | None = Field(None, description="sasl.password, kept out of logs.")
+
+
+class StoreSettings(Table):
+    """Where weights, codebooks, checkpoints and local state lie."""
+
+    uri: str = Field("runs/store", description="Weights store: a folder or any fsspec URI.")
+    state_dir: Path = Field(Path("runs/state"), description="Local state: RocksDB and checkpoints. One a process.")
+    keep_versions: int = Field(200, ge=2, description="Versions kept in the store besides pinned ones and bases.")
+
+
+class MetricsSettings(Table):
+    """The Prometheus endpoint of a service."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65535, description="0 for any free port.")
+
+
+class ModelSettings(Table):
+    """Which model: a preset of onerec.model.presets."""
+
+    name: str = Field("onerec", description="Key on model-versions and trainer-journal.")
+    preset: str = Field("small", description="tiny, small, base or 1b.")
+
+
+class LabelSettings(Table):
+    """When a view counts as a long view: KuaiRand's own rule."""
+
+    long_view_ms: int = Field(18_000, ge=0, description="Watched at least this long, or")
+    short_video_share: Share = Field(1.0, description="of an item not longer than long_view_ms, this share of it.")
+
+
+class HighQualityRule(Table):
+    """The paper's high-quality session (section 3.1); the paper names the criteria but no values."""
+
+    min_watched: int = Field(5, ge=0, description="Items with a long view.")
+    min_total_watch_ms: int = Field(60_000, ge=0, description="Total watch time of the session.")
+    need_interaction: bool = Field(True, description="A like, follow, comment or share.")
+    combine: str = Field("any", pattern="^(any|all)$", description="Whether one criterion is enough.")
+
+
+class JoinerSettings(Table):
+    """Impressions and actions to sessions and histories."""
+
+    session_items: int = Field(5, ge=1, le=64, description="m: a session closes at so many items.")
+    session_gap_ms: int = Field(600_000, ge=1, description="or when so much event time passes without one.")
+    feedback_window_ms: int = Field(120_000, ge=0, description="Event time an impression waits for its actions.")
+    allowed_lateness_ms: int = Field(0, ge=0, description="How far the watermark stays behind the newest event.")
+    idle_close_s: float = Field(
+        60.0, gt=0, description="Wall time without input after which a partition's windows close."
+    )
+    history_items: int = Field(50, ge=1, le=100_000, description="n: exposures kept a user.")
+    max_future_ms: int = Field(3_600_000, ge=0, description="Events further ahead of the wall clock are refused.")
+    max_watch_ms: int = Field(86_400_000, ge=1, description="Longer watch times are refused.")
+    transaction_events: int = Field(20_000, ge=1, description="A transaction ends after so many events")
+    transaction_ms: int = Field(200, ge=1, description="or so much wall time.")
+    instance: str = Field("0", pattern=r"^[A-Za-z0-9._-]+$", description="Makes the transactional id; one an instance.")
+    labels: LabelSettings = LabelSettings()
+    high_quality: HighQualityRule = HighQualityRule()
+
+
+class TokenizerSettings(Table):
+    """Item embeddings to semantic ids."""
+
+    codebook: str | None = Field(None, description="Codebook in the store; None for the newest.")
+    max_batch: int = Field(512, ge=1)
+
+
+class ReplaySettings(Table):
+    """Publishing a log."""
+
+    speed: float = Field(0.0, ge=0.0, description="Event time per wall time; 0 for as fast as it goes.")
+    shuffle_ms: int = Field(0, ge=0, description="Events are displaced by up to so much event time.")
+    late_share: Share = Field(0.0, description="Share of actions sent after their window has closed.")
+    max_unanswered: int = Field(0, ge=0, description="Pause while so many requests have no answer; 0 never pauses.")
+    seed: int = 0
+
+
+class StreamSettings(Table):
+    """Everything in stream/."""
+
+    joiner: JoinerSettings = JoinerSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    replay: ReplaySettings = ReplaySettings()
+
+
+class SeedSettings(Table):
+    """The first training, from histories (feasibility: annealed, positives only, legal codes)."""
+
+    budget_s: float = Field(300.0, gt=0, description="Wall time; ignored where samples is set.")
+    samples: int | None = Field(None, ge=1, description="Exactly so many samples: reproducible across runs.")
+    batch: int = Field(128, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    final_share: Share = Field(0.05, description="Learning rate at the end, as a share of learning_rate.")
+    warmup_steps: int = Field(100, ge=0)
+    reward_share: Share = Field(0.1, description="Share of the budget that the reward model gets.")
+
+
+class TrainOn(StrEnum):
+    """Which exposures of a session the next-token loss covers."""
+
+    POSITIVES = "positives"
+    HIGH_QUALITY = "high_quality"
+    ALL = "all"
+
+
+class TrainerSettings(Table):
+    """The continuous trainer."""
+
+    random_seed: int = 17
+    threads: int = Field(1, ge=1, description="torch threads; part of what makes a version reproducible.")
+    learning_rate: float = Field(1e-4, gt=0, description="Constant after warmup_steps: the stream has no end.")
+    reward_learning_rate: float = Field(1e-3, gt=0)
+    warmup_steps: int = Field(20, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    batch: int = Field(64, ge=1, description="Sessions a step, at most.")
+    batch_wait_ms: int = Field(300, ge=0, description="A step starts after so long with what is there.")
+    train_on: TrainOn = TrainOn.POSITIVES
+    preference_loss: str = Field("dpo", description="dpo, ipo, cdpo, rdpo, cpo, simpo or sdpo; none to switch it off.")
+    preference_weight: float = Field(
+        0.1,
+        ge=0,
+        description="lambda: NTP is the mean per token, this multiplies the "
+        "mean over the step's pairs of the loss on summed log-probabilities.",
+    )
+    preference_beta: float = Field(0.1, gt=0)
+    preference_batch: int = Field(16, ge=0, description="Pairs a step, at most.")
+    pair_window: int = Field(
+        100_000, ge=1, description="Pair and session ids remembered, so that each is applied once."
+    )
+    expert_bias_rate: float = Field(1e-3, ge=0, description="u of the loss-free balancing rule.")
+    publish_interval_s: float = Field(1.0, gt=0, description="A version at most so often, and only after a step.")
+    full_every: int = Field(50, ge=1, description="Every so many versions a full one; deltas between.")
+    publish_dtype: str = Field("bfloat16", pattern="^(bfloat16|float32)$", description="Of the published weights.")
+    checkpoint_interval_s: float = Field(30.0, gt=0)
+    keep_checkpoints: int = Field(3, ge=1)
+    seed: SeedSettings = SeedSettings()
+
+
+class DecodingSettings(Table):
+    """Beam search of worker and sampler."""
+
+    beam_width: int = Field(32, ge=1, le=4096)
+    threads: int = Field(1, ge=1)
+
+
+class WorkerSettings(Table):
+    """Requests to recommendations."""
+
+    max_batch: int = Field(8, ge=1, description="Requests decoded together.")
+    max_wait_ms: float = Field(2.0, ge=0, description="How long a batch waits to fill.")
+    deadline_ms: int = Field(2000, ge=1, description="Where the request names none.")
+    session: bool = Field(True, description="Generate the session of m items; else only the ranked next items.")
+    pin_version: int | None = Field(None, description="Serve this version whatever is published: a shadow worker.")
+    output_topic: str = Field("recommendations", description="A shadow worker answers elsewhere.")
+    group: str = Field("worker", description="Consumer group; a shadow worker has its own.")
+
+
+class Candidates(StrEnum):
+    """How the sampler makes its candidates."""
+
+    BEAM = "beam"
+    SAMPLE = "sample"
+
+
+class RewardWeights(Table):
+    """The scalar reward: a weighted sum of standardised objectives (the paper does not disclose the merge)."""
+
+    swt: float = 1.0
+    vtr: float = 1.0
+    wtr: float = 0.5
+    ltr: float = 1.0
+
+
+class SamplerSettings(Table):
+    """Live requests to preference pairs."""
+
+    share: Share = Field(0.01, description="Of live requests, by a hash of the request id.")
+    candidates: int = Field(128, ge=2, description="N sessions a request.")
+    method: Candidates = Candidates.SAMPLE
+    temperature: float = Field(1.0, gt=0)
+    rewards: RewardWeights = RewardWeights()
+
+
+class InferenceSettings(Table):
+    """Everything in inference/."""
+
+    decoding: DecodingSettings = DecodingSettings()
+    worker: WorkerSettings = WorkerSettings()
+    sampler: SamplerSettings = SamplerSettings()
+
+
+class Settings(BaseSettings):
+    """All tables. Build it with `load_settings`, which turns errors into sentences."""
+
+    model_config = SettingsConfigDict(env_prefix="ONEREC_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    kafka: KafkaSettings = KafkaSettings()
+    store: StoreSettings = StoreSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    model: ModelSettings = ModelSettings()
+    stream: StreamSettings = StreamSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    inference: InferenceSettings = InferenceSettings()
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        worker = self.inference.worker
+        if worker.pin_version is not None and worker.output_topic == "recommendations" and worker.group != "worker":
+            raise ValueError("inference.worker.pin_version with its own group needs its own output_topic")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the TOML file."""
+        path = os.environ.get(CONFIG_VARIABLE)
+        toml = (TomlConfigSettingsSource(settings_cls, Path(path)),) if path else ()
+        return (init_settings, env_settings, *toml)
+
+
+def _flatten(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors())
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """Read all sources; `flags` are tables as dicts and win.
+
+    Raises SettingsError naming the key for an unknown one, a wrong value or a contradiction, and for a file
+    that is missing or no TOML.
+    """
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)
+    path = os.environ.get(CONFIG_VARIABLE)
+    if path and not Path(path).is_file():
+        raise SettingsError(f"The configuration file {path} does not exist.", f"Mend --config or {CONFIG_VARIABLE}.")
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        raise SettingsError(
+            f"Settings are wrong: {_flatten(error)}.", "See `onerec config --help` for the keys."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is no TOML: {error}.", "Mend the file.") from error

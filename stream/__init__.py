@@ -1,0 +1,1 @@
+"""Producers and stream processing: log replay, tokenizer and joiner."""

@@ -1,0 +1,1 @@
+"""The continuous trainer: batches, step, journal, checkpoint, publish."""
