@@ -45,6 +45,7 @@ HISTORIES = Topic("histories", Key.USER, records.History, Cleanup.COMPACT, by_us
 SESSIONS = Topic("sessions", Key.USER, records.Session, Cleanup.DELETE, by_user=True)
 REQUESTS = Topic("requests", Key.USER, records.Request, Cleanup.DELETE, by_user=True)
 RECOMMENDATIONS = Topic("recommendations", Key.USER, records.Recommendation, Cleanup.DELETE, by_user=True)
+SHADOW_RECOMMENDATIONS = Topic("recommendations-shadow", Key.USER, records.Recommendation, Cleanup.DELETE, by_user=True)
 PREFERENCES = Topic("preferences", Key.USER, records.PreferencePair, Cleanup.DELETE, by_user=True)
 MODEL_VERSIONS = Topic("model-versions", Key.MODEL, records.ModelVersion, Cleanup.COMPACT, by_user=False)
 TRAINER_JOURNAL = Topic("trainer-journal", Key.MODEL, records.JournalEntry, Cleanup.KEEP, by_user=False)
@@ -60,6 +61,7 @@ TOPICS: tuple[Topic, ...] = (
     SESSIONS,
     REQUESTS,
     RECOMMENDATIONS,
+    SHADOW_RECOMMENDATIONS,
     PREFERENCES,
     MODEL_VERSIONS,
     TRAINER_JOURNAL,

@@ -1,0 +1,22 @@
+"""Puts the sub-commands together. A sub-command's module is loaded when it is called."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    name="onerec",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train and serve a generative recommender continuously from Kafka.",
+)
+
+
+def main() -> None:
+    """Entry point of the `onerec` command."""
+    app(prog_name="onerec")
+
+
+if __name__ == "__main__":
+    main()
