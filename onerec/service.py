@@ -59,7 +59,7 @@ def configure_logging(service: str) -> None:
 
 
 def _on_signals(stop: Stop) -> None:
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         LOG.info("%s: stopping", signal.Signals(number).name)
         stop.set()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import typer
 
 from onerec.cli.options import Config, read_settings
