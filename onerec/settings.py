@@ -139,6 +139,7 @@ class SeedSettings(Table):
     """The first training, from histories (feasibility: annealed, positives only, legal codes)."""
 
     budget_s: float = Field(300.0, gt=0, description="Wall time; ignored where samples is set.")
+    threads: int = Field(2, ge=1, description="torch threads while the seed trains.")
     samples: int | None = Field(None, ge=1, description="Exactly so many samples: reproducible across runs.")
     batch: int = Field(128, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
