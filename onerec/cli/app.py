@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from onerec.cli.demo import demo
+
 app = typer.Typer(
     name="onerec",
     no_args_is_help=True,
@@ -11,6 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train and serve a generative recommender continuously from Kafka.",
 )
+app.command()(demo)
 
 
 def main() -> None:

@@ -1,0 +1,43 @@
+# The four commands of a newcomer. Each one installs what it needs into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TESTS ?= tests
+
+.PHONY: help install demo test check compose-test clean
+help:
+	@echo "make demo          the whole loop on a real log, about five minutes"
+	@echo "make test          all tests, on the best broker that can be had (see tests/broker.py)"
+	@echo "make check         lint, types, layering, the README's commands"
+	@echo "make compose-test  builds the image and runs the compose stack (needs a Docker engine)"
+	@echo "make install       creates .venv with everything"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "Python 3.11 to 3.13 is needed: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $(STAMP)
+
+demo: install
+	$(BIN)/onerec demo
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS)
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_readme.py tests/test_layout.py
+
+compose-test: install
+	$(BIN)/python -m pytest -q -s tests/compose/test_stack.py
+
+clean:
+	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache

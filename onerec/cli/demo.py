@@ -1,0 +1,66 @@
+"""`onerec demo`: the whole loop on this machine with a real log, in minutes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from onerec.cli.options import fail
+from onerec.errors import OneRecError
+
+BROKER_VARIABLE = "ONEREC_BOOTSTRAP_SERVERS"
+
+
+def demo(
+    events: Annotated[int, typer.Option(min=100, help="Exposures of the log to replay.")] = 20_000,
+    seed_seconds: Annotated[float, typer.Option(min=1.0, help="Wall time for training the seed model.")] = 50.0,
+    report: Annotated[Path | None, typer.Option(help="Write the report as JSON, with no live view.")] = None,
+    directory: Annotated[Path, typer.Option(help="Where the run's files go; emptied at the start.")] = Path(
+        "runs/demo"
+    ),
+) -> None:
+    """Watch a real Kuaishou log flow through Kafka into a model that learns while it serves.
+
+    Takes the broker of ONEREC_BOOTSTRAP_SERVERS, else starts an embedded one. Ctrl-C stops everything.
+    """
+    console = Console(force_terminal=False if report else None)
+    logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
+    try:
+        result = _run(directory, events, seed_seconds, console)
+    except OneRecError as error:
+        raise fail(error) from error
+    except KeyboardInterrupt:
+        console.print("stopped; the logs of all services are in", directory / "logs")
+        raise typer.Exit(130) from None
+    target = report or directory / "report.json"
+    target.write_text(json.dumps(result, indent=2) + "\n")
+    from onerec.demo.summary import print_summary  # noqa: PLC0415 - commands load what they need
+
+    print_summary(result, console)
+    console.print(f"report: {target}   logs, versions, settings: {directory}/")
+
+
+def _run(directory: Path, events: int, seed_s: float, console: Console) -> dict[str, Any]:
+    from onerec.demo.loop import Demo, Options, Progress, broker_of, configuration  # noqa: PLC0415
+    from onerec.demo.supervisor import Supervisor  # noqa: PLC0415
+    from onerec.demo.view import shown  # noqa: PLC0415
+    from onerec.settings import load_settings  # noqa: PLC0415
+
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    options = Options(directory, events, seed_s, os.environ.get(BROKER_VARIABLE))
+    config = directory / "onerec.toml"
+    progress = Progress()
+    with broker_of(options) as (servers, broker):
+        config.write_text(configuration(options, servers))
+        environment = {"ONEREC_CONFIG": str(config.resolve()), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        with Supervisor(directory, environment) as supervisor, shown(progress, console):
+            result = Demo(options, load_settings(config), supervisor, progress).run()
+    return {**result, "broker": broker}

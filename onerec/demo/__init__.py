@@ -1,0 +1,1 @@
+"""`onerec demo` and `onerec up`: all services as processes on one machine, watched and shown."""

@@ -1,0 +1,223 @@
+"""The stages of `onerec demo`: broker, catalogue, seed, the live loop, and the report.
+
+Every service is a process of its own and is the same code that runs in production; what the demo adds is the
+order, the replayed log and the report.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onerec.demo.memory import PeakMemory
+from onerec.demo.scrape import Samples, scrape
+from onerec.demo.supervisor import ServiceFailedError, Supervisor
+from onerec.kafka.admin import create_topics, wait_for_broker
+from onerec.kafka.embedded import EmbeddedBroker
+from onerec.settings import Settings
+
+LOG = logging.getLogger(__name__)
+EVALUATOR, REPLAY, REPORT = "evaluator", "replay", "report"
+SERVING = ("worker", "shadow", "sampler")
+JOB_TIMEOUT_S = 300.0
+READY_TIMEOUT_S = 600.0
+DRAIN_TIMEOUT_S = 60.0
+SCRAPE_EVERY_S = 1.0
+MAX_UNANSWERED = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a person asks of the demo."""
+
+    directory: Path
+    events: int
+    seed_s: float
+    bootstrap_servers: str | None
+    partitions: int = 4
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the live view shows: the stage, and the newest metrics of all services."""
+
+    stage: str = "starting"
+    started: float = field(default_factory=time.monotonic)
+    first_recommendation_s: float | None = None
+    swaps: int = 0
+    samples: Samples = field(default_factory=Samples)
+    on_change: Callable[[Progress], None] = field(default=lambda _: None)
+
+    def enter(self, stage: str) -> None:
+        """The next stage begins."""
+        self.stage = stage
+        LOG.info("%5.1f s  %s", time.monotonic() - self.started, stage)
+        self.on_change(self)
+
+
+def configuration(options: Options, bootstrap_servers: str) -> str:
+    """The TOML file of the run; other commands take it by `--config` and then talk to the running demo."""
+    return f"""\
+# Written by `onerec demo`. Use it while the demo runs: onerec recommend 712 --config {options.directory}/onerec.toml
+[kafka]
+bootstrap_servers = "{bootstrap_servers}"
+partitions = {options.partitions}
+
+[store]
+uri = "{(options.directory / "store").resolve()}"
+
+[model]
+preset = "small"
+
+[stream.joiner]
+idle_close_s = 4.0          # wall time; the log's night is minutes long here
+
+[trainer.seed]
+budget_s = {options.seed_s}
+threads = 2
+"""
+
+
+@contextmanager
+def broker_of(options: Options) -> Iterator[tuple[str, str]]:
+    """Bootstrap servers and a description: the given broker, or an embedded one that ends with the run."""
+    if options.bootstrap_servers:
+        yield options.bootstrap_servers, options.bootstrap_servers
+        return
+    with EmbeddedBroker(options.directory) as embedded:
+        yield embedded.bootstrap_servers, "embedded (Tansu, in memory)"
+
+
+class Demo:
+    """One run of the whole loop; `run` returns the report's fields that the demo itself measures."""
+
+    def __init__(self, options: Options, settings: Settings, supervisor: Supervisor, progress: Progress) -> None:
+        self.options = options
+        self.settings = settings
+        self.supervisor = supervisor
+        self.progress = progress
+        self.memory = PeakMemory()
+        self._next_scrape = 0.0
+
+    def run(self) -> dict[str, Any]:
+        """All stages in order; returns the report."""
+        self._catalogue()
+        self._services()
+        self._live()
+        self._drain()
+        return self._report()
+
+    def _catalogue(self) -> None:
+        self.progress.enter("topics, items and histories")
+        wait_for_broker(self.settings.kafka, 30.0)
+        create_topics(self.settings.kafka)
+        self.supervisor.run("import", "stream", "replay", "--only", "items,histories", timeout_s=JOB_TIMEOUT_S)
+        self.progress.enter("balanced K-means: a codebook of semantic ids")
+        self.supervisor.run("codebook", "stream", "codebook", timeout_s=JOB_TIMEOUT_S)
+        self.supervisor.start("tokenizer", "stream", "tokenizer")
+        self._wait_ready("tokenizer")
+
+    def _services(self) -> None:
+        self.progress.enter(f"the seed model trains on the histories, about {self.options.seed_s:.0f} s")
+        self.supervisor.start("trainer", "trainer", "run", OMP_NUM_THREADS="2")
+        self.supervisor.start("joiner", "stream", "joiner")
+        self.supervisor.start(EVALUATOR, "evaluation", "prequential", "--report", str(self._file("prequential.json")))
+        self._wait_ready("trainer", "joiner", EVALUATOR)
+        for name, role in zip(SERVING, ("worker", "worker", "sampler"), strict=True):
+            shadow = (
+                {
+                    "ONEREC_INFERENCE__WORKER__PIN_VERSION": "1",
+                    "ONEREC_INFERENCE__WORKER__SESSION": "false",
+                    "ONEREC_INFERENCE__WORKER__OUTPUT_TOPIC": "recommendations-shadow",
+                    "ONEREC_INFERENCE__WORKER__GROUP": "shadow",
+                }
+                if name == "shadow"
+                else {}
+            )
+            self.supervisor.start(name, "inference", role, **shadow)
+        self._wait_ready(*SERVING)
+
+    def _live(self) -> None:
+        self.progress.enter("live: the log flows, the model learns while it serves")
+        replay = self.supervisor.start(
+            REPLAY,
+            "stream",
+            "replay",
+            *("--only", "events", "--events", str(self.options.events)),
+            *("--max-unanswered", str(MAX_UNANSWERED), "--summary", str(self._file("replay.json"))),
+        )
+        while replay.running:
+            self._tick(except_for=REPLAY)
+        self.supervisor.finished(replay)
+
+    def _drain(self) -> None:
+        """Wait until what was produced has been joined, learned and served, so that the report is about all of it."""
+        self.progress.enter("the last sessions close and are learned from")
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        while time.monotonic() < deadline and not self._drained():
+            self._tick()
+        if not self._drained():
+            LOG.warning("not everything was learned within %.0f s; the report counts what is missing", DRAIN_TIMEOUT_S)
+
+    def _drained(self) -> bool:
+        samples = self.progress.samples
+        waiting = sum(
+            samples.get(name)
+            for name in (
+                "stream_joiner_lag_events",
+                "stream_joiner_open_impressions",
+                "stream_joiner_open_sessions",
+                "trainer_lag_events",
+                "inference_worker_lag_events",
+                "inference_sampler_pending",
+            )
+        )
+        return waiting == 0
+
+    def _report(self) -> dict[str, Any]:
+        self.progress.enter("the report: the topics are read afresh")
+        wall_s = time.monotonic() - self.progress.started
+        swaps = int(self.progress.samples.get("inference_worker_swaps_total", job="worker"))
+        self.supervisor.stop((*SERVING, "joiner", EVALUATOR, "tokenizer", "trainer"))
+        self.supervisor.run(REPORT, "evaluation", "report", "--out", str(self._file("topics.json")), timeout_s=120.0)
+        replayed = json.loads(self._file("replay.json").read_text())
+        return {
+            "events_produced": replayed["exposures"],
+            "records_produced": replayed["records"],
+            **json.loads(self._file("topics.json").read_text()),
+            "swaps": swaps,
+            "prequential": json.loads(self._file("prequential.json").read_text()),
+            "first_recommendation_s": round(self.progress.first_recommendation_s or 0.0, 1),
+            "wall_s": round(wall_s, 1),
+            "peak_rss_mb": round(self.memory.peak_bytes / 1e6),
+        }
+
+    def _file(self, name: str) -> Path:
+        return self.options.directory / name
+
+    def _wait_ready(self, *names: str) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not all(self.progress.samples.get("onerec_ready", job=name) for name in names):
+            if time.monotonic() > deadline:
+                raise ServiceFailedError(f"{', '.join(names)} did not get ready.", "See the logs.")
+            self._tick()
+
+    def _tick(self, *, except_for: str = "") -> None:
+        """Look after the services and, once a second, at their metrics."""
+        self.supervisor.check(except_for=except_for)
+        now = time.monotonic()
+        if now >= self._next_scrape:
+            self._next_scrape = now + SCRAPE_EVERY_S
+            self.memory.sample()
+            self.progress.samples = scrape(self.supervisor.services.values())
+            answered = self.progress.samples.get("inference_worker_requests_total", job="worker", status="answered")
+            if answered and self.progress.first_recommendation_s is None:
+                self.progress.first_recommendation_s = now - self.progress.started
+            self.progress.on_change(self.progress)
+        time.sleep(0.05)

@@ -1,0 +1,83 @@
+"""The end of the demo: a page that a person understands, from the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+
+
+def _pairs(title: str, rows: list[tuple[str, str]]) -> Table:
+    table = Table(title, "", box=None, header_style="bold", pad_edge=False)
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def _flow(report: Mapping[str, Any]) -> Table:
+    return _pairs(
+        "What flowed",
+        [
+            ("exposures replayed", f"{report['events_produced']:,}"),
+            ("sessions joined", f"{report['sessions']:,}"),
+            ("sessions learned from", f"{report['sessions_trained']:,}"),
+            ("lost / duplicated", f"{report['lost']} / {report['duplicated']}"),
+            ("requests → answers", f"{report['requests']:,} → {report['recommendations']:,}"),
+            ("unanswered", f"{report['unanswered']}"),
+            ("invalid / repeated items", f"{report['invalid_items']} / {report['duplicate_items_in_session']}"),
+            ("refused to dead-letters", f"{report['dead_letters']:,}"),
+        ],
+    )
+
+
+def _speed(report: Mapping[str, Any]) -> Table:
+    freshness, latency = report["freshness_s"], report["request_latency_ms"]
+    return _pairs(
+        "How fast",
+        [
+            (
+                "action → served weights",
+                f"p50 {_or_dash(freshness['p50'], '.1f')} s, p99 {_or_dash(freshness['p99'], '.1f')} s",
+            ),
+            ("request → answer", f"p50 {_or_dash(latency['p50'], '.0f')} ms, p99 {_or_dash(latency['p99'], '.0f')} ms"),
+            ("versions published / swaps", f"{report['versions_published']} / {report['swaps']}"),
+            ("first recommendation after", f"{report['first_recommendation_s']:.0f} s"),
+            ("all together", f"{report['wall_s']:.0f} s, {report['peak_rss_mb']:,} MB at the peak"),
+            ("broker", str(report["broker"])),
+        ],
+    )
+
+
+def _learning(report: Mapping[str, Any]) -> Table:
+    loss, reward, quality = report["loss"], report["reward"], report["prequential"]
+    rows = [
+        ("next-token loss", f"{_or_dash(loss['first'], '.3f')} → {_or_dash(loss['last'], '.3f')}"),
+        ("preference pairs made / learned", f"{report['preference_pairs']:,} / {report['pairs_trained']:,}"),
+        (
+            "reward of chosen / rejected",
+            f"{_or_dash(reward['chosen_mean'], '.3f')} / {_or_dash(reward['rejected_mean'], '.3f')}",
+        ),
+        ("", ""),
+        (f"HitRate@10 of {quality['visits']:,} visits", "tested before learned from"),
+        ("  OneRec, learning online", _or_dash(quality["hit_rate_at_10"], ".4f")),
+        ("  the same seed, frozen", _or_dash(quality["frozen_hit_rate_at_10"], ".4f")),
+        ("  running co-occurrence", _or_dash(quality["cooccurrence_hit_rate_at_10"], ".4f")),
+        ("  decayed popularity", _or_dash(quality["popularity_hit_rate_at_10"], ".4f")),
+    ]
+    return _pairs("What it learned", rows)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def print_summary(report: Mapping[str, Any], console: Console) -> None:
+    """Print the report as three tables."""
+    columns = Table.grid(padding=(0, 4))
+    columns.add_row(_flow(report), _learning(report))
+    console.print(
+        Panel(Group(columns, "", _speed(report)), title="OneRec Stream: the loop, closed", border_style="cyan")
+    )
