@@ -1,0 +1,70 @@
+"""The manifest beside each version: what the file is, what it builds on, what it must hold.
+
+No torch in here, so that listing versions starts quickly.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onerec.weights.errors import CorruptWeightsError
+
+FORMAT = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FILE = re.compile(r"(full|delta)-[0-9a-f]{12}\.safetensors")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One version in the store. `facts` holds what the publisher adds: the other fields of its ModelVersion."""
+
+    version: int
+    kind: str
+    file: str
+    sha256: str
+    size_bytes: int
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+    parent: int | None = None
+    parent_sha256: str | None = None
+    created_ms: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """The manifest file."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps({"format": FORMAT, **values}, separators=(",", ":"), allow_nan=False).encode()
+
+    @classmethod
+    def parse(cls, data: bytes, version: int) -> Manifest:
+        """Read and check a manifest file of `version`. Raises CorruptWeightsError."""
+        try:
+            values = json.loads(data)
+            if values.pop("format") != FORMAT:
+                raise ValueError("unknown format")
+            tensors = {str(name): (str(dtype), tuple(shape)) for name, (dtype, shape) in values.pop("tensors").items()}
+            manifest = cls(tensors=tensors, **values)
+            if problem := manifest._problem(version):
+                raise ValueError(problem)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CorruptWeightsError(
+                f"The manifest of version {version} is torn or wrong: {error}.", "Publish the version again."
+            ) from error
+        return manifest
+
+    def _problem(self, version: int) -> str:
+        whole = type(self.size_bytes) is int and self.size_bytes >= 0
+        kinship = (self.kind == "delta") == (self.parent is not None) and self.kind in {"full", "delta"}
+        earlier = self.parent is None or (type(self.parent) is int and 0 < self.parent < version)
+        checks = (
+            (self.version == version, f"it says version {self.version}"),
+            (_FILE.fullmatch(self.file), "its file name is none"),
+            (_SHA256.fullmatch(self.sha256), "its sha256 is none"),
+            (whole, "its size is none"),
+            (kinship, "a delta has a parent, a full version none"),
+            (earlier, "its parent is no earlier version"),
+        )
+        return "; ".join(problem for holds, problem in checks if not holds)

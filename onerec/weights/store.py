@@ -1,0 +1,231 @@
+"""Versions of the model on any fsspec file system: full ones, and lossless deltas upon their parents.
+
+    versions/00000012/manifest.json            written last: with it the version exists
+    versions/00000012/delta-0f3a….safetensors  named after the digest, so that a rewrite never tears a reader
+
+Only safetensors are read, never pickle. What a file claims is checked before anything is allocated, and the
+SHA-256 of the full weights before anything is handed out.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from onerec.weights import delta
+from onerec.weights.errors import CorruptWeightsError, IncompatibleWeightsError, VersionMissingError
+from onerec.weights.folder import Folder
+from onerec.weights.manifest import Manifest
+from onerec.weights.tensors import Specs, TensorSpec, differences, digest, pack, specs_of, unpack
+
+SEED_VERSION = 1
+_MANIFEST = "manifest.json"
+_VERSION = re.compile(r"\d{8,}")
+_MAX_MANIFEST_BYTES = 64 * 2**20
+_HEADER_ALLOWANCE = 16 * 2**20
+_AGAIN = "Publish the version again."
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A published file: what ModelVersion says of it. `uri` is relative to the store."""
+
+    uri: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A version's verified tensors, as published. They may be shared with the parent: do not write to them."""
+
+    version: int
+    tensors: Mapping[str, Tensor]
+    sha256: str
+
+
+class WeightsStore:
+    """One writer, any number of readers."""
+
+    def __init__(self, uri: str) -> None:
+        self.folder = Folder(uri)
+        self._known: dict[int, Manifest] = {}
+
+    def write_full(
+        self, version: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None
+    ) -> Artifact:
+        """Publish all tensors. `facts` (JSON) go into the manifest: step, preset, offsets, metrics and so on."""
+        return self._publish(version, tensors, pack(tensors), facts)
+
+    def write_delta(
+        self,
+        version: int,
+        parent: int,
+        parent_tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
+        facts: Mapping[str, Any] | None = None,
+    ) -> Artifact:
+        """Publish what changed since `parent`, whose tensors must be those in the store.
+
+        Raises IncompatibleWeightsError where names, dtypes or shapes differ or the parent is another,
+        VersionMissingError where the store does not have the parent.
+        """
+        sha = digest(parent_tensors)
+        if self._cached(parent).sha256 != sha:
+            raise IncompatibleWeightsError(
+                f"Version {parent} in the store has other weights.", "Publish a full version."
+            )
+        data = delta.encode(parent_tensors, tensors)
+        return self._publish(version, tensors, data, facts, parent=parent, parent_sha=sha)
+
+    def read(self, version: int, have: Loaded | None = None, expected: Specs | None = None) -> Loaded:
+        """The tensors of `version`, from `have` or the nearest full version, whichever is nearer.
+
+        `expected` are the names, dtypes and shapes that the model needs, checked before anything is allocated.
+        Raises VersionMissingError, CorruptWeightsError, IncompatibleWeightsError, StoreUnreachableError; what was
+        loaded before stays as it was.
+        """
+        if have is not None and have.version == version and self.manifest(version).sha256 == have.sha256:
+            return have
+        chain, base = self._chain(version, have)
+        target = chain[0]
+        specs = _specs(target)
+        if expected is not None and (wrong := differences(specs, expected)):
+            raise IncompatibleWeightsError(f"Version {version} is of another model: {wrong}.", "Mend model.preset.")
+        tensors = dict(base.tensors) if base is not None else {}
+        for link in reversed(chain):
+            data = self._file(link)
+            tensors = delta.apply(tensors, data) if link.kind == "delta" else unpack(data, _specs(link))
+        found = digest(tensors)
+        if found != target.sha256:
+            raise CorruptWeightsError(
+                f"Version {version} has SHA-256 {found}, its manifest says {target.sha256}.", _AGAIN
+            )
+        return Loaded(version, tensors, found)
+
+    def manifest(self, version: int) -> Manifest:
+        """The manifest of a version. Raises VersionMissingError, CorruptWeightsError, StoreUnreachableError."""
+        path = f"{_place(version)}/{_MANIFEST}"
+        if self.folder.size(path) > _MAX_MANIFEST_BYTES:
+            raise CorruptWeightsError(f"The manifest of version {version} is too large.", _AGAIN)
+        return Manifest.parse(self.folder.read(path), version)
+
+    def versions(self) -> list[int]:
+        """All versions that have a manifest, ascending."""
+        return [version for version in self._places() if _MANIFEST in self.folder.names(_place(version))]
+
+    def check_uri(self, uri: str, version: int) -> None:
+        """Refuse a ModelVersion whose file is not that version's in this store. Raises OutsideStoreError."""
+        path = self.folder.relative(uri)
+        if not path.startswith(f"{_place(version)}/"):
+            raise CorruptWeightsError(f"{uri[:200]!r} is no file of version {version}.", _AGAIN)
+
+    def collect(self, keep: int, pinned: Collection[int] = ()) -> list[int]:
+        """Remove old versions but the newest `keep`, those pinned, the seed, and every base that one of these needs.
+
+        Returns what was removed.
+        """
+        places = self._places()
+        whole = [version for version in places if self._has(version)]
+        needed = set(whole[-keep:]) | ({SEED_VERSION, *pinned} & set(whole))
+        for version in sorted(needed, reverse=True):
+            parent = self._cached(version).parent
+            while parent is not None and parent not in needed and self._has(parent):
+                needed.add(parent)
+                parent = self._cached(parent).parent
+        newest = whole[-1] if whole else 0
+        removed = [version for version in places if version not in needed and version < newest]
+        for version in removed:
+            self.folder.remove(f"{_place(version)}/{_MANIFEST}")
+            self.folder.remove(_place(version))
+            self._known.pop(version, None)
+        return removed
+
+    def _publish(
+        self,
+        version: int,
+        tensors: Mapping[str, Tensor],
+        data: bytes,
+        facts: Mapping[str, Any] | None,
+        *,
+        parent: int | None = None,
+        parent_sha: str | None = None,
+    ) -> Artifact:
+        sha = digest(tensors)
+        kind = "full" if parent is None else "delta"
+        manifest = Manifest(
+            version=version,
+            kind=kind,
+            file=f"{kind}-{sha[:12]}.safetensors",
+            sha256=sha,
+            size_bytes=len(data),
+            tensors={name: (spec.dtype, spec.shape) for name, spec in specs_of(tensors).items()},
+            parent=parent,
+            parent_sha256=parent_sha,
+            created_ms=time.time_ns() // 1_000_000,
+            facts=dict(facts or {}),
+        )
+        path = f"{_place(version)}/{manifest.file}"
+        self.folder.write(path, data)
+        self.folder.write(f"{_place(version)}/{_MANIFEST}", manifest.to_json())
+        self._known[version] = manifest
+        for name in self.folder.names(_place(version)):
+            if name not in {manifest.file, _MANIFEST}:
+                self.folder.remove(f"{_place(version)}/{name}")
+        return Artifact(path, sha, len(data))
+
+    def _chain(self, version: int, have: Loaded | None) -> tuple[list[Manifest], Loaded | None]:
+        """Manifests from `version` back to a full one or to the child of `have`."""
+        chain = [self.manifest(version)]
+        while (parent := chain[-1].parent) is not None:
+            sha = chain[-1].parent_sha256
+            if have is not None and have.version == parent and have.sha256 == sha:
+                return chain, have
+            try:
+                chain.append(self.manifest(parent))
+            except VersionMissingError as error:
+                raise VersionMissingError(
+                    f"Version {version} needs version {parent}, which the store no longer has.", "Pin another one."
+                ) from error
+            if chain[-1].sha256 != sha:
+                raise CorruptWeightsError(f"Version {parent} is not the parent that its delta was made from.", _AGAIN)
+        return chain, None
+
+    def _file(self, manifest: Manifest) -> bytes:
+        """The file's bytes, of the size that the manifest says and its tensors allow."""
+        path = f"{_place(manifest.version)}/{manifest.file}"
+        limit = 2 * sum(spec.size_bytes for spec in _specs(manifest).values()) + _HEADER_ALLOWANCE
+        size = self.folder.size(path)
+        if size != manifest.size_bytes or size > limit:
+            raise CorruptWeightsError(
+                f"The file of version {manifest.version} has {size} bytes, not {manifest.size_bytes}.", _AGAIN
+            )
+        return self.folder.read(path)
+
+    def _places(self) -> list[int]:
+        return sorted(int(name) for name in self.folder.names("versions") if _VERSION.fullmatch(name))
+
+    def _has(self, version: int) -> bool:
+        try:
+            self._cached(version)
+        except (VersionMissingError, CorruptWeightsError):
+            return False
+        return True
+
+    def _cached(self, version: int) -> Manifest:
+        if version not in self._known:
+            self._known[version] = self.manifest(version)
+        return self._known[version]
+
+
+def _place(version: int) -> str:
+    return f"versions/{version:08d}"
+
+
+def _specs(manifest: Manifest) -> dict[str, TensorSpec]:
+    return {name: TensorSpec.parse(dtype, list(shape)) for name, (dtype, shape) in manifest.tensors.items()}

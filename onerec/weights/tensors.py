@@ -1,0 +1,144 @@
+"""Named tensors as bytes: their specification, their canonical digest, and safetensors checked before allocation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onerec.weights.errors import CorruptWeightsError
+
+DTYPES: dict[str, torch.dtype] = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""The dtypes a version may hold, by their names in safetensors."""
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+MAX_HEADER_BYTES = 16 * 2**20
+_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """dtype (safetensors' name) and shape of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the tensor's elements."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorSpec:
+        """Describe `tensor`. Raises KeyError for a dtype that versions do not hold."""
+        return cls(_NAMES[tensor.dtype], tuple(tensor.shape))
+
+    @classmethod
+    def parse(cls, dtype: Any, shape: Any) -> TensorSpec:
+        """Check what a file claims. Raises CorruptWeightsError."""
+        if dtype not in DTYPES:
+            raise CorruptWeightsError(f"{dtype!r} is no dtype of a weights file.", "Publish the version again.")
+        if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
+            raise CorruptWeightsError(f"{str(shape)[:80]} is no shape.", "Publish the version again.")
+        return cls(dtype, tuple(shape))
+
+
+Specs = Mapping[str, TensorSpec]
+
+
+def specs_of(tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
+    """Specification of every tensor, sorted by name."""
+    return {name: TensorSpec.of(tensors[name]) for name in sorted(tensors)}
+
+
+def raw_bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    """The elements' bytes, without a copy where the tensor is contiguous and on the CPU."""
+    flat: NDArray[np.uint8] = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return flat
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 in hex over name, dtype, shape and bytes of every tensor, in order of names.
+
+    Equal for equal weights, however they were stored or sent.
+    """
+    sha = hashlib.sha256()
+    for name, spec in specs_of(tensors).items():
+        sha.update(json.dumps([name, spec.dtype, list(spec.shape)]).encode())
+        sha.update(raw_bytes(tensors[name]).data)
+    return sha.hexdigest()
+
+
+def differences(specs: Specs, expected: Specs) -> str:
+    """What differs, as a short sentence; empty where nothing does."""
+    missing, extra = sorted(expected.keys() - specs.keys()), sorted(specs.keys() - expected.keys())
+    changed = [
+        f"{name} is {specs[name].dtype}{list(specs[name].shape)}, expected {spec.dtype}{list(spec.shape)}"
+        for name, spec in sorted(expected.items())
+        if name in specs and specs[name] != spec
+    ]
+    parts = [f"missing: {', '.join(missing[:3])}"] * bool(missing) + [f"unknown: {', '.join(extra[:3])}"] * bool(extra)
+    return "; ".join(parts + changed[:3])
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A safetensors file in memory."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(contiguous, dict(metadata) if metadata else None)
+
+
+def header_of(data: bytes) -> tuple[dict[str, TensorSpec], dict[str, str]]:
+    """Parse and check a safetensors header: specifications and metadata, nothing allocated for tensors.
+
+    Raises CorruptWeightsError for a torn or hostile header: bad length, bad JSON, unknown dtypes, offsets that
+    overlap, leave gaps or do not match shapes and file size.
+    """
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    start = _LENGTH_BYTES + length
+    if len(data) < _LENGTH_BYTES or length > min(MAX_HEADER_BYTES, len(data) - _LENGTH_BYTES):
+        raise CorruptWeightsError("The weights file is torn: its header is not whole.", "Publish the version again.")
+    try:
+        header = json.loads(data[_LENGTH_BYTES:start])
+        metadata = header.pop("__metadata__", {})
+        spans = [(name, *entry["data_offsets"], entry) for name, entry in header.items()]
+        spans.sort(key=lambda span: (span[1], span[2]))
+        specs = {name: TensorSpec.parse(entry["dtype"], entry["shape"]) for name, _, _, entry in spans}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptWeightsError(f"The weights file has no valid header: {error}.", "Publish it again.") from error
+    position = 0
+    for name, first, end, _ in spans:
+        if first != position or end - first != specs[name].size_bytes:
+            raise CorruptWeightsError(f"Offsets of {name} are wrong in the weights file.", "Publish it again.")
+        position = end
+    if start + position != len(data):
+        raise CorruptWeightsError(
+            f"The weights file is torn: {len(data)} bytes, {start + position} expected.", "Publish it again."
+        )
+    return specs, metadata
+
+
+def unpack(data: bytes, expected: Specs) -> dict[str, Tensor]:
+    """Tensors of a safetensors file that must hold exactly `expected`. Raises CorruptWeightsError."""
+    specs, _ = header_of(data)
+    if wrong := differences(specs, expected):
+        raise CorruptWeightsError(f"The weights file is not what its manifest says: {wrong}.", "Publish it again.")
+    return safetensors.torch.load(data)
