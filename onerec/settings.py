@@ -75,10 +75,16 @@ class ModelSettings(Table):
 
 
 class LabelSettings(Table):
-    """When a view counts as a long view: KuaiRand's own rule."""
+    """When a view counts as a long view: KuaiRand's own rule, which its flag `long_view` follows without exception."""
 
     long_view_ms: int = Field(18_000, ge=0, description="Watched at least this long, or")
-    short_video_share: Share = Field(1.0, description="of an item not longer than long_view_ms, this share of it.")
+    short_video_share: Share = Field(1.0, description="this share of an item whose length is known,")
+    clock_ms: int = Field(1_000, ge=1, description="the length counted in whole steps of this: 7.6 s is 7 s.")
+
+    def is_long_view(self, watch_ms: int, duration_ms: int) -> bool:
+        """Whether a view of `watch_ms` of an item of `duration_ms` (0: unknown) is a long one."""
+        whole_ms = duration_ms // self.clock_ms * self.clock_ms
+        return watch_ms >= self.long_view_ms or (whole_ms > 0 and watch_ms >= self.short_video_share * whole_ms)
 
 
 class HighQualityRule(Table):
