@@ -282,6 +282,7 @@ class JournalEntry:
     model: str
     step: int
     kind: JournalKind
+    epoch: int = 0
     ranges: tuple[OffsetRange, ...]
     seed: int
     learning_rate: float
