@@ -1,0 +1,1 @@
+"""The recommender in torch: semantic ids, encoder, sparse decoder, reward model and preference losses."""
