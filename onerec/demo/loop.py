@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from onerec.demo.memory import PeakMemory
-from onerec.demo.scrape import Samples, scrape
 from onerec.demo.supervisor import ServiceFailedError, Supervisor
 from onerec.kafka.admin import create_topics, wait_for_broker
 from onerec.kafka.embedded import EmbeddedBroker
+from onerec.metrics import Samples, scrape
 from onerec.settings import Settings
 
 LOG = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ class Demo:
         if now >= self._next_scrape:
             self._next_scrape = now + SCRAPE_EVERY_S
             self.memory.sample()
-            self.progress.samples = scrape(self.supervisor.services.values())
+            self.progress.samples = scrape(self.supervisor.endpoints())
             answered = self.progress.samples.get("inference_worker_requests_total", job="worker", status="answered")
             if answered and self.progress.first_recommendation_s is None:
                 self.progress.first_recommendation_s = now - self.progress.started

@@ -143,6 +143,10 @@ class Supervisor:
                 f"{service.name} ended with code {code}:\n{tail(service.log)}", f"See {service.log}."
             )
 
+    def endpoints(self) -> dict[str, int]:
+        """Metrics ports of the services that run, by name."""
+        return {name: service.metrics_port for name, service in self.services.items() if service.running}
+
     def check(self, *, except_for: str = "") -> None:
         """Restart what crashed. Raises ServiceFailedError for what must not or need not be restarted."""
         with self._lock:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onerec.demo.loop import Progress
-from onerec.demo.scrape import Samples
+from onerec.metrics import Samples
 
 REFRESH_PER_S = 4
 PLAIN_EVERY_S = 10.0

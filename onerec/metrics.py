@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client.parser import text_string_to_metric_families
-
-from onerec.demo.supervisor import Service
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -55,7 +53,7 @@ class Samples:
         return low
 
 
-def read(port: int, *, host: str = "127.0.0.1", timeout_s: float = 1.0) -> Mapping[str, Mapping[Labels, float]]:
+def read_metrics(port: int, *, host: str = "127.0.0.1", timeout_s: float = 1.0) -> Mapping[str, Mapping[Labels, float]]:
     """One service's samples; empty while it does not answer."""
     try:
         with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=timeout_s) as answer:
@@ -69,13 +67,11 @@ def read(port: int, *, host: str = "127.0.0.1", timeout_s: float = 1.0) -> Mappi
     return samples
 
 
-def scrape(services: Iterable[Service]) -> Samples:
-    """All running services' samples, each with the label `job`, the service's name."""
+def scrape(endpoints: Mapping[str, int]) -> Samples:
+    """The samples of services by name and port on this machine, each with the label `job`, the service's name."""
     together: dict[str, dict[Labels, float]] = {}
-    for service in services:
-        if not service.running:
-            continue
-        for name, samples in read(service.metrics_port).items():
+    for service, port in endpoints.items():
+        for name, samples in read_metrics(port).items():
             for labels, value in samples.items():
-                together.setdefault(name, {})[(*labels, ("job", service.name))] = value
+                together.setdefault(name, {})[(*labels, ("job", service))] = value
     return Samples(together)
