@@ -19,6 +19,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from onerec.errors import SettingsError
 
 CONFIG_VARIABLE = "ONEREC_CONFIG"
+OTHER_VARIABLES = ("ONEREC_CONFIG", "ONEREC_LOG", "ONEREC_BOOTSTRAP_SERVERS")
+OTHER_PREFIXES = ("ONEREC_TEST_",)
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -285,6 +287,20 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, *toml)
 
 
+def _check_environment() -> None:
+    """A misspelt table would be ignored by the framework: name it instead."""
+    for name in os.environ:
+        if not name.startswith("ONEREC_") or name in OTHER_VARIABLES or name.startswith(OTHER_PREFIXES):
+            continue
+        table = name.removeprefix("ONEREC_").split("__")[0].lower()
+        if "__" not in name or table not in Settings.model_fields:
+            tables = ", ".join(Settings.model_fields)
+            raise SettingsError(
+                f"The environment variable {name} names no setting.",
+                f"Spell it ONEREC_<TABLE>__<KEY> with a table of {tables}; `onerec config` lists all keys.",
+            )
+
+
 def _flatten(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors())
 
@@ -300,11 +316,10 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
     path = os.environ.get(CONFIG_VARIABLE)
     if path and not Path(path).is_file():
         raise SettingsError(f"The configuration file {path} does not exist.", f"Mend --config or {CONFIG_VARIABLE}.")
+    _check_environment()
     try:
         return Settings(**flags)
     except ValidationError as error:
-        raise SettingsError(
-            f"Settings are wrong: {_flatten(error)}.", "See `onerec config --help` for the keys."
-        ) from error
+        raise SettingsError(f"Settings are wrong: {_flatten(error)}.", "`onerec config` lists all keys.") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is no TOML: {error}.", "Mend the file.") from error

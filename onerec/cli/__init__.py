@@ -1,7 +1,1 @@
-"""The `onerec` command line: `onerec --help` reads like a map of the system."""
-
-from __future__ import annotations
-
-from onerec.cli.app import main
-
-__all__ = ["main"]
+"""The `onerec` command line; its sub-commands are put together in `onerec.cli.app`."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from onerec.cli.check import check
+from onerec.cli.config import config
 from onerec.cli.demo import demo
+from onerec.cli.up import up
 
 app = typer.Typer(
     name="onerec",
@@ -14,12 +17,11 @@ app = typer.Typer(
     help="Train and serve a generative recommender continuously from Kafka.",
 )
 app.command()(demo)
+app.command()(up)
+app.command()(config)
+app.command()(check)
 
 
 def main() -> None:
     """Entry point of the `onerec` command."""
     app(prog_name="onerec")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,78 @@
+"""`onerec check`: whether this machine and this broker can run the services."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from onerec.cli.options import Config, read_settings
+from onerec.errors import CheckFailedError, ExitCode, OneRecError
+from onerec.settings import Settings
+
+BROKER_TIMEOUT_S = 10.0
+
+
+def _machine(_: Settings) -> str:
+    import torch  # noqa: PLC0415 - takes a second
+
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    found = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return f"Python {platform.python_version()}, torch {torch.__version__}, CPU with {', '.join(found) or 'no AVX'}"
+
+
+def _broker(settings: Settings) -> str:
+    from onerec.kafka.admin import cluster_id, wait_for_broker  # noqa: PLC0415
+
+    wait_for_broker(settings.kafka, BROKER_TIMEOUT_S)
+    return f"broker {settings.kafka.bootstrap_servers}, cluster {cluster_id(settings.kafka)}"
+
+
+def _topics(settings: Settings) -> str:
+    from onerec.kafka.admin import check_topics  # noqa: PLC0415
+
+    differences = check_topics(settings.kafka)
+    if differences:
+        raise CheckFailedError(" ".join(differences), "Run `onerec topics create`.")
+    return "all topics as they should be"
+
+
+def _store(settings: Settings) -> str:
+    import fsspec  # noqa: PLC0415
+
+    filesystem, root = fsspec.core.url_to_fs(settings.store.uri)
+    probe = f"{root}/.onerec-check"
+    try:
+        filesystem.makedirs(root, exist_ok=True)
+        filesystem.pipe_file(probe, b"")
+        filesystem.rm_file(probe)
+    except OSError as error:
+        raise CheckFailedError(
+            f"The weights store {settings.store.uri} cannot be written: {error}.", "Mend store.uri."
+        ) from error
+    return f"weights store {settings.store.uri} can be written"
+
+
+CHECKS: tuple[Callable[[Settings], str], ...] = (_machine, _broker, _topics, _store)
+
+
+def run_checks(settings: Settings) -> Iterator[tuple[bool, str]]:
+    """Each check's outcome and a sentence."""
+    for check in CHECKS:
+        try:
+            yield True, check(settings)
+        except OneRecError as error:
+            yield False, str(error)
+
+
+def check(config: Config = None) -> None:
+    """Say whether machine, broker, topics and weights store are fit to run the services; exit code 4 if not."""
+    console, failed = Console(), False
+    for good, sentence in run_checks(read_settings(config)):
+        console.print(("[green]ok[/]      " if good else "[red]failed[/]  ") + sentence, highlight=False)
+        failed = failed or not good
+    if failed:
+        raise typer.Exit(int(ExitCode.CHECK_FAILED))
