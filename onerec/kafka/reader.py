@@ -1,0 +1,104 @@
+"""Reading records: poll, decode, check bounds; what is refused goes to dead-letters and reading goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+
+from onerec.kafka import clients
+from onerec.kafka.dead_letters import DeadLetters
+from onerec.kafka.registry import codec
+from onerec.settings import KafkaSettings
+from schemas.bounds import Limits, violation
+from schemas.codec import DecodeError
+from schemas.topics import Topic
+
+LOG = logging.getLogger(__name__)
+BROKER_GRACE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A record with where it stood in the log. `timestamp_ms` is Kafka's, -1 where the record has none."""
+
+    topic: Topic
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    record: Any
+
+
+class RecordReader:
+    """Reads records of the topics that its consumer is subscribed to or assigned. One thread at a time."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topics: Iterable[Topic],
+        kafka: KafkaSettings,
+        *,
+        refused: DeadLetters,
+        limits: Limits | None = None,
+        grace_s: float = BROKER_GRACE_S,
+    ) -> None:
+        """`grace_s`: how long no broker may answer before `read` raises."""
+        self._consumer = consumer
+        self._kafka = kafka
+        self._refused = refused
+        self._limits = limits or Limits()
+        self._grace_s = grace_s
+        self._topics = {clients.topic_name(kafka, topic): (topic, codec(kafka, topic)) for topic in topics}
+
+    def read(self, max_records: int, timeout_s: float) -> list[Received]:
+        """The next records, as soon as there are any: at most `max_records`, none after `timeout_s`.
+
+        Bad records are refused and left out, so a short answer does not mean that the log has ended. Raises
+        DependencyMissingError for no broker, no topic or no access.
+        """
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            self._check_broker()
+            return []
+        return self.received([first, *self._consumer.consume(max_records - 1, 0)] if max_records > 1 else [first])
+
+    def received(self, messages: Sequence[Message]) -> list[Received]:
+        """The records of messages that the caller has consumed, with the same checks."""
+        now_ms = time.time_ns() // 1_000_000
+        records = (self._received(message, now_ms) for message in messages)
+        return [record for record in records if record is not None]
+
+    def _received(self, message: Message, now_ms: int) -> Received | None:
+        error = message.error()
+        if error is not None:
+            self._take_error(error, message)
+            return None
+        name, partition, offset, timestamp_ms = clients.place(message)
+        topic, topic_codec = self._topics[name]
+        try:
+            record = topic_codec.decode(message.value())
+        except DecodeError as refusal:
+            self._refused.refuse_message(message, refusal.reason, refusal.detail)
+            return None
+        broken = violation(record, now_ms, self._limits)
+        if broken is not None:
+            self._refused.refuse_message(message, *broken)
+            return None
+        return Received(topic, partition, offset, timestamp_ms, message.key(), record)
+
+    def _take_error(self, error: KafkaError, message: Message) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            return
+        if error.code() in clients.NO_TOPIC or error.code() in clients.DENIED or error.fatal():
+            raise clients.explained(KafkaException(error), self._kafka, f"topic {message.topic()}")
+        LOG.warning("kafka: %s", error.str())
+
+    def _check_broker(self) -> None:
+        trouble = getattr(self._consumer, "trouble", None)
+        if trouble is not None:
+            trouble.raise_denied()
