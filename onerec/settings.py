@@ -51,6 +51,9 @@ class KafkaSettings(Table):
     librdkafka: dict[str, str] = Field(
         default_factory=dict, description="Further librdkafka properties for every client, security among them."
     )
+    broker_patience_s: float = Field(
+        30.0, gt=0, description="A service ends with exit code 3 when no broker has answered for so long."
+    )
     sasl_password: SecretStr | None = Field(None, description="sasl.password, kept out of logs.")
 
 

@@ -1,0 +1,160 @@
+"""Faust agents that lose nothing: records decoded, handled, refused or left uncommitted, one by one or in batches.
+
+Faust acknowledges an event when an agent asks for the next; here it is acknowledged once its handler has ended
+or the record lies in dead-letters. An OneRecError of a handler ends the service, and the record stays
+uncommitted, so that it is handled again after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from prometheus_client import Counter
+from schemas.codec import Codec, DecodeError
+
+from onerec.errors import OneRecError
+from onerec.kafka.dead_letters import DeadLetters
+from onerec.kafka.reader import Received
+from schemas.reasons import Reason
+from schemas.topics import Topic
+
+LOG = logging.getLogger(__name__)
+FAILURES = Counter("onerec_agent_failures_total", "Records on which a Faust agent failed.", ["service"])
+Handle = Callable[[Received], Awaitable[None]]
+HandleBatch = Callable[[Sequence[Received]], Awaitable[None]]
+Agent = Callable[[Any], Awaitable[None]]
+
+
+class Host(Protocol):
+    """What agents need of their service."""
+
+    name: str
+    refused: DeadLetters
+
+    def fail(self, error: OneRecError) -> None:
+        """End the service."""
+
+
+class _Decoding:
+    """Events of one topic to records; what cannot be one goes to dead-letters."""
+
+    def __init__(self, host: Host, topic: Topic) -> None:
+        self._host = host
+        self._topic = topic
+        self._codec = Codec(topic)
+
+    def _decoded(self, event: Any) -> Received | None:
+        message = event.message
+        try:
+            record = self._codec.decode(message.value or b"")
+        except DecodeError as error:
+            self._refuse(event, error.reason, error.detail)
+            return None
+        return Received(self._topic, message.partition, message.offset, _time_ms(message), message.key, record)
+
+    async def _settled(self, handle: Callable[[], Awaitable[None]], event: Any) -> bool:
+        """Run the handler of one event; whether the event may be acknowledged."""
+        try:
+            await handle()
+        except OneRecError as error:
+            self._host.fail(error)
+            return False
+        except Exception as error:
+            LOG.exception("%s failed on %s[%d]@%d", self._host.name, self._topic.name, *_place(event))
+            FAILURES.labels(self._host.name).inc()
+            self._refuse(event, Reason.PROCESSING_FAILED, repr(error))
+        return True
+
+    def _refuse(self, event: Any, reason: Reason, detail: str) -> None:
+        message = event.message
+        self._host.refused.refuse(
+            topic=self._topic.name,
+            partition=message.partition,
+            offset=message.offset,
+            timestamp_ms=_time_ms(message),
+            key=message.key,
+            value=message.value,
+            reason=reason,
+            detail=detail,
+        )
+
+
+class Records(_Decoding):
+    """One record a call, up to `at_once` calls at the same time."""
+
+    def __init__(self, host: Host, topic: Topic, at_once: int) -> None:
+        super().__init__(host, topic)
+        self._slots = asyncio.Semaphore(at_once)
+        self._running: set[asyncio.Task[None]] = set()
+
+    def agent(self, handle: Handle) -> Agent:
+        """The body of the agent."""
+
+        async def body(stream: Any) -> None:
+            async for event in stream.noack().events():
+                received = self._decoded(event)
+                if received is None:
+                    event.ack()
+                    continue
+                await self._slots.acquire()
+                task = asyncio.create_task(self._one(handle, event, received))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+
+        return body
+
+    async def _one(self, handle: Handle, event: Any, received: Received) -> None:
+        try:
+            if await self._settled(lambda: handle(received), event):
+                event.ack()
+        finally:
+            self._slots.release()
+
+
+class Batches(_Decoding):
+    """Several records a call."""
+
+    def __init__(self, host: Host, topic: Topic, max_batch: int, within_s: float) -> None:
+        super().__init__(host, topic)
+        self._max_batch = max_batch
+        self._within_s = within_s
+
+    def agent(self, handle: HandleBatch) -> Agent:
+        """The body of the agent."""
+
+        async def body(stream: Any) -> None:
+            async for events in stream.noack_take(self._max_batch, within=self._within_s):
+                pairs = [(event, self._decoded(event)) for event in events]
+                await self._batch(handle, [(event, received) for event, received in pairs if received is not None])
+                for event, received in pairs:
+                    if received is None:
+                        event.ack()
+
+        return body
+
+    async def _batch(self, handle: HandleBatch, pairs: list[tuple[Any, Received]]) -> None:
+        if not pairs:
+            return
+        try:
+            await handle([received for _, received in pairs])
+        except OneRecError as error:
+            self._host.fail(error)
+        except Exception:
+            LOG.exception("%s failed on a batch of %d; trying one by one", self._host.name, len(pairs))
+            for event, received in pairs:
+                if await self._settled(lambda one=received: handle([one]), event):  # type: ignore[misc]
+                    event.ack()
+        else:
+            for event, _ in pairs:
+                event.ack()
+
+
+def _time_ms(message: Any) -> int:
+    return round((message.timestamp or 0.0) * 1000)
+
+
+def _place(event: Any) -> tuple[int, int]:
+    return event.message.partition, event.message.offset
