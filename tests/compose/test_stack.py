@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,8 @@ def stack() -> Iterator[Stack]:
         running("up", "-d", "--no-build", *SERVICES, timeout_s=UP_TIMEOUT_S)
         yield running
     finally:
-        print(running("logs", "--tail", "20", *SERVICES))
+        logs = running("logs", "--tail", "20", *SERVICES)
+        sys.stdout.write(logs)  # pytest shows it where the test fails
         running("down", "-v", "--remove-orphans", "-t", "20")
 
 
