@@ -1,0 +1,1 @@
+"""Local state of a service: a RocksDB folder a partition, restored from compacted topics."""

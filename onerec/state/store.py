@@ -1,0 +1,220 @@
+"""One partition's state on local disk: RocksDB that knows how far it has come in the topics it mirrors.
+
+The topics are the truth, this is their copy: changes and the topics' positions are one write batch, there is no
+write-ahead log, and memory goes to disk every few seconds. After a crash the folder holds the state as of some
+earlier batch together with that batch's positions; reading the topics from there on repairs it. Whatever is wrong
+with the folder (torn, of another cluster, too old), it is emptied and filled again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteBufferManager,
+    WriteOptions,
+)
+
+from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
+
+LOG = logging.getLogger(__name__)
+META_KEY = b"\x00meta"
+FLUSH_INTERVAL_S = 5.0
+MAX_AGE_S = 12 * 3600.0
+"""A copy older than this is not continued: Kafka drops a compacted topic's tombstones after `delete.retention.ms`
+(a day by default), and a copy that has missed one would keep the deleted key for ever."""
+BLOCK_CACHE_BYTES = 64 * 1024 * 1024
+WRITE_BUFFER_BYTES = 64 * 1024 * 1024
+MEMTABLE_BYTES = 16 * 1024 * 1024
+BLOOM_BITS_PER_KEY = 10
+
+_CACHE = Cache(BLOCK_CACHE_BYTES)  # one for all stores of the process
+_WRITE_BUFFERS = WriteBufferManager(WRITE_BUFFER_BYTES, allow_stall=False)
+
+
+class LocalStore:
+    """Raw bytes by raw bytes. Keys that start with a zero byte are its own. One process, one thread."""
+
+    def __init__(
+        self,
+        directory: Path,
+        identity: str,
+        *,
+        flush_interval_s: float = FLUSH_INTERVAL_S,
+        max_age_s: float = MAX_AGE_S,
+    ) -> None:
+        """Open the folder or make it; a copy of another `identity` (cluster, topics) or too old is emptied.
+
+        Raises SettingsError where another process has it open and DependencyMissingError where it cannot be made.
+        """
+        self.directory = directory
+        self._identity = identity
+        self._flush_interval_s = flush_interval_s
+        self._max_age_s = max_age_s
+        self._positions: dict[str, int] = {}
+        self._dirty = False
+        self._flushed_s = time.monotonic()
+        self._options = WriteOptions()
+        self._options.disable_wal = True  # type: ignore[method-assign, assignment] # a property; its stub is wrong
+        self._db = self._open()
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """By name of the caller's choice, the next offset of each topic that this copy has to read."""
+        return dict(self._positions)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value; None where there is none. Raises CheckFailedError where the folder is damaged."""
+        try:
+            value: bytes | None = self._db.get(key)
+        except Exception as error:  # rocksdict raises plain Exception
+            raise self._damaged(error) from error
+        return value
+
+    def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All keys with this prefix, in order, with their values. Raises CheckFailedError as `get`."""
+        try:
+            for key, value in cast("Iterator[tuple[bytes, bytes]]", self._db.items(from_key=prefix)):
+                if not key.startswith(prefix):
+                    return
+                if key != META_KEY:
+                    yield key, value
+        except Exception as error:
+            raise self._damaged(error) from error
+
+    def write(self, changes: Iterable[tuple[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
+        """Apply changes (None deletes) and positions as one batch, and flush to disk where that is due.
+
+        Raises DependencyMissingError where the disk does not take it.
+        """
+        batch = WriteBatch(raw_mode=True)
+        for key, value in changes:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        self._positions.update(positions)
+        batch.put(META_KEY, self._meta())
+        try:
+            self._db.write(batch, self._options)
+            self._dirty = True
+            self._flush_if_due()
+        except Exception as error:
+            raise self._unwritable(error) from error
+
+    def flush(self) -> None:
+        """Put everything on disk. Raises DependencyMissingError where the disk does not take it."""
+        try:
+            self._db.flush()
+        except Exception as error:
+            raise self._unwritable(error) from error
+        self._dirty = False
+        self._flushed_s = time.monotonic()
+
+    def close(self) -> None:
+        """Put everything on disk and let go of the folder."""
+        if self._dirty:
+            self.flush()
+        self._db.close()
+
+    def clear(self) -> None:
+        """Empty the folder: the state is to be read from its topics again."""
+        self._db.close()
+        self._positions = {}
+        self._dirty = False
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self._db = self._opened()
+
+    def _open(self) -> Rdict:
+        existed = self.directory.exists()
+        db = self._opened()
+        problem = self._problem(db)
+        if problem is None:
+            return db
+        db.close()
+        if existed:
+            LOG.warning("local state %s: %s; it is filled again from its topics", self.directory, problem)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return self._opened()
+
+    def _opened(self) -> Rdict:
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return Rdict(str(self.directory), _rocksdb_options())
+        except Exception as error:
+            if "lock" in str(error).lower():
+                raise SettingsError(
+                    f"Local state {self.directory} is in use by another process.",
+                    "Give each process its own store.state_dir.",
+                ) from error
+            LOG.warning("local state %s cannot be opened (%s); it is filled again", self.directory, error)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        try:
+            return Rdict(str(self.directory), _rocksdb_options())
+        except Exception as error:
+            raise self._unwritable(error) from error
+
+    def _problem(self, db: Rdict) -> str | None:
+        """Why what the folder holds cannot be continued; None where it can. Reads the positions."""
+        try:
+            packed: bytes | None = db.get(META_KEY)
+        except Exception as error:
+            return f"is damaged ({error})"
+        meta: dict[str, Any] = json.loads(packed) if packed else {}
+        if meta.get("identity") != self._identity:
+            return "is of another cluster or other topics" if meta else "is empty"
+        if not 0 <= time.time() - meta["written_s"] <= self._max_age_s:
+            return "was last written too long ago, or in the future"
+        self._positions = dict(meta["positions"])
+        return None
+
+    def _meta(self) -> bytes:
+        meta = {"identity": self._identity, "positions": self._positions, "written_s": time.time()}
+        return json.dumps(meta).encode()
+
+    def _flush_if_due(self) -> None:
+        if time.monotonic() - self._flushed_s >= self._flush_interval_s:
+            self.flush()
+
+    def _damaged(self, error: Exception) -> CheckFailedError:
+        """Take the folder away, so that the next start fills it again, and say so."""
+        self._db.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return CheckFailedError(
+            f"Local state {self.directory} is damaged: {error}.", "It was removed; start again to restore it."
+        )
+
+    def _unwritable(self, error: Exception) -> DependencyMissingError:
+        return DependencyMissingError(
+            f"Local state {self.directory} cannot be written: {error}.",
+            "Free the disk or set store.state_dir; nothing is lost, the topics hold the state.",
+        )
+
+
+def _rocksdb_options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(MEMTABLE_BYTES)
+    options.set_write_buffer_manager(_WRITE_BUFFERS)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_max_open_files(256)
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(1024 * 1024)
+    options.set_stats_dump_period_sec(0)
+    table = BlockBasedOptions()
+    table.set_block_cache(_CACHE)
+    table.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
+    options.set_block_based_table_factory(table)
+    return options

@@ -1,0 +1,119 @@
+"""The local copy of a partition's state."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from onerec.errors import SettingsError
+from onerec.state import store as store_module
+from onerec.state.store import LocalStore
+
+
+def test_changes_and_positions_survive_a_close(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "p0", "cluster/a")
+    store.write([(b"u1", b"one"), (b"u2", b"two"), (b"h1", b"history")], {"changelog": 7})
+    store.write([(b"u2", None)], {"histories": 3})
+    store.close()
+
+    again = LocalStore(tmp_path / "p0", "cluster/a")
+
+    assert again.positions == {"changelog": 7, "histories": 3}
+    assert list(again.items(b"u")) == [(b"u1", b"one")]
+    assert list(again.items(b"")) == [(b"h1", b"history"), (b"u1", b"one")]
+    assert again.get(b"h1") == b"history"
+    assert again.get(b"u2") is None
+    again.close()
+
+
+def test_another_identity_empties_the_copy(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "p0", "cluster/a")
+    store.write([(b"u1", b"one")], {"changelog": 7})
+    store.close()
+
+    other = LocalStore(tmp_path / "p0", "cluster/b")
+
+    assert other.positions == {}
+    assert other.get(b"u1") is None
+    other.close()
+
+
+def test_a_copy_older_than_tombstones_live_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path / "p0", "a")
+    store.write([(b"u1", b"one")], {"changelog": 7})
+    store.close()
+    later = time.time() + store_module.MAX_AGE_S + 60
+    monkeypatch.setattr(time, "time", lambda: later)
+
+    assert LocalStore(tmp_path / "p0", "a").positions == {}
+
+
+def test_a_torn_folder_is_emptied(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "p0", "a")
+    store.write([(b"u%d" % n, os.urandom(500)) for n in range(100)], {"changelog": 7})
+    store.close()
+    for table in (tmp_path / "p0").glob("*.sst"):
+        table.write_bytes(b"torn" * 100)
+
+    again = LocalStore(tmp_path / "p0", "a")
+
+    assert again.positions == {}
+    again.close()
+
+
+def test_two_stores_in_one_folder_are_refused(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "p0", "a")
+
+    with pytest.raises(SettingsError, match=r"store\.state_dir"):
+        LocalStore(tmp_path / "p0", "a")
+
+    store.close()
+
+
+def test_clear_forgets_everything(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "p0", "a")
+    store.write([(b"u1", b"one")], {"changelog": 7})
+
+    store.clear()
+
+    assert store.positions == {}
+    assert store.get(b"u1") is None
+    store.close()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from onerec.state.store import LocalStore
+store = LocalStore(Path(sys.argv[1]), "a", flush_interval_s=0.0 if sys.argv[2] == "flushing" else 1e9)
+for batch in range(1000):
+    store.write([(b"value", b"%d" % batch)], {"changelog": batch})
+    print(batch, flush=True)
+"""
+
+
+@pytest.mark.parametrize("mode", ["flushing", "never"])
+def test_a_killed_writer_leaves_values_that_fit_their_positions(tmp_path: Path, mode: str) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "p0"), mode]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        for line in writer.stdout:
+            if int(line) >= 20:
+                break
+        writer.send_signal(signal.SIGKILL)
+
+    store = LocalStore(tmp_path / "p0", "a")
+
+    if mode == "flushing":
+        assert store.positions["changelog"] >= 20
+        assert store.get(b"value") == b"%d" % store.positions["changelog"]
+    else:
+        assert store.positions == {}
+        assert store.get(b"value") is None
+    store.close()
