@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from prometheus_client import Counter
-from schemas.codec import Codec, DecodeError
 
 from onerec.errors import OneRecError
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.reader import Received
+from schemas.codec import Codec, DecodeError
 from schemas.reasons import Reason
 from schemas.topics import Topic
 

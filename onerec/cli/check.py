@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from onerec.cli.options import Config, read_settings
 from onerec.errors import CheckFailedError, ExitCode, OneRecError
+from onerec.machine import machine
 from onerec.settings import Settings
 
 BROKER_TIMEOUT_S = 10.0
 
 
 def _machine(_: Settings) -> str:
-    import torch  # noqa: PLC0415 - takes a second
-
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    found = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
-    return f"Python {platform.python_version()}, torch {torch.__version__}, CPU with {', '.join(found) or 'no AVX'}"
+    found = machine()
+    return f"Python {found['python']}, torch {found['torch']}, {found['cores']} cores of {found['cpu']} ({found['features']})"
 
 
 def _broker(settings: Settings) -> str:

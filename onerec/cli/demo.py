@@ -51,6 +51,7 @@ def _run(directory: Path, events: int, seed_s: float, console: Console) -> dict[
     from onerec.demo.loop import Demo, Options, Progress, broker_of, configuration  # noqa: PLC0415
     from onerec.demo.supervisor import Supervisor  # noqa: PLC0415
     from onerec.demo.view import shown  # noqa: PLC0415
+    from onerec.machine import machine  # noqa: PLC0415
     from onerec.settings import load_settings  # noqa: PLC0415
 
     shutil.rmtree(directory, ignore_errors=True)
@@ -63,4 +64,4 @@ def _run(directory: Path, events: int, seed_s: float, console: Console) -> dict[
         environment = {"ONEREC_CONFIG": str(config.resolve()), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         with Supervisor(directory, environment) as supervisor, shown(progress, console):
             result = Demo(options, load_settings(config), supervisor, progress).run()
-    return {**result, "broker": broker}
+    return {**result, "broker": broker, "machine": machine()}

@@ -1,0 +1,43 @@
+"""Reading the metrics endpoints: a real server, sums, quantiles."""
+
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+
+from onerec.metrics import Samples, read_metrics, scrape
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    registry = CollectorRegistry()
+    requests = Counter("requests", "r", ["status"], registry=registry)
+    requests.labels("answered").inc(7)
+    requests.labels("refused").inc(2)
+    latency = Histogram("latency_seconds", "l", buckets=(1, 2, 4), registry=registry)
+    for value in (0.5, 1.5, 1.5, 3.0):
+        latency.observe(value)
+    server, thread = start_http_server(0, "127.0.0.1", registry=registry)
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_samples_of_a_real_endpoint_are_summed_by_labels(port: int) -> None:
+    samples = scrape({"worker": port})
+    assert samples.get("requests_total") == 9
+    assert samples.get("requests_total", status="answered", job="worker") == 7
+    assert samples.get("requests_total", job="trainer") == 0
+    assert samples.by("requests_total", "status") == {"answered": 7, "refused": 2}
+
+
+def test_quantiles_are_interpolated_within_the_bucket(port: int) -> None:
+    samples = scrape({"worker": port})
+    assert samples.quantile("latency_seconds", 0.5) == pytest.approx(1.5)
+    assert samples.quantile("latency_seconds", 0.25) == pytest.approx(1.0)
+    assert Samples().quantile("latency_seconds", 0.5) is None
+
+
+def test_a_service_that_does_not_answer_has_no_samples() -> None:
+    assert read_metrics(1) == {}
