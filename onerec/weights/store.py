@@ -21,7 +21,7 @@ from onerec.weights import delta
 from onerec.weights.errors import CorruptWeightsError, IncompatibleWeightsError, VersionMissingError
 from onerec.weights.folder import Folder
 from onerec.weights.manifest import Manifest
-from onerec.weights.tensors import Specs, TensorSpec, differences, digest, pack, specs_of, unpack
+from onerec.weights.tensors import TensorSpec, differences, digest, pack, specs_of, unpack
 
 SEED_VERSION = 1
 _MANIFEST = "manifest.json"
@@ -29,6 +29,7 @@ _VERSION = re.compile(r"\d{8,}")
 _MAX_MANIFEST_BYTES = 64 * 2**20
 _HEADER_ALLOWANCE = 16 * 2**20
 _AGAIN = "Publish the version again."
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,10 @@ class WeightsStore:
         data = delta.encode(parent_tensors, tensors)
         return self._publish(version, tensors, data, facts, parent=parent, parent_sha=sha)
 
-    def read(self, version: int, have: Loaded | None = None, expected: Specs | None = None) -> Loaded:
+    def read(self, version: int, have: Loaded | None = None, shapes: Shapes | None = None) -> Loaded:
         """The tensors of `version`, from `have` or the nearest full version, whichever is nearer.
 
-        `expected` are the names, dtypes and shapes that the model needs, checked before anything is allocated.
+        `shapes` are the names and shapes that the model needs, checked before anything is allocated.
         Raises VersionMissingError, CorruptWeightsError, IncompatibleWeightsError, StoreUnreachableError; what was
         loaded before stays as it was.
         """
@@ -94,8 +95,7 @@ class WeightsStore:
             return have
         chain, base = self._chain(version, have)
         target = chain[0]
-        specs = _specs(target)
-        if expected is not None and (wrong := differences(specs, expected)):
+        if shapes is not None and (wrong := differences(_specs(target), _as_stored(shapes, target))):
             raise IncompatibleWeightsError(f"Version {version} is of another model: {wrong}.", "Mend model.preset.")
         tensors = dict(base.tensors) if base is not None else {}
         for link in reversed(chain):
@@ -229,3 +229,9 @@ def _place(version: int) -> str:
 
 def _specs(manifest: Manifest) -> dict[str, TensorSpec]:
     return {name: TensorSpec.parse(dtype, list(shape)) for name, (dtype, shape) in manifest.tensors.items()}
+
+
+def _as_stored(shapes: Shapes, manifest: Manifest) -> dict[str, TensorSpec]:
+    """The wanted shapes with the dtypes that the version has: versions may be published in any."""
+    specs = _specs(manifest)
+    return {name: TensorSpec(specs[name].dtype if name in specs else "F32", shape) for name, shape in shapes.items()}
