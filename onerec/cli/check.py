@@ -17,7 +17,8 @@ BROKER_TIMEOUT_S = 10.0
 
 def _machine(_: Settings) -> str:
     found = machine()
-    return f"Python {found['python']}, torch {found['torch']}, {found['cores']} cores of {found['cpu']} ({found['features']})"
+    versions = f"Python {found['python']}, torch {found['torch']}"
+    return f"{versions}, {found['cores']} cores of {found['cpu']} ({found['features']})"
 
 
 def _broker(settings: Settings) -> str:

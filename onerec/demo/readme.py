@@ -33,7 +33,8 @@ def table(report: Mapping[str, Any]) -> str:
         ),
         (
             "requests; unanswered, invalid items, repeated items",
-            f"{report['requests']:,}; {report['unanswered']}, {report['invalid_items']}, {report['duplicate_items_in_session']}",
+            f"{report['requests']:,}; {report['unanswered']}, {report['invalid_items']}, "
+            f"{report['duplicate_items_in_session']}",
         ),
         ("versions published, swaps without a lost request", f"{report['versions_published']}, {report['swaps']}"),
         (

@@ -52,9 +52,7 @@ def test_a_killed_service_is_started_again(tmp_path: Path) -> None:
 
 
 def test_a_service_that_a_person_must_mend_is_not_restarted(tmp_path: Path) -> None:
-    environment = module(
-        tmp_path, "broken", "import sys\nsys.exit('no topic') if False else print('no topic') or sys.exit(3)\n"
-    )
+    environment = module(tmp_path, "broken", "import sys\nprint('no topic')\nsys.exit(3)\n")
     with Supervisor(tmp_path / "run", environment) as supervisor:
         service = supervisor.start("broken", "broken")
         until(lambda: not service.running, "its end")
