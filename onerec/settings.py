@@ -135,6 +135,13 @@ class ReplaySettings(Table):
     shuffle_ms: int = Field(0, ge=0, description="Events are displaced by up to so much event time.")
     late_share: Share = Field(0.0, description="Share of actions sent after their window has closed.")
     max_unanswered: int = Field(0, ge=0, description="Pause while so many requests have no answer; 0 never pauses.")
+    answer_timeout_s: float = Field(30.0, gt=0, description="A request without an answer is then given up.")
+    view_report_ms: int | None = Field(
+        None,
+        ge=0,
+        description="A view is reported when it ends or after so long, with the watch time until then; 0 waits for "
+        "the end. None is one second less than the joiner's feedback window, after which a report comes too late.",
+    )
     seed: int = Field(0, description="Of the injected disorder, so that it can be repeated.")
 
 

@@ -1,0 +1,1 @@
+"""Publishes a recorded log as a live stream: items, histories, then requests, impressions and actions in time order."""
