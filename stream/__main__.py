@@ -6,8 +6,10 @@ import typer
 
 from onerec.cli.options import Config, read_settings
 from onerec.service import run_service
+from stream.replay.cli import replay
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app.command()(replay)
 
 
 @app.command()

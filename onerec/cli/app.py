@@ -7,6 +7,7 @@ import typer
 from onerec.cli.check import check
 from onerec.cli.config import config
 from onerec.cli.demo import demo
+from onerec.cli.replay import replay
 from onerec.cli.up import up
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(up)
+app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(replay)
 app.command()(config)
 app.command()(check)
 

@@ -7,7 +7,7 @@ official counters of the videos sum over the whole month and are not used.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +40,8 @@ class KuaiRand:
         """All videos, with embeddings of histories, tags, authors, music and length."""
         table = self._read(VIDEOS)
         item_ids = _longs(table["video_id"])
-        durations_ms = _longs(pc.fill_null(pc.fill_null(table["video_duration"], 0.0), 0.0))
-        tags = tuple(tuple(tag for tag in row.split(",") if tag) for row in table["tag"].to_pylist())
+        durations_ms = _longs(table["video_duration"])  # NaN where unknown
+        tags = tuple(tuple(tag for tag in str(row).split(",") if tag) for row in table["tag"].to_pylist())
         authors = _longs(table["author_id"])
         histories = self.histories(last=1_000_000)
         attributes = Attributes(tags=tags, authors=authors, durations_ms=durations_ms, music=_longs(table["music_id"]))
@@ -88,7 +88,7 @@ class KuaiRand:
         path = self.folder / name
         if not path.is_file():
             raise MissingFileError(path, "Name the folder that holds KuaiRand-Pure's files with --data.")
-        return cast(pa.Table, pq.read_table(path))
+        return pq.read_table(path)
 
 
 class _Lists:
@@ -145,11 +145,9 @@ def _flags(table: pa.Table) -> Bytes:
 
 
 def _longs(column: Any) -> Longs:
-    values = column.to_numpy()
-    return np.nan_to_num(values).astype(np.int64)
+    return np.asarray(np.nan_to_num(column.to_numpy()), dtype=np.int64)
 
 
 def _days(column: Any) -> Longs:
     """ISO days to ms since the epoch."""
-    days = np.array(column.to_pylist(), dtype="datetime64[ms]")
-    return days.astype(np.int64)
+    return np.array(column.to_pylist(), dtype="datetime64[ms]").astype(np.int64)

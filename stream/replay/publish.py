@@ -51,7 +51,9 @@ class Pace:
             stop.wait(ahead_s)
 
 
-def send_all(writer: RecordWriter, messages: Iterable[Message], what: str, total: int, sent: Sent, stop: Stop) -> None:
+def send_all(
+    writer: RecordWriter, messages: Iterable[Message], what: str, total: int, *, sent: Sent, stop: Stop
+) -> None:
     """Send records in any order and wait until the broker has them."""
     with progress(what, total) as report:
         for count, (topic, key, timestamp_ms, record) in enumerate(messages, start=1):

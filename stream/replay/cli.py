@@ -1,0 +1,80 @@
+"""Options of `python -m stream replay`. Light to import: the work is loaded when it is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onerec.cli.options import Config, fail
+from onerec.errors import OneRecError
+from onerec.service import run_service
+from onerec.settings import Settings, load_settings
+
+PARTS = ("items", "histories", "events")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a person asks of the command beyond the settings."""
+
+    only: tuple[str, ...] = PARTS
+    data: Path | None = None
+    mapping: Path | None = None
+    events: int | None = None
+    start: str | None = None
+    summary: Path | None = None
+
+
+def replay(  # noqa: PLR0917 - a command line
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the log's files; the small KuaiRand that ships with this by default.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="TOML file that says which columns of your own parquet or CSV files are what.")
+    ] = None,
+    only: Annotated[str, typer.Option(help="Which of items, histories and events, comma-separated.")] = ",".join(PARTS),
+    events: Annotated[int | None, typer.Option(min=1, help="So many exposures; all by default.")] = None,
+    start: Annotated[str | None, typer.Option(help="From this event time on, like 2022-04-27T18:00 (UTC).")] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=0.0, help="Event time per wall time: 60 is a minute a second; 0 has no brake.")
+    ] = None,
+    shuffle_ms: Annotated[
+        int | None, typer.Option(min=0, help="Send impressions and actions out of order, up to so much event time.")
+    ] = None,
+    late_share: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Send this share of the actions after their window.")
+    ] = None,
+    max_unanswered: Annotated[
+        int | None, typer.Option(min=0, help="Pause while so many requests have no answer; 0 never pauses.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of shuffle and lateness.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Write what was sent to this file as JSON.")] = None,
+    config: Config = None,
+) -> None:
+    """Publish a recorded log: items, histories, then requests, impressions and actions in event-time order."""
+    wanted = {
+        "speed": speed,
+        "shuffle_ms": shuffle_ms,
+        "late_share": late_share,
+        "max_unanswered": max_unanswered,
+        "seed": seed,
+    }
+    settings = _settings(config, {name: value for name, value in wanted.items() if value is not None})
+    parts = tuple(part.strip() for part in only.split(",") if part.strip())
+    options = Options(parts, data, mapping, events, start, summary)
+    from stream.replay.command import run_replay  # noqa: PLC0415 - loads numpy, pyarrow and the Kafka client
+
+    def body(stop: Any) -> None:
+        run_replay(settings, options, stop)
+
+    raise typer.Exit(run_service("replay", settings, body, metrics=False))
+
+
+def _settings(config: Path | None, flags: dict[str, Any]) -> Settings:
+    try:
+        return load_settings(config, stream={"replay": flags})
+    except OneRecError as error:
+        raise fail(error) from error
