@@ -1,0 +1,148 @@
+"""Session-wise generation: [BOS s1 .. sL] for each of m items, over the items of a catalogue only.
+
+At each level the children of a beam's node are gathered from the trie BEFORE anything is chosen, and the softmax
+runs over them alone; so every returned item exists, and the log-probabilities are exactly those of
+`onerec.model.likelihood.token_log_probs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from inference.engine.beams import Beams
+from inference.engine.constraints import Constraints, Limits
+from inference.engine.decoder import Decoder
+from inference.engine.generated import Generated
+from inference.engine.index import IndexCache
+from inference.engine.prepared import Prepared
+from inference.engine.selection import BestOfAll, OneOfEach, Selection
+from onerec.catalogue import CatalogueSnapshot
+from onerec.model.batches import HistoryBatch
+from onerec.model.onerec import Memory, OneRec
+
+
+class Engine:
+    """Decodes with one version of the model. Cheap to make: a copy of the decoder's weights, laid out for decoding.
+
+    `dtype` is the precision of the decoder's products; by default the preset's (bfloat16 where `config.bf16`, else
+    float32). Softmax, log-probabilities and norms are float32 always. `indexes` is shared between the engines of
+    successive versions.
+    """
+
+    def __init__(self, model: OneRec, *, dtype: torch.dtype | None = None, indexes: IndexCache | None = None) -> None:
+        self.config = model.config
+        self.dtype = dtype or (torch.bfloat16 if model.config.bf16 else torch.float32)
+        self._model = model.eval()
+        self._weights = Prepared.of(model, self.dtype)
+        self._indexes = indexes or IndexCache()
+        self.device = model.bos.device
+
+    def generate(
+        self,
+        history: HistoryBatch,
+        catalogue: CatalogueSnapshot,
+        *,
+        beam_width: int | Sequence[int] | None = None,
+        items: int | None = None,
+        exclude: Sequence[Tensor] | None = None,
+        allowed: Tensor | None = None,
+    ) -> Generated:
+        """The most probable sessions of `items` items (m by default) of each of B requests, by beam search.
+
+        `beam_width` is one width or one for each slot, the paper's by default (the preset's); widths cannot grow
+        from slot to slot. `exclude` (leaves for each request) and `allowed` (bool [N] or [B, N]) are request
+        constraints; what they guarantee is said in `inference.engine.constraints`. Raises ValueError for sizes
+        that contradict.
+        """
+        widths = self._widths(self.config.beam_width if beam_width is None else beam_width, items)
+        return self._run(history, catalogue, widths, BestOfAll(), Limits(exclude, allowed))
+
+    def rank(
+        self,
+        history: HistoryBatch,
+        catalogue: CatalogueSnapshot,
+        *,
+        beam_width: int | None = None,
+        exclude: Sequence[Tensor] | None = None,
+        allowed: Tensor | None = None,
+    ) -> Generated:
+        """The most probable next items only: `generate` of one item, a tenth of the work of five."""
+        return self.generate(history, catalogue, beam_width=beam_width, items=1, exclude=exclude, allowed=allowed)
+
+    def sample(
+        self,
+        history: HistoryBatch,
+        catalogue: CatalogueSnapshot,
+        count: int,
+        *,
+        temperature: float = 1.0,
+        items: int | None = None,
+        exclude: Sequence[Tensor] | None = None,
+        allowed: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Generated:
+        """`count` sessions of each request drawn from the model, code by code, at `temperature`; duplicates occur.
+
+        Log-probabilities are those at temperature 1. A code that leads only to items that are excluded or already
+        in the session is never drawn; its probability goes to its siblings.
+        """
+        widths = self._widths(count, items)
+        return self._run(history, catalogue, widths, OneOfEach(temperature, generator), Limits(exclude, allowed))
+
+    def _widths(self, width: int | Sequence[int], items: int | None) -> list[int]:
+        slots = self.config.session_items if items is None else items
+        if not 1 <= slots <= self.config.session_items:
+            raise ValueError(f"A session has 1 to {self.config.session_items} items, not {slots}.")
+        widths = [width] * slots if isinstance(width, int) else list(width)[:slots]
+        if len(widths) != slots or min(widths) < 1 or widths != sorted(widths, reverse=True):
+            raise ValueError(f"Beam widths {width} must be {slots} positive numbers that do not grow.")
+        return widths
+
+    @torch.inference_mode()
+    def _run(
+        self,
+        history: HistoryBatch,
+        catalogue: CatalogueSnapshot,
+        widths: list[int],
+        selection: Selection,
+        limits: Limits,
+    ) -> Generated:
+        requests, levels = len(history), self.config.levels
+        index = self._indexes.get(catalogue.trie, self.device)
+        constraints = Constraints.of(index, requests, limits)
+        decoder = Decoder(
+            self._weights,
+            self._encode(history.to(self.device)),
+            self.config.heads,
+            max_rows=requests * widths[0],
+            max_tokens=len(widths) * (levels + 1),
+        )
+        beams = Beams(requests, index, constraints, selection, slots=len(widths))
+        embedding = self._weights.bos.expand(requests, 1, -1)
+        parents: Tensor | None = None
+        for slot, width in enumerate(widths):
+            for level in range(levels):
+                place = slot * (levels + 1) + level  # of the last token fed
+                fed = embedding.shape[1]
+                hidden = decoder.advance(embedding + self._weights.positions[place + 1 - fed : place + 1], parents)
+                logits = torch.mm(hidden, self._weights.heads[level]).float()
+                parents, codes = beams.step(level, logits, width)
+                embedding = self._weights.embeddings[codes + level * self.config.codes].unsqueeze(1)
+            beams.finish_slot(slot)
+            kept = beams.narrow(widths[slot + 1]) if slot + 1 < len(widths) else None
+            if kept is not None and parents is not None:
+                parents, embedding = parents[kept], embedding[kept]
+            # the last code and the next item's BOS go in together
+            embedding = torch.cat([embedding, self._weights.bos.expand(len(embedding), 1, -1)], dim=1)
+        return beams.generated()
+
+    def _encode(self, history: HistoryBatch) -> Memory:
+        context: AbstractContextManager[object] = nullcontext()
+        if self.dtype == torch.bfloat16:
+            context = torch.autocast(self.device.type, torch.bfloat16)
+        with context:
+            return self._model.encode(history)
