@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -17,7 +18,10 @@ from prometheus_client import Counter
 from onerec.errors import OneRecError
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.reader import Received
-from schemas.codec import Codec, DecodeError
+from onerec.kafka.registry import codec
+from onerec.settings import KafkaSettings
+from schemas.bounds import Limits, violation
+from schemas.codec import DecodeError
 from schemas.reasons import Reason
 from schemas.topics import Topic
 
@@ -32,6 +36,7 @@ class Host(Protocol):
     """What agents need of their service."""
 
     name: str
+    kafka: KafkaSettings
     refused: DeadLetters
 
     def fail(self, error: OneRecError) -> None:
@@ -44,14 +49,19 @@ class _Decoding:
     def __init__(self, host: Host, topic: Topic) -> None:
         self._host = host
         self._topic = topic
-        self._codec = Codec(topic)
+        self._codec = codec(host.kafka, topic)
+        self._limits = Limits()
 
     def _decoded(self, event: Any) -> Received | None:
         message = event.message
         try:
-            record = self._codec.decode(message.value or b"")
+            record = self._codec.decode(message.value)
         except DecodeError as error:
             self._refuse(event, error.reason, error.detail)
+            return None
+        broken = violation(record, time.time_ns() // 1_000_000, self._limits)
+        if broken is not None:
+            self._refuse(event, *broken)
             return None
         return Received(self._topic, message.partition, message.offset, _time_ms(message), message.key, record)
 
@@ -80,6 +90,7 @@ class _Decoding:
             reason=reason,
             detail=detail,
         )
+        self._host.refused.flush()  # the letter is on the broker before the record counts as done
 
 
 class Records(_Decoding):

@@ -22,6 +22,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -37,12 +38,13 @@ from onerec.faust_security import credentials
 from onerec.kafka import admin, clients
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.service import Stop, run_service
-from onerec.settings import KafkaSettings, Settings
+from onerec.settings import Settings
 from schemas.topics import Topic
 
 LOG = logging.getLogger(__name__)
 START_PATIENCE_S = 30.0
 STOP_PATIENCE_S = 10.0
+WATCH_S = 2.0
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -53,6 +55,7 @@ class FaustHost:
     def __init__(self, name: str, settings: Settings, stop: Stop, *, from_newest: bool = False) -> None:
         self.name = name
         self.settings = settings
+        self.kafka = settings.kafka
         self.stop = stop
         self.resources = ExitStack()
         self.refused = DeadLetters(settings.kafka, name)
@@ -93,53 +96,56 @@ class FaustHost:
 
     def run(self) -> None:
         """Run until a signal or `fail`. Raises what ended it."""
+        crash: BaseException | None = None
         self._worker = _QuietWorker(self)
         watch = threading.Thread(target=self._watch_broker, name="broker-watch", daemon=True)
         watch.start()
         try:
             self._worker.execute_from_commandline()
         except SystemExit as ended:
-            LOG.debug("Faust ended with %s", ended.code)
+            crash = ended.__context__ if ended.code else None
         finally:
             self.stop.set()
             watch.join(STOP_PATIENCE_S)
         if self.error is not None:
             raise self.error
-        reason = self._worker.crash_reason or self.app.crash_reason
+        reason = crash or self._worker.crash_reason or self.app.crash_reason
         if isinstance(reason, KafkaConnectionError):
-            raise no_broker(self.settings.kafka) from reason
+            raise clients.no_broker(self.kafka, str(reason)) from reason
         if reason is not None:
             raise reason
 
     def _start_agent(self, topic: Topic, body: Callable[[Any], Awaitable[None]]) -> None:
-        async def crashed(_agent: Any, error: BaseException) -> None:
-            if isinstance(error, asyncio.CancelledError):
-                return
-            LOG.error("The agent on %s crashed", topic.name, exc_info=error)
-            self.fail(_AgentCrashedError(f"The agent on {topic.name} crashed: {error!r}.", "Start the service again."))
+        async def guarded(stream: Any) -> None:
+            try:
+                await body(stream)
+            except Exception as error:
+                LOG.exception("the agent on %s crashed", topic.name)
+                self.fail(
+                    AgentCrashedError(f"The agent on {topic.name} crashed: {error!r}.", "Start the service again.")
+                )
+                raise
 
         channel = self.app.topic(
             clients.topic_name(self.settings.kafka, topic), value_type=bytes, value_serializer="raw", key_type=bytes
         )
-        self.app.agent(channel, name=f"{self.name}-{topic.name}", on_error=crashed)(body)
+        self.app.agent(channel, name=f"{self.name}-{topic.name}")(guarded)
 
     def _watch_broker(self) -> None:
         """Faust goes on for ever without a broker; end the service once none has answered for the set time."""
-        from confluent_kafka import KafkaException  # noqa: PLC0415
-        from confluent_kafka.admin import AdminClient  # noqa: PLC0415
-
-        client = AdminClient(clients.properties(self.settings.kafka))
-        misses, wait_s = 0, 2.0
-        while not self.stop.wait(wait_s):
+        patience_s = self.kafka.broker_patience_s
+        silent_since: float | None = None
+        while not self.stop.wait(min(WATCH_S, patience_s / 3)):
             try:
-                client.list_topics(timeout=wait_s)
-                misses = 0
-            except KafkaException as error:
-                misses += 1
-                LOG.warning("no broker answers (%d times in a row): %s", misses, error)
-            if misses * 2 * wait_s >= self.settings.kafka.broker_patience_s:
-                self.loop.call_soon_threadsafe(self.fail, no_broker(self.settings.kafka))
-                return
+                admin.wait_for_broker(self.kafka, min(WATCH_S, patience_s / 3))
+                silent_since = None
+            except DependencyMissingError as error:
+                silent_since = silent_since or time.monotonic()
+                silence_s = time.monotonic() - silent_since
+                LOG.warning("no broker has answered for %.0f s, ending after %.0f s: %s", silence_s, patience_s, error)
+                if silence_s >= patience_s:
+                    self.loop.call_soon_threadsafe(self.fail, error)
+                    return
 
     def _end_hard(self, code: int) -> None:
         """A client that hangs while closing must not keep a failed service alive."""
@@ -148,7 +154,7 @@ class FaustHost:
             os._exit(code)
 
 
-class _AgentCrashedError(OneRecError):
+class AgentCrashedError(OneRecError):
     """A defect outside of the handlers: start again, from the last commit."""
 
 
@@ -211,16 +217,9 @@ def run_faust_service(
     return run_service(name, settings, body)
 
 
-def no_broker(kafka: KafkaSettings) -> DependencyMissingError:
-    """What to say when the broker has gone."""
-    return DependencyMissingError(
-        f"No Kafka broker has answered at {kafka.bootstrap_servers} for {kafka.broker_patience_s:.0f} s.",
-        "Start it or mend kafka.bootstrap_servers, then start this service again.",
-    )
-
-
 def _app(name: str, settings: Settings, loop: asyncio.AbstractEventLoop, *, from_newest: bool) -> faust.App:
     kafka = settings.kafka
+    settings.store.state_dir.mkdir(parents=True, exist_ok=True)  # Faust makes only the last folder of its path
     return faust.App(
         f"{kafka.group_prefix}{name}",
         loop=loop,

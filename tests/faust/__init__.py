@@ -1,0 +1,1 @@
+"""Hosting of Faust services."""
