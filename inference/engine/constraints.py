@@ -94,7 +94,8 @@ def _excluded_pairs(exclude: Sequence[Tensor], device: torch.device) -> Tensor:
         return torch.empty(2, 0, dtype=torch.int64, device=device)
     sizes = torch.tensor([len(leaves) for leaves in lists], device=device)
     request = torch.repeat_interleave(torch.arange(len(lists), device=device), sizes)
-    return torch.unique(torch.stack([request, torch.cat(lists)]), dim=1)
+    pairs: Tensor = torch.unique(torch.stack([request, torch.cat(lists)]), dim=1)
+    return pairs
 
 
 def _subtract(index: CatalogueIndex, requests: int, pairs: Tensor) -> tuple[Tensor, ...]:

@@ -1,8 +1,8 @@
 """Steps of the decoder for many beams: memory projected once a request, self-attention through ancestors.
 
 Rows are beams, request by request: row b * W + w. Keys and values of past tokens are written once, step-major, and
-never moved when beams fork or end; each row carries the cache rows of its own past instead (`_ancestors`), which
-are gathered inside attention.
+never moved when beams fork or end; each row carries the cache rows of its own past instead (`_ancestors`), and
+attention reads through them.
 """
 
 from __future__ import annotations
@@ -24,81 +24,85 @@ class Decoder:
 
     def __init__(self, weights: Prepared, memory: Memory, heads: int, max_rows: int, max_tokens: int) -> None:
         self._weights, self._heads, self._max_rows = weights, heads, max_rows
-        states = memory.states.to(weights.bos.dtype)
+        states = memory.states.to(weights.embeddings.dtype)
+        device = states.device
         self._requests, _, width = states.shape
         self._memory = [_keys_values(layer, states, heads) for layer in weights.layers]
         # [B * H, 1, S]: 0 where there is memory, -inf where there is padding
-        bias = torch.zeros(memory.mask.shape, dtype=states.dtype, device=states.device)
+        bias = torch.zeros(memory.mask.shape, dtype=states.dtype, device=device)
         self._memory_bias = bias.masked_fill_(~memory.mask, -torch.inf).repeat_interleave(heads, 0).unsqueeze(1)
-        self._cache = [states.new_empty(max_tokens, max_rows, 2 * width) for _ in weights.layers]
-        self._ancestors = torch.empty(self._requests, 0, dtype=torch.int64, device=states.device)  # [R, T]
-        self._row = torch.arange(max_rows, device=states.device)
+        self._keys = [states.new_empty(max_tokens, max_rows, width) for _ in weights.layers]
+        self._values = [states.new_empty(max_tokens, max_rows, width) for _ in weights.layers]
+        self._ancestors = torch.empty(self._requests, 0, dtype=torch.int64, device=device)  # [R, T] cache rows
+        self._value_rows = self._ancestors  # [R, H, T], set by each step
+        self._row = torch.arange(max_rows, device=device)
+        self._head = torch.arange(heads, device=device)
         # [H, d]: row h is 1 on the coordinates of head h
-        self._head_mask = torch.eye(heads, dtype=states.dtype, device=states.device).repeat_interleave(
-            width // heads, 1
-        )
+        self._head_mask = torch.eye(heads, dtype=states.dtype, device=device).repeat_interleave(width // heads, 1)
 
     @property
     def tokens(self) -> int:
         """How many tokens each row holds."""
         return self._ancestors.shape[1]
 
-    def advance(self, inputs: Tensor, parents: Tensor | None) -> Tensor:
+    def advance(self, codes: Tensor, parents: Tensor | None) -> Tensor:
         """Feed P tokens to each of R rows at once; the last token's hidden state [R, d], normalised for the heads.
 
-        `inputs` [R, P, d] are embeddings with positions. `parents` int64 [R] are the rows of the call before that
-        the rows continue; None where they are the same.
+        `codes` int64 [R, P], 0 for a BOS. `parents` int64 [R] are the rows of the call before that the rows
+        continue; None where they are the same.
         """
-        rows, fed, width = inputs.shape
+        rows, fed = codes.shape
         start = self.tokens
+        places = slice(start, start + fed)
         past = self._ancestors if parents is None else self._ancestors.index_select(0, parents)
         new = [self._row[:rows] + (start + step) * self._max_rows for step in range(fed)]
         self._ancestors = torch.cat([past, torch.stack(new, dim=1)], dim=1)
-        x = inputs
+        self._value_rows = self._ancestors.unsqueeze(1) * self._heads + self._head.unsqueeze(1)
+        embedded = functional.embedding(codes + self._weights.rows[places], self._weights.embeddings)
+        x = (embedded + self._weights.positions[places]).view(rows * fed, -1)
+        width = x.shape[1]
         last = len(self._weights.layers) - 1
         for index, layer in enumerate(self._weights.layers):
-            flat = self._self_attention(index, layer, x, start, only_last=index == last)
-            flat = self._cross_attention(index, layer, flat)
-            flat = add_experts(layer.experts, normalise(flat, self._weights.norm_floor), flat)
-            x = flat.view(rows, -1, width)
-        return normalise(x[:, -1], self._weights.norm_floor)
+            if index == 0 and self._weights.first_qkv is not None:
+                place = codes + torch.arange(start, start + fed, device=codes.device) * self._weights.codes
+                qkv = self._weights.first_qkv.index_select(0, place.view(-1))
+            else:
+                qkv = torch.mm(normalise(x, self._weights.norm_floor), layer.self_qkv)
+            self._remember(index, qkv.view(rows, fed, 3 * width)[:, :, width:], start)
+            query = qkv.view(rows, fed, 3 * width)[:, :, :width]
+            if index == last and fed > 1:  # of earlier tokens nothing but these keys and values is needed
+                query, x = query[:, -1:], x.view(rows, fed, width)[:, -1]
+            x = torch.addmm(x, self._attend_ancestors(index, query), layer.self_out)
+            x = self._cross_attention(index, layer, x)
+            x = add_experts(layer.experts, normalise(x, self._weights.norm_floor), x)
+        return normalise(x, self._weights.norm_floor)
 
-    def _self_attention(self, index: int, layer: Layer, x: Tensor, start: int, *, only_last: bool) -> Tensor:
-        """X [R, P, d] plus its attention over each row's own past: [R * P, d], or [R, d] of the last token.
+    def _remember(self, index: int, kv: Tensor, start: int) -> None:
+        """Write keys and values [R, P, 2d] of the new tokens to the layer's cache."""
+        rows, fed, _ = kv.shape
+        key, value = kv.transpose(0, 1).chunk(2, dim=-1)
+        self._keys[index][start : start + fed, :rows] = key
+        self._values[index][start : start + fed, :rows] = value
 
-        The last layer needs the earlier of two tokens for its keys and values only.
+    def _attend_ancestors(self, index: int, query: Tensor) -> Tensor:
+        """Attention of query [R, Q, d] (scaled) over the ancestors, causal among the last Q tokens: [R * Q, d].
+
+        Scores of all heads in one product a row: the query is spread to [Q * H, d] with zeros outside each head's
+        coordinates. H times the flops of one product a head, yet two to four times as fast, for matrices are
+        larger. Values are not gathered: an embedding bag sums them, weighted, from where they lie.
         """
-        rows, fed, width = x.shape
-        normal = normalise(x.reshape(rows * fed, width), self._weights.norm_floor)
-        if only_last and fed > 1:
-            kv = torch.mm(normal, layer.self_qkv[:, width:])
-            query = torch.mm(normal.view(rows, fed, width)[:, -1], layer.self_qkv[:, :width])
-            residual = x[:, -1]
-        else:
-            query, kv = torch.split(torch.mm(normal, layer.self_qkv), [width, 2 * width], dim=1)
-            residual = x.reshape(rows * fed, width)
-        cache = self._cache[index]
-        cache[start : start + fed, :rows] = kv.view(rows, fed, 2 * width).transpose(0, 1)
-        mixed = self._attend_ancestors(query.reshape(rows, -1, width), cache)
-        return torch.addmm(residual, mixed, layer.self_out)
-
-    def _attend_ancestors(self, query: Tensor, cache: Tensor) -> Tensor:
-        """Attention of query [R, Q, d] (scaled) over the ancestors' keys and values, causal among the Q: [R * Q, d].
-
-        All heads in one product a row: the query is spread to [Q * H, d] with zeros outside each head's
-        coordinates. H times the flops of one product a head, yet two to four times as fast: matrices are larger.
-        """
-        rows, fed, width = query.shape
-        kv = cache.view(-1, 2 * width).index_select(0, self._ancestors.view(-1)).view(rows, -1, 2 * width)
-        spread = (query.unsqueeze(2) * self._head_mask).view(rows, fed * self._heads, width)
-        scores = torch.bmm(spread, kv[:, :, :width].transpose(1, 2))  # [R, Q * H, T]
-        for earlier in range(fed - 1):  # must not see the tokens fed after it
-            ahead = fed - 1 - earlier
-            scores.view(rows, fed, self._heads, -1)[:, earlier, :, -ahead:] = -torch.inf
-        weights = _softmax_short(scores)
-        mixed = torch.bmm(weights, kv[:, :, width:])  # [R, Q * H, d]
-        own = mixed.view(rows * fed, self._heads, self._heads, width // self._heads).diagonal(dim1=1, dim2=2)
-        return own.transpose(1, 2).reshape(rows * fed, width)
+        rows, asked, width = query.shape
+        heads, length = self._heads, self.tokens
+        key = self._keys[index].view(-1, width).index_select(0, self._ancestors.view(-1)).view(rows, length, width)
+        spread = (query.unsqueeze(2) * self._head_mask).view(rows, asked * heads, width)
+        scores = torch.bmm(spread, key.transpose(1, 2)).view(rows, asked, heads, length)
+        for earlier in range(asked - 1):  # must not see the tokens fed after it
+            scores[:, earlier, :, earlier + 1 - asked :] = -torch.inf
+        weights = _softmax_short(scores).reshape(rows * asked * heads, length)
+        places = self._value_rows.unsqueeze(1).expand(rows, asked, heads, length).reshape(-1, length)
+        table = self._values[index].view(-1, width // heads)
+        mixed = functional.embedding_bag(places, table, per_sample_weights=weights, mode="sum")
+        return mixed.view(rows * asked, width)
 
     def _cross_attention(self, index: int, layer: Layer, x: Tensor) -> Tensor:
         """X [B * W * P, d] plus attention over memory, beams folded into the query axis: [B * W * P, d]."""

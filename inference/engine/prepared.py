@@ -18,10 +18,14 @@ NORM_EPSILON = torch.finfo(torch.float32).eps
 """What nn.RMSNorm adds with eps=None: the machine epsilon of the precision in which it was trained."""
 
 
+TABLE_BYTES = 1 << 25
+"""The table of the first layer's projections may take so much memory: 4 MB for preset small, too much for base."""
+
+
 class Experts(NamedTuple):
     """The sparse mixture of experts of a layer."""
 
-    router: Tensor  # [d, E]
+    router: Tensor  # [E, d]
     bias: Tensor  # [E]
     w_in: tuple[Tensor, ...]  # E times [d, 2 * hidden]
     w_out: tuple[Tensor, ...]  # E times [hidden, d]
@@ -44,24 +48,49 @@ class Prepared(NamedTuple):
 
     layers: tuple[Layer, ...]
     heads: tuple[Tensor, ...]  # L times [d, K], float32 or the engine's precision
-    embeddings: Tensor  # [L * K, d], row l * K + code
-    bos: Tensor  # [d]
+    embeddings: Tensor  # [1 + L * K, d]: BOS, then the codes of each level
+    rows: Tensor  # int64 [m * (L + 1)]: row of `embeddings` at which the tokens of a place begin
     positions: Tensor  # [m * (L + 1), d]
     norm_floor: Tensor  # scalar sqrt(d * eps)
+    codes: int  # K
+    first_qkv: Tensor | None  # [m * (L + 1) * K, 3d], row place * K + code; None where it would be too large
 
     @classmethod
     def of(cls, model: OneRec, dtype: torch.dtype) -> Self:
         """Prepare `model`, whose own weights stay as they are."""
         width = model.config.d_model
         decoder_gain = _gain(model.decoder.norm.weight)
+        layers = tuple(_layer(cast(DecoderBlock, block), dtype) for block in model.decoder.blocks)
+        floor = torch.tensor((width * NORM_EPSILON) ** 0.5, dtype=torch.float32, device=model.bos.device)
         return cls(
-            layers=tuple(_layer(cast(DecoderBlock, block), dtype) for block in model.decoder.blocks),
+            layers=layers,
             heads=tuple(_projection(cast(Tensor, head.weight), decoder_gain).to(dtype) for head in model.heads),
-            embeddings=model.code_embedding.weight.detach().to(dtype),
-            bos=model.bos.detach().to(dtype),
+            embeddings=torch.cat([model.bos.detach().unsqueeze(0), model.code_embedding.weight.detach()]).to(dtype),
+            rows=_first_rows(model),
             positions=model.decoder_position.detach().to(dtype),
-            norm_floor=torch.tensor((width * NORM_EPSILON) ** 0.5, dtype=torch.float32, device=model.bos.device),
+            norm_floor=floor,
+            codes=model.config.codes,
+            first_qkv=_first_qkv(model, layers[0], floor, dtype),
         )
+
+
+def _first_rows(model: OneRec) -> Tensor:
+    config = model.config
+    levels = torch.arange(config.levels, device=model.bos.device)
+    return torch.cat([levels.new_zeros(1), 1 + levels * config.codes]).repeat(config.session_items)
+
+
+def _first_qkv(model: OneRec, layer: Layer, floor: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """The first layer's queries, keys and values of every token at every place: they depend on nothing else."""
+    config = model.config
+    rows = config.session_tokens * config.codes
+    if rows * 3 * config.d_model * dtype.itemsize > TABLE_BYTES:
+        return None
+    codes = model.code_embedding.weight.detach().view(config.levels, config.codes, -1)
+    bos = model.bos.detach().expand(1, config.codes, -1)
+    tokens = torch.cat([bos, codes]).repeat(config.session_items, 1, 1)  # [m * (L + 1), K, d]
+    inputs = (tokens + model.decoder_position.detach().unsqueeze(1)).to(dtype).view(rows, -1)
+    return torch.mm(normalise(inputs, floor), layer.self_qkv)
 
 
 def normalise(x: Tensor, floor: Tensor) -> Tensor:
@@ -92,7 +121,7 @@ def _layer(block: DecoderBlock, dtype: torch.dtype) -> Layer:
     moe, gain = block.moe, _gain(block.moe_norm.weight)
     w_in = (moe.w_in.detach().float() * gain[None, :, None]).to(dtype)
     experts = Experts(
-        router=_projection(moe.centroids, gain).to(dtype),
+        router=(moe.centroids.detach().float() * gain).to(dtype),
         bias=moe.bias.detach().float(),
         w_in=w_in.unbind(0),
         w_out=moe.w_out.detach().to(dtype).clone().unbind(0),

@@ -122,22 +122,18 @@ class Engine:
             max_tokens=len(widths) * (levels + 1),
         )
         beams = Beams(requests, index, constraints, selection, slots=len(widths))
-        embedding = self._weights.bos.expand(requests, 1, -1)
+        codes = torch.zeros(requests, 1, dtype=torch.int64, device=self.device)  # BOS
         parents: Tensor | None = None
         for slot, width in enumerate(widths):
             for level in range(levels):
-                place = slot * (levels + 1) + level  # of the last token fed
-                fed = embedding.shape[1]
-                hidden = decoder.advance(embedding + self._weights.positions[place + 1 - fed : place + 1], parents)
-                logits = torch.mm(hidden, self._weights.heads[level]).float()
-                parents, codes = beams.step(level, logits, width)
-                embedding = self._weights.embeddings[codes + level * self.config.codes].unsqueeze(1)
+                logits = torch.mm(decoder.advance(codes, parents), self._weights.heads[level]).float()
+                parents, chosen = beams.step(level, logits, width)
+                codes = chosen.unsqueeze(1)
             beams.finish_slot(slot)
             kept = beams.narrow(widths[slot + 1]) if slot + 1 < len(widths) else None
             if kept is not None and parents is not None:
-                parents, embedding = parents[kept], embedding[kept]
-            # the last code and the next item's BOS go in together
-            embedding = torch.cat([embedding, self._weights.bos.expand(len(embedding), 1, -1)], dim=1)
+                parents, codes = parents[kept], codes[kept]
+            codes = torch.nn.functional.pad(codes, (0, 1))  # the last code and the next item's BOS go in together
         return beams.generated()
 
     def _encode(self, history: HistoryBatch) -> Memory:
