@@ -116,6 +116,10 @@ class Folder:
         try:
             yield
         except FileNotFoundError as error:
+            if self._local and not Path(self._root).is_dir():
+                raise StoreUnreachableError(
+                    f"The weights store {self.uri} is not there.", "Mend store.uri, or start the trainer first."
+                ) from error
             raise VersionMissingError(f"The weights store has no {path}.", "See `onerec versions list`.") from error
         except OSError as error:
             raise StoreUnreachableError(
