@@ -21,6 +21,7 @@ BROKER_VARIABLE = "ONEREC_BOOTSTRAP_SERVERS"
 def demo(
     events: Annotated[int, typer.Option(min=100, help="Exposures of the log to replay.")] = 20_000,
     seed_seconds: Annotated[float, typer.Option(min=1.0, help="Wall time for training the seed model.")] = 50.0,
+    preset: Annotated[str, typer.Option(help="Model preset; see `onerec model`.")] = "small",
     report: Annotated[Path | None, typer.Option(help="Write the report as JSON, with no live view.")] = None,
     directory: Annotated[Path, typer.Option(help="Where the run's files go; emptied at the start.")] = Path(
         "runs/demo"
@@ -33,7 +34,7 @@ def demo(
     console = Console(force_terminal=False if report else None)
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
     try:
-        result = _run(directory, events, seed_seconds, console)
+        result = _run(directory, events, seed_seconds, preset, console)
     except OneRecError as error:
         raise fail(error) from error
     except KeyboardInterrupt:
@@ -47,7 +48,7 @@ def demo(
     console.print(f"report: {target}   logs, versions, settings: {directory}/")
 
 
-def _run(directory: Path, events: int, seed_s: float, console: Console) -> dict[str, Any]:
+def _run(directory: Path, events: int, seed_s: float, preset: str, console: Console) -> dict[str, Any]:
     from onerec.demo.loop import Demo, Options, Progress, broker_of, configuration  # noqa: PLC0415
     from onerec.demo.supervisor import Supervisor  # noqa: PLC0415
     from onerec.demo.view import shown  # noqa: PLC0415
@@ -56,7 +57,7 @@ def _run(directory: Path, events: int, seed_s: float, console: Console) -> dict[
 
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    options = Options(directory, events, seed_s, os.environ.get(BROKER_VARIABLE))
+    options = Options(directory, events, seed_s, preset, os.environ.get(BROKER_VARIABLE))
     config = directory / "onerec.toml"
     progress = Progress()
     with broker_of(options) as (servers, broker):

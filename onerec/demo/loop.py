@@ -39,6 +39,7 @@ class Options:
     directory: Path
     events: int
     seed_s: float
+    preset: str
     bootstrap_servers: str | None
     partitions: int = 4
 
@@ -73,7 +74,7 @@ partitions = {options.partitions}
 uri = "{(options.directory / "store").resolve()}"
 
 [model]
-preset = "small"
+preset = "{options.preset}"
 
 [stream.joiner]
 idle_close_s = 4.0          # wall time; the log's night is minutes long here
