@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic  # type
 
 from onerec.errors import DependencyMissingError
 from onerec.kafka import clients
+from onerec.kafka.watermarks import Bounds, watermarks
 from onerec.settings import KafkaSettings
 from schemas.topics import TOPICS, Cleanup, Topic
 
@@ -139,35 +140,12 @@ def _partitions(consumer: clients.WatchedConsumer, kafka: KafkaSettings, topic: 
     return sorted(found.partitions)
 
 
-def _watermarks(kafka: KafkaSettings, topic: Topic) -> dict[int, tuple[int, int]]:
-    consumer = clients.consumer(kafka, enable_partition_eof=True, fetch_wait_max_ms=1, fetch_message_max_bytes=1)
+def _watermarks(kafka: KafkaSettings, topic: Topic) -> dict[int, Bounds]:
+    consumer = clients.consumer(kafka)
     try:
-        name = clients.topic_name(kafka, topic)
-        listed = {
-            partition: consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)
-            for partition in _partitions(consumer, kafka, topic)
-        }
-        return _fetched(consumer, name, listed)
-    except KafkaException as error:
-        raise clients.explained(error, kafka, f"topic {topic.name}") from error
+        numbers = _partitions(consumer, kafka, topic)
     finally:
         consumer.close()
-
-
-def _fetched(
-    consumer: clients.WatchedConsumer, name: str, listed: dict[int, tuple[int, int]]
-) -> dict[int, tuple[int, int]]:
-    """Correct the listed ends by those that come with a fetch.
-
-    The embedded broker lists the first offset of the last batch as the last one; what a fetch says is right on all.
-    """
-    consumer.assign([TopicPartition(name, partition, max(low, high - 1)) for partition, (low, high) in listed.items()])
-    ends: dict[int, int] = {}
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while len(ends) < len(listed) and time.monotonic() < deadline_s:
-        consumer.consume(1, 0.005)
-        for partition, (_, listed_high) in listed.items():
-            _, high = consumer.get_watermark_offsets(TopicPartition(name, partition), cached=True)
-            if high >= 0:
-                ends[partition] = max(high, listed_high)
-    return {partition: (low, ends.get(partition, high)) for partition, (low, high) in listed.items()}
+    name = clients.topic_name(kafka, topic)
+    found = watermarks(kafka, [(name, partition) for partition in numbers])
+    return {partition: bounds for (_, partition), bounds in found.items()}
