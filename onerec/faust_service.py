@@ -37,6 +37,7 @@ from onerec.faust_agents import Batches, Handle, HandleBatch, Records
 from onerec.faust_security import credentials
 from onerec.kafka import admin, clients
 from onerec.kafka.dead_letters import DeadLetters
+from onerec.kafka.trouble import no_broker
 from onerec.service import Stop, run_service
 from onerec.settings import Settings
 from schemas.topics import Topic
@@ -111,7 +112,7 @@ class FaustHost:
             raise self.error
         reason = crash or self._worker.crash_reason or self.app.crash_reason
         if isinstance(reason, KafkaConnectionError):
-            raise clients.no_broker(self.kafka, str(reason)) from reason
+            raise no_broker(self.kafka, str(reason)) from reason
         if reason is not None:
             raise reason
 

@@ -43,6 +43,9 @@ class KafkaSettings(Table):
         description="Retention of topics that go by time; -1 keeps all. A replayed "
         "log carries the event times of its past: with a week's retention it is deleted at once.",
     )
+    max_message_bytes: int = Field(
+        2_097_152, ge=65_536, description="Largest record of a topic; dead-letters takes twice that, a record and why."
+    )
     group_protocol: str = Field("classic", pattern="^(classic|consumer)$", description="consumer is KIP-848, Kafka 4.")
     group_prefix: str = Field("onerec-", description="Put before every consumer group's name.")
     schema_registry_url: str | None = Field(

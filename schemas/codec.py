@@ -44,7 +44,7 @@ class SchemaIds(Protocol):
 
 
 class Codec:
-    """Encodes and decodes the records of one topic. Not for two threads at once while it meets new schemas."""
+    """Encodes and decodes the records of one topic. Threads may share it."""
 
     def __init__(
         self, topic: Topic, *, registry: SchemaIds | None = None, writers: Iterable[Mapping[str, Any]] = ()
@@ -60,8 +60,8 @@ class Codec:
         self._as_dict = conversion.writer(topic.record)
         self._build = conversion.reader(topic.record)
         self._registry = registry
-        self._header = self._make_header()
-        self._readers: dict[bytes, Any] = {self._header: None, SINGLE_OBJECT + self._fingerprint: None}
+        self._header = b"" if registry else SINGLE_OBJECT + self._fingerprint
+        self._readers: dict[bytes, Any] = {SINGLE_OBJECT + self._fingerprint: None}
         for schema in (*definitions.previous(name), *writers):
             header = SINGLE_OBJECT + definitions.fingerprint_bytes(schema)
             self._readers.setdefault(header, definitions.parsed(schema))
@@ -69,7 +69,7 @@ class Codec:
     def encode(self, record: Any) -> bytes:
         """The record's bytes. Raises ValueError where a value does not fit its field."""
         out = io.BytesIO()
-        out.write(self._header)
+        out.write(self._header or self._register())
         try:
             fastavro.schemaless_writer(out, self._parsed, self._as_dict(record))
         except (AttributeError, TypeError, ValueError, OverflowError, KeyError) as error:
@@ -113,10 +113,11 @@ class Codec:
             raise DecodeError(Reason.UNDECODABLE, f"{size - body.tell()} bytes too many after the record")
         return record
 
-    def _make_header(self) -> bytes:
-        if self._registry is None:
-            return SINGLE_OBJECT + self._fingerprint
-        return CONFLUENT + self._registry.id_of(self.topic, self._schema).to_bytes(4, "big")
+    def _register(self) -> bytes:
+        """The header by the registry's id: asked for by the first record that is written, never by a mere reader."""
+        assert self._registry is not None
+        self._header = CONFLUENT + self._registry.id_of(self.topic, self._schema).to_bytes(4, "big")
+        return self._header
 
     def _learn(self, header: bytes) -> Any:
         """The writer's schema of a header seen for the first time; raises DecodeError where there is none."""
@@ -133,7 +134,7 @@ class Codec:
     def _registered(self, schema_id: int, schema_of: Callable[[int], Mapping[str, Any] | None]) -> Any:
         schema = schema_of(schema_id)
         if schema is None:
-            raise DecodeError(Reason.UNKNOWN_SCHEMA, f"the registry has no schema with id {schema_id}")
+            raise DecodeError(Reason.UNKNOWN_SCHEMA, f"the registry has no Avro schema with id {schema_id}")
         try:
             if definitions.fingerprint_bytes(schema) == self._fingerprint:
                 return None

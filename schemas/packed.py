@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterable
+from typing import Any
 
 LONG_BYTES = 8
 FLOAT_BYTES = 4
@@ -21,12 +22,12 @@ def _pack(typecode: str, values: Iterable[int] | Iterable[float]) -> bytes:
     return packed.tobytes()
 
 
-def _unpack(typecode: str, data: bytes) -> array[int] | array[float]:
-    values = array(typecode)
+def _unpack(typecode: str, data: bytes) -> Any:
+    values: array[Any] = array(typecode)
     values.frombytes(data)
     if sys.byteorder == "big":
         values.byteswap()
-    return values
+    return values.tolist()
 
 
 def pack_longs(values: Iterable[int]) -> bytes:
@@ -36,7 +37,8 @@ def pack_longs(values: Iterable[int]) -> bytes:
 
 def unpack_longs(data: bytes) -> list[int]:
     """Unpack int64 values. Raises ValueError where the length is no multiple of 8."""
-    return [int(value) for value in _unpack("q", data)]
+    values: list[int] = _unpack("q", data)
+    return values
 
 
 def pack_floats(values: Iterable[float]) -> bytes:
@@ -46,4 +48,5 @@ def pack_floats(values: Iterable[float]) -> bytes:
 
 def unpack_floats(data: bytes) -> list[float]:
     """Unpack float32 values. Raises ValueError where the length is no multiple of 4."""
-    return [float(value) for value in _unpack("f", data)]
+    values: list[float] = _unpack("f", data)
+    return values

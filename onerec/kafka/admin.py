@@ -1,126 +1,149 @@
-"""Topics as the table in schemas/topics.py wants them: make them, say what differs; offsets and the cluster's id."""
+"""Asking the broker whether it is there and which topics it has, and making topics."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ClusterMetadata, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ClusterMetadata,
+    ConfigResource,
+    NewTopic,
+)
 
-from onerec.errors import DependencyMissingError
-from onerec.kafka import clients
-from onerec.kafka.watermarks import Bounds, watermarks
+from onerec.kafka import clients, layout
+from onerec.kafka.offsets import beginning_offsets, bounds, committed, end_offsets
+from onerec.kafka.trouble import Trouble, explained, no_broker, no_topic
 from onerec.settings import KafkaSettings
-from schemas.topics import TOPICS, Cleanup, Topic
+from schemas.topics import TOPICS, Topic
 
+__all__ = [
+    "beginning_offsets",
+    "bounds",
+    "check_topics",
+    "cluster_id",
+    "committed",
+    "create_topics",
+    "end_offsets",
+    "require_topics",
+    "wait_for_broker",
+]
 TIMEOUT_S = 10.0
-
-
-def create_topics(kafka: KafkaSettings, *, topics: tuple[Topic, ...] = TOPICS, timeout_s: float = 30.0) -> list[str]:
-    """Make the topics that are missing; the names of those made. Existing ones are left as they are."""
-    client = _client(kafka)
-    existing = _metadata(client, kafka).topics
-    wanted = [new_topic(kafka, topic) for topic in topics if clients.topic_name(kafka, topic) not in existing]
-    if not wanted:
-        return []
-    made = []
-    for name, future in client.create_topics(wanted, operation_timeout=timeout_s).items():
-        try:
-            future.result(timeout_s)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise clients.explained(error, kafka, f"topic {name}") from error
-        else:
-            made.append(name)
-    return made
-
-
-def new_topic(kafka: KafkaSettings, topic: Topic) -> NewTopic:
-    """The topic as `create_topics` asks for it."""
-    return NewTopic(
-        clients.topic_name(kafka, topic),
-        num_partitions=partitions(kafka, topic),
-        replication_factor=kafka.replication_factor,
-        config=configuration(kafka, topic),
-    )
-
-
-def partitions(kafka: KafkaSettings, topic: Topic) -> int:
-    """How many partitions the topic has to have."""
-    return kafka.partitions if topic.by_user else 1
-
-
-def configuration(kafka: KafkaSettings, topic: Topic) -> dict[str, str]:
-    """The topic's own configuration."""
-    if topic.cleanup is Cleanup.COMPACT:
-        return {"cleanup.policy": "compact"}
-    retention_ms = -1 if topic.cleanup is Cleanup.KEEP else kafka.retention_ms
-    return {"cleanup.policy": "delete", "retention.ms": str(retention_ms), "retention.bytes": "-1"}
-
-
-def check_topics(kafka: KafkaSettings) -> list[str]:
-    """What differs from the table, one sentence each; empty where nothing does."""
-    existing = _metadata(_client(kafka), kafka).topics
-    return [
-        f"Topic {clients.topic_name(kafka, topic)} is missing."
-        for topic in TOPICS
-        if clients.topic_name(kafka, topic) not in existing
-    ]
-
-
-def wait_for_broker(kafka: KafkaSettings, timeout_s: float = TIMEOUT_S) -> None:
-    """Return once a broker answers; raises DependencyMissingError after `timeout_s` or where access is denied."""
-    client = _client(kafka)
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        try:
-            client.list_topics(timeout=max(0.2, min(1.0, deadline_s - time.monotonic())))
-        except KafkaException as error:
-            client.trouble.raise_denied()
-            if time.monotonic() >= deadline_s:
-                raise clients.no_broker(kafka, error.args[0].str()) from error
-        else:
-            return
-
-
-def cluster_id(kafka: KafkaSettings) -> str:
-    """The cluster's id: another id means another log, whatever the offsets say."""
-    return str(_metadata(_client(kafka), kafka).cluster_id)
-
-
-def beginning_offsets(kafka: KafkaSettings, topic: Topic) -> dict[int, int]:
-    """By partition the first offset that the broker still has."""
-    return {partition: low for partition, (low, _) in _watermarks(kafka, topic).items()}
-
-
-def end_offsets(kafka: KafkaSettings, topic: Topic) -> dict[int, int]:
-    """By partition the offset of the next record to come (of read_committed: before open transactions)."""
-    return {partition: high for partition, (_, high) in _watermarks(kafka, topic).items()}
-
-
-def committed(kafka: KafkaSettings, group: str, topic: Topic) -> dict[int, int]:
-    """By partition what `group` (without the prefix) has committed; 0 where nothing."""
-    consumer = clients.consumer(kafka, group=group)
-    try:
-        name = clients.topic_name(kafka, topic)
-        wanted = [TopicPartition(name, partition) for partition in _partitions(consumer, kafka, topic)]
-        return {found.partition: max(0, found.offset) for found in consumer.committed(wanted, timeout=TIMEOUT_S)}
-    except KafkaException as error:
-        raise clients.explained(error, kafka, f"group {group}") from error
-    finally:
-        consumer.close()
+APPEAR_TIMEOUT_S = 5.0
+APPEAR_POLL_S = 0.05
 
 
 class WatchedAdmin(AdminClient):
     """An admin client that knows whether the broker denies us."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        self.trouble = clients.Trouble(kafka)
+        self.trouble = Trouble(kafka)
         super().__init__(clients.properties(kafka, error_cb=self.trouble))
 
 
-def _client(kafka: KafkaSettings) -> WatchedAdmin:
-    return WatchedAdmin(kafka)
+def create_topics(kafka: KafkaSettings, *, topics: Iterable[Topic] = TOPICS, timeout_s: float = 30.0) -> list[str]:
+    """Make the topics that are missing, and wait until they are seen; the names of those made.
+
+    Existing ones stay as they are: `check_topics` says whether that is well. Raises DependencyMissingError.
+    """
+    client = WatchedAdmin(kafka)
+    existing = _metadata(client, kafka).topics
+    wanted = [topic for topic in topics if clients.topic_name(kafka, topic) not in existing]
+    if not wanted:
+        return []
+    made = []
+    asked = client.create_topics([_new(kafka, topic) for topic in wanted], operation_timeout=timeout_s)
+    for topic, (name, future) in zip(wanted, asked.items(), strict=True):
+        if _created(client, kafka, topic, future, timeout_s):
+            made.append(name)
+    require_topics(kafka, wanted)
+    return made
+
+
+def check_topics(kafka: KafkaSettings) -> list[str]:
+    """What differs from the table of topics, one sentence each; empty where nothing does."""
+    client = WatchedAdmin(kafka)
+    metadata = _metadata(client, kafka).topics
+    names = {topic: clients.topic_name(kafka, topic) for topic in TOPICS}
+    resources = [ConfigResource("topic", name) for name in names.values() if name in metadata]
+    configurations = _configurations(client, kafka, resources) if resources else {}
+    found = {
+        name: layout.Found(
+            partitions=len(metadata[name].partitions),
+            replicas=min(len(partition.replicas) for partition in metadata[name].partitions.values()),
+            configuration=configuration,
+        )
+        for name, configuration in configurations.items()
+    }
+    return [sentence for topic, name in names.items() for sentence in layout.differences(kafka, topic, found.get(name))]
+
+
+def require_topics(kafka: KafkaSettings, topics: Iterable[Topic]) -> None:
+    """Return once these topics are there; raises DependencyMissingError that names those that do not appear."""
+    client = WatchedAdmin(kafka)
+    names = {clients.topic_name(kafka, topic) for topic in topics}
+    require_names(kafka, names, lambda: set(_metadata(client, kafka).topics))
+
+
+def require_names(kafka: KafkaSettings, names: set[str], existing: Callable[[], set[str]]) -> None:
+    """Return once `existing()` has these names: a topic just made may not be known to every broker yet."""
+    deadline_s = time.monotonic() + APPEAR_TIMEOUT_S
+    while missing := names - existing():
+        if time.monotonic() > deadline_s:
+            raise no_topic(kafka, "topic " + ", ".join(sorted(missing)))
+        time.sleep(APPEAR_POLL_S)
+
+
+def wait_for_broker(kafka: KafkaSettings, timeout_s: float = TIMEOUT_S) -> None:
+    """Return once a broker answers; raises DependencyMissingError after `timeout_s` or where access is denied."""
+    client = WatchedAdmin(kafka)
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            client.list_topics(timeout=max(0.2, min(1.0, deadline_s - time.monotonic())))
+        except KafkaException as error:
+            client.poll(0)
+            client.trouble.raise_denied()
+            if time.monotonic() >= deadline_s:
+                raise no_broker(kafka, error.args[0].str()) from error
+        else:
+            return
+
+
+def cluster_id(kafka: KafkaSettings) -> str:
+    """The cluster's id: another id means another log, whatever the offsets say."""
+    return str(_metadata(WatchedAdmin(kafka), kafka).cluster_id)
+
+
+def _new(kafka: KafkaSettings, topic: Topic, *, without: tuple[str, ...] = ()) -> NewTopic:
+    configuration = layout.configuration(kafka, topic)
+    return NewTopic(
+        clients.topic_name(kafka, topic),
+        num_partitions=layout.partitions(kafka, topic),
+        replication_factor=kafka.replication_factor,
+        config={key: value for key, value in configuration.items() if key not in without},
+    )
+
+
+def _created(client: WatchedAdmin, kafka: KafkaSettings, topic: Topic, future: Any, timeout_s: float) -> bool:
+    """Whether the topic was made by us; False where somebody else was faster."""
+    name = clients.topic_name(kafka, topic)
+    try:
+        try:
+            future.result(timeout_s)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.INVALID_CONFIG:
+                raise
+            older = _new(kafka, topic, without=layout.NEWER_KEYS)
+            client.create_topics([older], operation_timeout=timeout_s)[name].result(timeout_s)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        raise explained(error, kafka, f"topic {name}") from error
+    return True
 
 
 def _metadata(client: WatchedAdmin, kafka: KafkaSettings) -> ClusterMetadata:
@@ -129,23 +152,17 @@ def _metadata(client: WatchedAdmin, kafka: KafkaSettings) -> ClusterMetadata:
     except KafkaException as error:
         client.poll(0)
         client.trouble.raise_denied()
-        raise clients.explained(error, kafka) from error
+        raise explained(error, kafka) from error
 
 
-def _partitions(consumer: clients.WatchedConsumer, kafka: KafkaSettings, topic: Topic) -> list[int]:
-    name = clients.topic_name(kafka, topic)
-    found = consumer.list_topics(name, timeout=TIMEOUT_S).topics.get(name)
-    if found is None or not found.partitions:
-        raise DependencyMissingError(f"Topic {name} is missing.", "Run `onerec topics create`.")
-    return sorted(found.partitions)
-
-
-def _watermarks(kafka: KafkaSettings, topic: Topic) -> dict[int, Bounds]:
-    consumer = clients.consumer(kafka)
+def _configurations(
+    client: WatchedAdmin, kafka: KafkaSettings, resources: list[ConfigResource]
+) -> dict[str, dict[str, str | None]]:
     try:
-        numbers = _partitions(consumer, kafka, topic)
-    finally:
-        consumer.close()
-    name = clients.topic_name(kafka, topic)
-    found = watermarks(kafka, [(name, partition) for partition in numbers])
-    return {partition: bounds for (_, partition), bounds in found.items()}
+        asked = client.describe_configs(resources, request_timeout=TIMEOUT_S).items()
+        return {
+            resource.name: {key: entry.value for key, entry in future.result(TIMEOUT_S).items()}
+            for resource, future in asked
+        }
+    except KafkaException as error:
+        raise explained(error, kafka, "describing topics") from error

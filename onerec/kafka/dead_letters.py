@@ -15,6 +15,7 @@ from schemas.reasons import Reason
 from schemas.records import DeadLetter
 from schemas.topics import DEAD_LETTERS, Topic
 
+MAX_DETAIL = 2000
 LOG = logging.getLogger(__name__)
 REFUSED = Counter("onerec_dead_letters_total", "Records refused.", ["service", "topic", "reason"])
 
@@ -49,9 +50,9 @@ class DeadLetters:
             offset=offset,
             timestamp_ms=timestamp_ms,
             key=key,
-            value=value,
+            value=value if value is None else value[: self._kafka.max_message_bytes],
             reason=str(reason),
-            detail=detail,
+            detail=detail[:MAX_DETAIL],
             service=self._service,
             time_ms=time.time_ns() // 1_000_000,
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from confluent_kafka import KafkaError, Message, TopicPartition
 
-from onerec.errors import DependencyMissingError
+from onerec.errors import CheckFailedError, DependencyMissingError
 from onerec.kafka import admin, clients
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.reader import Received, RecordReader
@@ -34,18 +34,18 @@ class TopicFollower:
     ) -> None:
         """Begin at `start` (next offset by partition), elsewhere at the beginning; `partitions` None for all.
 
-        Raises DependencyMissingError for no broker or no topic.
+        Raises DependencyMissingError for no broker or no topic, CheckFailedError where the log lacks `start`.
         """
         self._kafka = kafka
         self._topic = topic
         self._name = clients.topic_name(kafka, topic)
         self._on_record = on_record
-        self._consumer = clients.consumer(kafka, enable_partition_eof=True, fetch_wait_max_ms=10)
+        self._consumer = clients.consumer(
+            kafka, enable_partition_eof=True, fetch_wait_max_ms=10, auto_offset_reset="error"
+        )
         self._refused = refused or DeadLetters(kafka, service)
         self._reader = RecordReader(self._consumer, [topic], kafka, refused=self._refused)
-        beginnings = admin.beginning_offsets(kafka, topic)
-        wanted = sorted(beginnings) if partitions is None else list(partitions)
-        self._next = {partition: (start or {}).get(partition, beginnings[partition]) for partition in wanted}
+        self._next = self._starts(partitions, start or {})
         self._consumer.assign([TopicPartition(self._name, partition, at) for partition, at in self._next.items()])
 
     def catch_up(self, timeout_s: float) -> int:
@@ -64,11 +64,7 @@ class TopicFollower:
 
     def poll(self, timeout_s: float) -> int:
         """Apply what has come, waiting for it at most `timeout_s`; how many records."""
-        first = self._consumer.poll(timeout_s)
-        if first is None:
-            self._reader.received([])
-            return 0
-        messages = [first, *self._consumer.consume(BATCH, 0)]
+        messages = self._reader.poll(BATCH, timeout_s)
         records = self._reader.received(messages)
         for record in records:
             self._on_record(record)
@@ -84,6 +80,20 @@ class TopicFollower:
         """Leave the broker."""
         self._refused.flush()
         self._consumer.close()
+
+    def _starts(self, partitions: Sequence[int] | None, start: Mapping[int, int]) -> dict[int, int]:
+        bounds = admin.bounds(self._kafka, self._topic)
+        starts = {}
+        for partition in sorted(bounds) if partitions is None else partitions:
+            low, high = bounds[partition]
+            starts[partition] = start.get(partition, low)
+            if not low <= starts[partition] <= high:
+                raise CheckFailedError(
+                    f"{self._name}[{partition}] has offsets {low} to {high}, but reading is to go on at "
+                    f"{starts[partition]}: this is another log, or its records have been deleted.",
+                    "Remove the local state that holds this offset, or connect to the broker that it belongs to.",
+                )
+        return starts
 
     def _advance(self, message: Message) -> None:
         error = message.error()

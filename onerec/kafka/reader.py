@@ -8,14 +8,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
+from onerec.errors import CheckFailedError
 from onerec.kafka import clients
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.registry import codec
+from onerec.kafka.trouble import DENIED, NO_TOPIC, PROBE_TIMEOUT_S, explained
 from onerec.settings import KafkaSettings
-from schemas.bounds import Limits, violation
+from schemas.bounds import violation
 from schemas.codec import DecodeError
+from schemas.rules import Limits
 from schemas.topics import Topic
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +42,7 @@ class RecordReader:
 
     def __init__(
         self,
-        consumer: Consumer,
+        consumer: clients.WatchedConsumer,
         topics: Iterable[Topic],
         kafka: KafkaSettings,
         *,
@@ -59,13 +62,18 @@ class RecordReader:
         """The next records, as soon as there are any: at most `max_records`, none after `timeout_s`.
 
         Bad records are refused and left out, so a short answer does not mean that the log has ended. Raises
-        DependencyMissingError for no broker, no topic or no access.
+        DependencyMissingError for no broker, no topic or no access, CheckFailedError for offsets that are gone.
         """
+        return self.received(self.poll(max_records, timeout_s))
+
+    def poll(self, max_messages: int, timeout_s: float) -> list[Message]:
+        """The next messages as they are, for `received`; raises as `read`."""
         first = self._consumer.poll(timeout_s)
         if first is None:
-            self._check_broker()
+            self._consumer.trouble.check(self._list_topics, self._grace_s)
             return []
-        return self.received([first, *self._consumer.consume(max_records - 1, 0)] if max_records > 1 else [first])
+        self._consumer.trouble.seen_alive()
+        return [first, *self._consumer.consume(max_messages - 1, 0)] if max_messages > 1 else [first]
 
     def received(self, messages: Sequence[Message]) -> list[Received]:
         """The records of messages that the caller has consumed, with the same checks."""
@@ -94,11 +102,23 @@ class RecordReader:
     def _take_error(self, error: KafkaError, message: Message) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
             return
-        if error.code() in clients.NO_TOPIC or error.code() in clients.DENIED or error.fatal():
-            raise clients.explained(KafkaException(error), self._kafka, f"topic {message.topic()}")
-        LOG.warning("kafka: %s", error.str())
+        if error.code() in NO_TOPIC and self._exists(message.topic()):
+            LOG.warning("kafka: %s: not known to every broker yet", error.str())
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise CheckFailedError(
+                f"The broker no longer has what is to be read next: {error.str()}.",
+                "Start from an older checkpoint that it still has, or from the beginning; lengthen the retention.",
+            )
+        elif error.code() in NO_TOPIC | DENIED or error.fatal():
+            raise explained(KafkaException(error), self._kafka, f"topic {message.topic()}")
+        else:
+            LOG.warning("kafka: %s", error.str())
 
-    def _check_broker(self) -> None:
-        trouble = getattr(self._consumer, "trouble", None)
-        if trouble is not None:
-            trouble.raise_denied()
+    def _exists(self, name: str | None) -> bool:
+        try:
+            return name in self._list_topics(PROBE_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise explained(error, self._kafka) from error
+
+    def _list_topics(self, timeout_s: float) -> Any:
+        return self._consumer.list_topics(timeout=timeout_s)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from onerec.kafka import clients
+from onerec.kafka.trouble import explained, no_broker
 from onerec.settings import KafkaSettings
 
 TIMEOUT_S = 10.0
 POLL_S = 0.005
+BATCH = 1000
 
 Part = tuple[str, int]
 """A topic's name as on the broker and a partition."""
@@ -26,34 +28,38 @@ def watermarks(
 
     Raises DependencyMissingError for no broker or no topic.
     """
-    consumer = clients.consumer(
-        kafka,
-        enable_partition_eof=True,
-        fetch_wait_max_ms=1,
-        fetch_message_max_bytes=1,
-        isolation_level=isolation_level,
-    )
+    consumer = clients.consumer(kafka, enable_partition_eof=True, fetch_wait_max_ms=1, isolation_level=isolation_level)
+    topics = "topic " + ", ".join(sorted({topic for topic, _ in parts}))
     try:
         listed = {part: consumer.get_watermark_offsets(TopicPartition(*part), timeout=TIMEOUT_S) for part in parts}
-        return _fetched(consumer, listed)
+        ends = _fetched_ends(consumer, kafka, listed)
     except KafkaException as error:
-        raise clients.explained(error, kafka, f"topics {', '.join(sorted({topic for topic, _ in parts}))}") from error
+        consumer.trouble.raise_denied()
+        raise explained(error, kafka, topics) from error
     finally:
         consumer.close()
+    return {part: (low, ends[part]) for part, (low, _) in listed.items()}
 
 
-def _fetched(consumer: clients.WatchedConsumer, listed: Mapping[Part, Bounds]) -> dict[Part, Bounds]:
-    """Correct the listed ends by those that come with a fetch.
+def _fetched_ends(
+    consumer: clients.WatchedConsumer, kafka: KafkaSettings, listed: Mapping[Part, Bounds]
+) -> dict[Part, int]:
+    """The offset of each partition at which a fetch meets the end.
 
-    The embedded broker lists the first offset of the last batch as the last one; what a fetch says is right on all.
+    The embedded broker lists the first offset of the last batch as if it were the last one; where a fetch ends is
+    right on every broker, transaction markers included.
     """
     consumer.assign([TopicPartition(*part, max(low, high - 1)) for part, (low, high) in listed.items()])
     ends: dict[Part, int] = {}
     deadline_s = time.monotonic() + TIMEOUT_S
-    while len(ends) < len(listed) and time.monotonic() < deadline_s:
-        consumer.consume(1, POLL_S)
-        for part, (_, listed_high) in listed.items():
-            _, high = consumer.get_watermark_offsets(TopicPartition(*part), cached=True)
-            if high >= 0:
-                ends[part] = max(high, listed_high)
-    return {part: (low, ends.get(part, high)) for part, (low, high) in listed.items()}
+    while len(ends) < len(listed):
+        for message in consumer.consume(BATCH, POLL_S):
+            error = message.error()
+            topic, partition, offset, _ = clients.place(message)
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                ends[topic, partition] = offset
+            elif error is not None:
+                raise KafkaException(error)
+        if time.monotonic() > deadline_s:
+            raise no_broker(kafka, f"the ends of partitions could not be read within {TIMEOUT_S:g} s")
+    return ends

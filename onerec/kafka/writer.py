@@ -8,15 +8,17 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from onerec.errors import DependencyMissingError
-from onerec.kafka import clients
+from onerec.kafka import admin, clients
 from onerec.kafka.registry import codec
+from onerec.kafka.trouble import explained, no_broker
 from onerec.settings import KafkaSettings
 from schemas.codec import Codec
 from schemas.topics import Topic
 
 OnDelivery = Callable[[KafkaError | None, Message], None]
 QUEUE_WAIT_S = 0.05
+FLUSH_SLICE_S = 0.2
+METADATA_TIMEOUT_S = 10.0
 BROKER_GRACE_S = 60.0
 
 
@@ -50,10 +52,12 @@ class RecordWriter:
     ) -> None:
         """Queue a record; it is on the broker after `flush`.
 
-        Raises ValueError where the record does not fit its schema and DependencyMissingError where an earlier one
-        could not be delivered or no broker has answered for `grace_s`.
+        `on_delivery(error, message)` is called from a later send, poll or flush. Raises ValueError where the record
+        does not fit its schema, and DependencyMissingError where the topic is missing, an earlier record could not
+        be delivered or no broker has answered for `grace_s`.
         """
-        name, topic_codec = self._target(topic)
+        target = self._targets.get(topic.name)
+        name, topic_codec = self._first_use(topic) if target is None else target
         arguments: dict[str, Any] = {"on_delivery": self._callback(on_delivery)}
         if timestamp_ms is not None:
             arguments["timestamp"] = timestamp_ms
@@ -63,10 +67,12 @@ class RecordWriter:
 
     def flush(self, timeout_s: float) -> None:
         """Wait until all that was sent is on the broker; raises DependencyMissingError where it is not in time."""
-        left = self.producer.flush(timeout_s)
+        deadline_s = time.monotonic() + timeout_s
+        while left := self.producer.flush(max(0.0, min(FLUSH_SLICE_S, deadline_s - time.monotonic()))):
+            self.raise_failure()
+            if time.monotonic() >= deadline_s:
+                raise no_broker(self._kafka, f"{left} records were not delivered within {timeout_s:g} s")
         self.raise_failure()
-        if left:
-            raise clients.no_broker(self._kafka, f"{left} records were not delivered within {timeout_s:g} s")
 
     def poll(self, timeout_s: float = 0.0) -> None:
         """Serve delivery reports; raises DependencyMissingError where one is a failure."""
@@ -77,33 +83,40 @@ class RecordWriter:
         """Raise the first failed delivery, or that the broker is gone or denies us."""
         if self._failure is not None:
             error, topic = self._failure
-            raise clients.explained(KafkaException(error), self._kafka, f"topic {topic}")
-        self.producer.trouble.raise_denied()
+            raise explained(KafkaException(error), self._kafka, f"topic {topic}")
+        self.producer.trouble.check(self._list_topics, self._grace_s)
 
-    def _target(self, topic: Topic) -> tuple[str, Codec]:
+    def _first_use(self, topic: Topic) -> tuple[str, Codec]:
+        """Name and codec; the topic must exist, since to produce to a missing one makes it with a wrong layout."""
+        name = clients.topic_name(self._kafka, topic)
+        admin.require_names(self._kafka, {name}, self._existing)
+        target = (name, codec(self._kafka, topic))
+        self._targets[topic.name] = target
+        return target
+
+    def _existing(self) -> set[str]:
         try:
-            return self._targets[topic.name]
-        except KeyError:
-            target = (clients.topic_name(self._kafka, topic), codec(self._kafka, topic))
-            self._targets[topic.name] = target
-            return target
+            return set(self._list_topics(METADATA_TIMEOUT_S).topics)
+        except KafkaException as error:
+            self.producer.poll(0)
+            self.producer.trouble.raise_denied()
+            raise explained(error, self._kafka) from error
+
+    def _list_topics(self, timeout_s: float) -> Any:
+        return self.producer.list_topics(timeout=timeout_s)
 
     def _produce(self, name: str, value: bytes, key: bytes | None, arguments: dict[str, Any]) -> None:
-        started_s = time.monotonic()
+        self.raise_failure()
         while True:
-            self.raise_failure()
             try:
                 self.producer.produce(name, value, key, **arguments)
-            except BufferError:
-                if time.monotonic() - started_s > self._grace_s:
-                    raise self._stuck() from None
-                self.producer.poll(QUEUE_WAIT_S)
+            except BufferError:  # the queue is full: wait for deliveries
+                self.poll(QUEUE_WAIT_S)
+            except KafkaException as error:
+                raise explained(error, self._kafka, f"topic {name}, {len(value)} bytes") from error
             else:
                 self.producer.poll(0)
                 return
-
-    def _stuck(self) -> DependencyMissingError:
-        return clients.no_broker(self._kafka, f"the send queue has been full for {self._grace_s:g} s")
 
     def _callback(self, on_delivery: OnDelivery | None) -> OnDelivery:
         if on_delivery is None:
@@ -116,9 +129,7 @@ class RecordWriter:
         return both
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self.producer.trouble(error)
-            if self._failure is None:
-                self._failure = (error, str(message.topic()))
-        else:
+        if error is None:
             self.producer.trouble.seen_alive()
+        elif self._failure is None:
+            self._failure = (error, str(message.topic()))

@@ -1,0 +1,61 @@
+"""How far topics reach and how far groups have read."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaException, TopicPartition
+
+from onerec.kafka import clients, watermarks
+from onerec.kafka.trouble import explained, no_topic
+from onerec.settings import KafkaSettings
+from schemas.topics import Topic
+
+TIMEOUT_S = 10.0
+
+
+def beginning_offsets(kafka: KafkaSettings, topic: Topic) -> dict[int, int]:
+    """By partition the first offset that the broker still has."""
+    return {partition: low for partition, (low, _) in bounds(kafka, topic).items()}
+
+
+def end_offsets(kafka: KafkaSettings, topic: Topic) -> dict[int, int]:
+    """By partition the end of what can be read now: the next offset, or where an open transaction begins."""
+    return {partition: high for partition, (_, high) in bounds(kafka, topic).items()}
+
+
+def bounds(kafka: KafkaSettings, topic: Topic) -> dict[int, watermarks.Bounds]:
+    """By partition first offset and end. Raises DependencyMissingError for no broker or no topic."""
+    consumer = clients.consumer(kafka)
+    try:
+        numbers = _partitions(consumer, kafka, topic)
+    finally:
+        consumer.close()
+    name = clients.topic_name(kafka, topic)
+    found = watermarks.watermarks(kafka, [(name, partition) for partition in numbers])
+    return {partition: low_high for (_, partition), low_high in found.items()}
+
+
+def committed(kafka: KafkaSettings, group: str, topic: Topic) -> dict[int, int]:
+    """By partition what `group` (without the prefix) has committed; 0 where nothing."""
+    consumer = clients.consumer(kafka, group=group)
+    try:
+        name = clients.topic_name(kafka, topic)
+        wanted = [TopicPartition(name, partition) for partition in _partitions(consumer, kafka, topic)]
+        return {found.partition: max(0, found.offset) for found in consumer.committed(wanted, timeout=TIMEOUT_S)}
+    except KafkaException as error:
+        consumer.trouble.raise_denied()
+        raise explained(error, kafka, f"group {group}") from error
+    finally:
+        consumer.close()
+
+
+def _partitions(consumer: clients.WatchedConsumer, kafka: KafkaSettings, topic: Topic) -> list[int]:
+    name = clients.topic_name(kafka, topic)
+    try:
+        found = consumer.list_topics(name, timeout=TIMEOUT_S).topics.get(name)
+    except KafkaException as error:
+        consumer.poll(0)
+        consumer.trouble.raise_denied()
+        raise explained(error, kafka, f"topic {name}") from error
+    if found is None or not found.partitions:
+        raise no_topic(kafka, f"topic {name}")
+    return sorted(found.partitions)

@@ -1,0 +1,109 @@
+"""What librdkafka reports on the side, and its errors as sentences with a remedy.
+
+A wrong password or a broker that went away reaches a client through `error_cb` alone; without one it looks like a
+quiet topic.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from confluent_kafka import KafkaError, KafkaException
+
+from onerec.errors import DependencyMissingError
+from onerec.settings import KafkaSettings
+
+LOG = logging.getLogger(__name__)
+PROBE_TIMEOUT_S = 5.0
+
+DENIED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError._SSL,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
+NO_BROKER = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})
+
+
+class Trouble:
+    """A client's `error_cb`: logs what it is told and remembers what a person must mend."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        self._denied: KafkaError | None = None
+        self._down_since_s: float | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        """Called by librdkafka from poll, consume and flush."""
+        LOG.warning("kafka %s: %s", self._kafka.bootstrap_servers, error.str())
+        if error.code() in DENIED or error.fatal():
+            self._denied = error
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN and self._down_since_s is None:
+            self._down_since_s = time.monotonic()
+
+    def seen_alive(self) -> None:
+        """A broker has answered."""
+        self._down_since_s = None
+
+    def check(self, probe: Callable[[float], object], grace_s: float) -> None:
+        """Raise DependencyMissingError where access is denied or no broker has answered for `grace_s`.
+
+        librdkafka says when the last broker goes but not when one comes back, so after `grace_s` the `probe` asks
+        (any call that needs a broker, given its timeout in seconds).
+        """
+        self.raise_denied()
+        if self._down_since_s is None or time.monotonic() - self._down_since_s < grace_s:
+            return
+        try:
+            probe(PROBE_TIMEOUT_S)
+        except KafkaException as error:
+            self.raise_denied()
+            raise no_broker(self._kafka, f"none for {grace_s:g} s ({error.args[0].str()})") from error
+        self.seen_alive()
+
+    def raise_denied(self) -> None:
+        """Raise DependencyMissingError where the broker refused this client for good."""
+        if self._denied is not None:
+            raise explained(KafkaException(self._denied), self._kafka)
+
+
+def explained(error: KafkaException, kafka: KafkaSettings, what: str = "") -> DependencyMissingError:
+    """The error as a sentence with its remedy; `what` names the topic or group where there is one."""
+    cause = error.args[0]
+    about = f" ({what})" if what else ""
+    if cause.code() in NO_TOPIC:
+        return no_topic(kafka, what or cause.str())
+    if cause.code() in DENIED:
+        return DependencyMissingError(
+            f"The broker {kafka.bootstrap_servers} denies access{about}: {cause.str()}.",
+            "Mend kafka.librdkafka and kafka.sasl_password, or the broker's access rules.",
+        )
+    if cause.code() in NO_BROKER:
+        return no_broker(kafka, cause.str())
+    return DependencyMissingError(
+        f"Kafka at {kafka.bootstrap_servers} failed{about}: {cause.str()}.", "See the broker's log, then start again."
+    )
+
+
+def no_broker(kafka: KafkaSettings, detail: str) -> DependencyMissingError:
+    """The sentence for a broker that does not answer."""
+    return DependencyMissingError(
+        f"No Kafka broker answers at {kafka.bootstrap_servers}: {detail}.",
+        "Start one, or set kafka.bootstrap_servers (ONEREC_KAFKA__BOOTSTRAP_SERVERS).",
+    )
+
+
+def no_topic(kafka: KafkaSettings, names: str) -> DependencyMissingError:
+    """The sentence for topics that are missing."""
+    return DependencyMissingError(
+        f"Missing on the broker {kafka.bootstrap_servers}, or hidden from this user: {names}.",
+        "Run `onerec topics create`, and `onerec topics check` to see what differs.",
+    )
