@@ -26,6 +26,7 @@ from schemas.rules import (
     within,
 )
 
+__all__ = ["RULES", "Limits", "Violation", "violation"]
 INT = (0, 2**31 - 1)
 LONG = (0, 2**63 - 1)
 ID = LONG
@@ -138,7 +139,7 @@ RULES: dict[type, tuple[Rule, ...]] = {
 
 def violation(record: Any, now_ms: int, limits: Limits | None = None) -> Violation | None:
     """The first rule that `record` breaks at wall clock `now_ms`, as reason and sentence; None where it keeps all."""
-    limits = limits or DEFAULT_LIMITS
+    limits = limits or _DEFAULT
     for rule in RULES[type(record)]:
         broken = rule(record, now_ms, limits)
         if broken is not None:
@@ -146,4 +147,4 @@ def violation(record: Any, now_ms: int, limits: Limits | None = None) -> Violati
     return None
 
 
-DEFAULT_LIMITS = Limits()
+_DEFAULT = Limits()
