@@ -9,7 +9,6 @@ SHA-256 of the full weights before anything is handed out.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -19,14 +18,11 @@ from torch import Tensor
 
 from onerec.weights import delta
 from onerec.weights.errors import CorruptWeightsError, IncompatibleWeightsError, VersionMissingError
-from onerec.weights.folder import Folder
 from onerec.weights.manifest import Manifest
+from onerec.weights.shelf import MANIFEST, Shelf, place
 from onerec.weights.tensors import TensorSpec, differences, digest, pack, specs_of, unpack
 
 SEED_VERSION = 1
-_MANIFEST = "manifest.json"
-_VERSION = re.compile(r"\d{8,}")
-_MAX_MANIFEST_BYTES = 64 * 2**20
 _HEADER_ALLOWANCE = 16 * 2**20
 _AGAIN = "Publish the version again."
 Shapes = Mapping[str, tuple[int, ...]]
@@ -50,11 +46,11 @@ class Loaded:
     sha256: str
 
 
-class WeightsStore:
-    """One writer, any number of readers."""
+class WeightsStore(Shelf):
+    """The versions with their tensors: one writer, any number of readers."""
 
     def __init__(self, uri: str) -> None:
-        self.folder = Folder(uri)
+        super().__init__(uri)
         self._known: dict[int, Manifest] = {}
 
     def write_full(
@@ -108,29 +104,12 @@ class WeightsStore:
             )
         return Loaded(version, tensors, found)
 
-    def manifest(self, version: int) -> Manifest:
-        """The manifest of a version. Raises VersionMissingError, CorruptWeightsError, StoreUnreachableError."""
-        path = f"{_place(version)}/{_MANIFEST}"
-        if self.folder.size(path) > _MAX_MANIFEST_BYTES:
-            raise CorruptWeightsError(f"The manifest of version {version} is too large.", _AGAIN)
-        return Manifest.parse(self.folder.read(path), version)
-
-    def versions(self) -> list[int]:
-        """All versions that have a manifest, ascending."""
-        return [version for version in self._places() if _MANIFEST in self.folder.names(_place(version))]
-
-    def check_uri(self, uri: str, version: int) -> None:
-        """Refuse a ModelVersion whose file is not that version's in this store. Raises OutsideStoreError."""
-        path = self.folder.relative(uri)
-        if not path.startswith(f"{_place(version)}/"):
-            raise CorruptWeightsError(f"{uri[:200]!r} is no file of version {version}.", _AGAIN)
-
     def collect(self, keep: int, pinned: Collection[int] = ()) -> list[int]:
         """Remove old versions but the newest `keep`, those pinned, the seed, and every base that one of these needs.
 
         Returns what was removed.
         """
-        places = self._places()
+        places = self.places()
         whole = [version for version in places if self._has(version)]
         needed = set(whole[-keep:]) | ({SEED_VERSION, *pinned} & set(whole))
         for version in sorted(needed, reverse=True):
@@ -141,8 +120,8 @@ class WeightsStore:
         newest = whole[-1] if whole else 0
         removed = [version for version in places if version not in needed and version < newest]
         for version in removed:
-            self.folder.remove(f"{_place(version)}/{_MANIFEST}")
-            self.folder.remove(_place(version))
+            self.folder.remove(f"{place(version)}/{MANIFEST}")
+            self.folder.remove(place(version))
             self._known.pop(version, None)
         return removed
 
@@ -170,13 +149,13 @@ class WeightsStore:
             created_ms=time.time_ns() // 1_000_000,
             facts=dict(facts or {}),
         )
-        path = f"{_place(version)}/{manifest.file}"
+        path = f"{place(version)}/{manifest.file}"
         self.folder.write(path, data)
-        self.folder.write(f"{_place(version)}/{_MANIFEST}", manifest.to_json())
+        self.folder.write(f"{place(version)}/{MANIFEST}", manifest.to_json())
         self._known[version] = manifest
-        for name in self.folder.names(_place(version)):
-            if name not in {manifest.file, _MANIFEST}:
-                self.folder.remove(f"{_place(version)}/{name}")
+        for name in self.folder.names(place(version)):
+            if name not in {manifest.file, MANIFEST}:
+                self.folder.remove(f"{place(version)}/{name}")
         return Artifact(path, sha, len(data))
 
     def _chain(self, version: int, have: Loaded | None) -> tuple[list[Manifest], Loaded | None]:
@@ -198,7 +177,7 @@ class WeightsStore:
 
     def _file(self, manifest: Manifest) -> bytes:
         """The file's bytes, of the size that the manifest says and its tensors allow."""
-        path = f"{_place(manifest.version)}/{manifest.file}"
+        path = f"{place(manifest.version)}/{manifest.file}"
         limit = 2 * sum(spec.size_bytes for spec in _specs(manifest).values()) + _HEADER_ALLOWANCE
         size = self.folder.size(path)
         if size != manifest.size_bytes or size > limit:
@@ -206,9 +185,6 @@ class WeightsStore:
                 f"The file of version {manifest.version} has {size} bytes, not {manifest.size_bytes}.", _AGAIN
             )
         return self.folder.read(path)
-
-    def _places(self) -> list[int]:
-        return sorted(int(name) for name in self.folder.names("versions") if _VERSION.fullmatch(name))
 
     def _has(self, version: int) -> bool:
         try:
@@ -221,10 +197,6 @@ class WeightsStore:
         if version not in self._known:
             self._known[version] = self.manifest(version)
         return self._known[version]
-
-
-def _place(version: int) -> str:
-    return f"versions/{version:08d}"
 
 
 def _specs(manifest: Manifest) -> dict[str, TensorSpec]:
