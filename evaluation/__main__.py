@@ -1,0 +1,43 @@
+"""`python -m evaluation prequential|report`: each command loads only what it needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onerec.cli.options import Config, fail, read_settings
+from onerec.errors import OneRecError
+from onerec.service import configure_logging, run_service
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+
+
+@app.command()
+def prequential(
+    report: Annotated[Path | None, typer.Option(help="Write the figures to this file as JSON.")] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Only the baselines, on the log that ships with this, without Kafka.")
+    ] = False,
+    events: Annotated[int | None, typer.Option(min=1, help="Offline: so many exposures; all by default.")] = None,
+    config: Config = None,
+) -> None:
+    """Test every visit before it is learned from: live system, frozen seed and baselines on the same visits."""
+    settings = read_settings(config)
+    if offline:
+        from evaluation.offline import run_offline  # noqa: PLC0415 - reads parquet
+
+        configure_logging("evaluation")
+        try:
+            run_offline(settings, events, report)
+        except OneRecError as error:
+            raise fail(error) from error
+        return
+    from evaluation.prequential import run_prequential  # noqa: PLC0415 - loads the Kafka client
+
+    raise typer.Exit(run_service("evaluator", settings, lambda stop: run_prequential(settings, report, stop)))
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m evaluation")
