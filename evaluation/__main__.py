@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,26 @@ def prequential(
     from evaluation.prequential import run_prequential  # noqa: PLC0415 - loads the Kafka client
 
     raise typer.Exit(run_service("evaluator", settings, lambda stop: run_prequential(settings, report, stop)))
+
+
+@app.command()
+def report(
+    out: Annotated[Path | None, typer.Option(help="Write the figures to this file; else to the terminal.")] = None,
+    config: Config = None,
+) -> None:
+    """Sum up what the topics hold: lost and duplicated sessions, freshness, latency, validity, rewards, losses."""
+    from evaluation.report import summarise  # noqa: PLC0415 - loads the Kafka client
+
+    settings = read_settings(config)
+    configure_logging("report")
+    try:
+        text = json.dumps(summarise(settings.kafka), indent=2)
+    except OneRecError as error:
+        raise fail(error) from error
+    if out is None:
+        typer.echo(text)
+    else:
+        out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ What cannot be decoded or breaks a bound is counted and passed over: the service
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from onerec.errors import DependencyMissingError
 from onerec.kafka import admin, clients
 from onerec.kafka.reader import Received
 from onerec.kafka.registry import codec
@@ -19,6 +20,7 @@ from schemas.codec import DecodeError
 from schemas.topics import Topic
 
 BATCH = 5000
+END_POLL_S = 0.05
 Place = tuple[str, int]
 """Topic name without the prefix, and partition."""
 
@@ -51,18 +53,35 @@ class Feed:
         records = [self._received(message, now_ms) for message in messages]
         return [record for record in records if record is not None]
 
-    def ends(self, topics: Iterable[Topic]) -> dict[Place, int]:
-        """By partition the offset of the next record to come, as of now."""
+    def ends(self) -> dict[Place, int]:
+        """By partition the offset of the next record to come, as of now; asks the broker afresh."""
+        names = [topic for topic, _ in self._topics.values()]
+        return {
+            (topic.name, partition): end
+            for topic in names
+            for partition, end in admin.end_offsets(self._kafka, topic).items()
+        }
+
+    def known_ends(self, topics: Iterable[Topic]) -> dict[Place, int]:
+        """The same for some topics as of the last fetch, without asking the broker."""
         names = {topic.name for topic in topics}
         found = {}
         for name, partition in self._next:
             if name in names:
                 place = TopicPartition(self._kafka.topic_prefix + name, partition)
-                try:
-                    found[name, partition] = self._consumer.get_watermark_offsets(place, timeout=admin.TIMEOUT_S)[1]
-                except KafkaException as error:
-                    raise clients.explained(error, self._kafka, f"topic {name}") from error
+                found[name, partition] = self._consumer.get_watermark_offsets(place, cached=True)[1]
         return found
+
+    def read_to_end(self, take: Callable[[list[Received]], None], timeout_s: float) -> None:
+        """Hand out all that the topics hold as of now; raises DependencyMissingError where it takes too long."""
+        ends, deadline_s = self.ends(), time.monotonic() + timeout_s
+        while not self.reached(ends):
+            take(self.poll(END_POLL_S))
+            if time.monotonic() > deadline_s:
+                raise DependencyMissingError(
+                    f"The topics could not be read to their ends within {timeout_s:g} s.",
+                    "The broker is slow or a transaction hangs: see its log, then start again.",
+                )
 
     def reached(self, ends: dict[Place, int]) -> bool:
         """Whether everything before these offsets has been handed out."""
@@ -100,10 +119,10 @@ class Feed:
 
 
 class Horizon:
-    """Up to which event time everything has been read, for a producer that sends about in that order.
+    """Up to which event time everything has been read, for producers that send about in that order.
 
-    What was newest at one moment is complete once the ends of the partitions, asked for `settle_s` later, have been
-    read: by then the producer has handed over what it sent before.
+    What was the newest event at one moment is complete once all that fetches bring in the `settle_s` after it has
+    been read, and once more, since a fetch may have been waiting for room.
     """
 
     def __init__(self, feed: Feed, topics: Iterable[Topic], settle_s: float = 0.3) -> None:
@@ -111,7 +130,9 @@ class Horizon:
         self._topics = tuple(topics)
         self._settle_s = settle_s
         self._newest_ms = 0
-        self._marked: tuple[int, float] | None = None
+        self._marked_ms = 0
+        self._rounds_left = 0
+        self._look_s = 0.0
         self._ends: dict[Place, int] | None = None
 
     def saw(self, time_ms: int) -> None:
@@ -119,14 +140,20 @@ class Horizon:
         self._newest_ms = max(self._newest_ms, time_ms)
 
     def reached(self) -> int | None:
-        """The event time up to which everything is known, once there is a later one than before."""
+        """The event time up to which everything is known, each time that it is known anew."""
         now_s = time.monotonic()
-        if self._marked is None:
-            self._marked, self._ends = (self._newest_ms, now_s), None
-        elif self._ends is None:
-            if now_s - self._marked[1] >= self._settle_s:
-                self._ends = self._feed.ends(self._topics)
-        elif self._feed.reached(self._ends):
-            reached_ms, self._marked = self._marked[0], None
-            return reached_ms
-        return None
+        if not self._rounds_left:
+            self._marked_ms, self._rounds_left, self._look_s, self._ends = (
+                self._newest_ms,
+                2,
+                now_s + self._settle_s,
+                None,
+            )
+        if now_s < self._look_s:
+            return None
+        if self._ends is None:
+            self._ends = self._feed.known_ends(self._topics)
+        if not self._feed.reached(self._ends):
+            return None
+        self._rounds_left, self._look_s, self._ends = self._rounds_left - 1, now_s + self._settle_s, None
+        return None if self._rounds_left else self._marked_ms

@@ -54,6 +54,7 @@ TOPICS = (*EVENTS, RECOMMENDATIONS, SHADOW_RECOMMENDATIONS, SESSIONS, MODEL_VERS
 POLL_S = 0.2
 SHOW_EVERY_S = 2.0
 WRITE_EVERY_S = 30.0
+END_TIMEOUT_S = 120.0
 FROZEN_VERSION = 1
 
 
@@ -63,12 +64,19 @@ def run_prequential(settings: Settings, report: Path | None, stop: Stop) -> None
     feed = Feed(settings.kafka, TOPICS)
     evaluator = LiveEvaluator(settings, items)
     horizon = Horizon(feed, EVENTS)
+
+    def take(received: list[Received]) -> None:
+        for each in received:
+            evaluator.take(each)
+            if each.topic in EVENTS:
+                horizon.saw(each.record.time_ms)
+
     next_show_s = next_write_s = 0.0
     try:
-        _read(feed, feed.ends(TOPICS), evaluator, horizon)
+        feed.read_to_end(take, END_TIMEOUT_S)
         stop.ready()
         while not stop.is_set():
-            evaluator.take(feed.poll(POLL_S), horizon)
+            take(feed.poll(POLL_S))
             evaluator.advance(horizon.reached())
             now_s = time.monotonic()
             if now_s >= next_show_s:
@@ -77,7 +85,7 @@ def run_prequential(settings: Settings, report: Path | None, stop: Stop) -> None
             if report is not None and now_s >= next_write_s:
                 _write(report, evaluator.report())
                 next_write_s = now_s + WRITE_EVERY_S
-        _read(feed, feed.ends(TOPICS), evaluator, horizon)
+        feed.read_to_end(take, END_TIMEOUT_S)
     finally:
         feed.close()
     evaluator.finish()
@@ -112,12 +120,9 @@ class LiveEvaluator:
             History: self._history,
         }
 
-    def take(self, received: list[Received], horizon: Horizon) -> None:
-        """Take in records of any of the topics."""
-        for each in received:
-            self._take[type(each.record)](each, each.record)
-            if each.topic in EVENTS:
-                horizon.saw(each.record.time_ms)
+    def take(self, received: Received) -> None:
+        """Take in a record of any of the topics."""
+        self._take[type(received.record)](received, received.record)
 
     def advance(self, horizon_ms: int | None) -> None:
         """Score what is settled now that all events up to `horizon_ms` are known."""
@@ -198,12 +203,6 @@ class LiveEvaluator:
     def _version(self, _: Received, record: ModelVersion) -> None:
         if record.status is VersionStatus.PUBLISHED:
             self.leakage.version(record)
-
-
-def _read(feed: Feed, ends: dict[tuple[str, int], int], evaluator: LiveEvaluator, horizon: Horizon) -> None:
-    """Read up to these offsets."""
-    while not feed.reached(ends):
-        evaluator.take(feed.poll(POLL_S), horizon)
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:
