@@ -90,8 +90,11 @@ class LoopView:
 
     def _model(self, samples: Samples) -> Table:
         table = Table("model", "", box=None, header_style="bold")
+        seed = samples.get("trainer_seed_progress_ratio")
+        if 0 < seed < 1:
+            table.add_row("seed training", _number(seed * 100, " %"))
         table.add_row("version served", _number(samples.get("inference_worker_version", job="worker")))
-        table.add_row("next-token loss", _number(samples.get("trainer_loss", objective="ntp"), digits=3))
+        table.add_row("next-token loss", _number(samples.get("trainer_loss", objective="next_token"), digits=3))
         freshness = samples.quantile("inference_worker_freshness_seconds", 0.5, job="worker")
         table.add_row("action → served weights", _number(freshness, " s", 1))
         latency = samples.quantile("inference_worker_latency_seconds", 0.5, job="worker")
