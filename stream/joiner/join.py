@@ -1,0 +1,186 @@
+"""The join of one partition: events in, closed sessions and changed users out. No Kafka, no clock, no disk.
+
+`impression` and `action` take events as they come, `advance` lets the watermark pass and works off what falls due.
+The result is a function of the events alone as long as none is later than the watermark allows; later ones are
+counted and kept, see `User.add` and `User.resolve`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from onerec.settings import JoinerSettings
+from schemas.reasons import Reason
+from schemas.records import Action, ClosedBy, History, Impression, Session
+from stream.joiner.exposure import Came, Exposure, Waiting
+from stream.joiner.user import NEVER_MS, User
+
+BEGINNING_MS = -(2**63)
+"""A watermark that has not passed anything."""
+
+LoadHistory = Callable[[int], History | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A record for dead-letters."""
+
+    source: str
+    came: Came
+    reason: Reason
+    detail: str
+
+
+@dataclass(slots=True)
+class Changes:
+    """What has happened since the last commit."""
+
+    sessions: list[Session] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    users: dict[int, User] = field(default_factory=dict)
+    events: int = 0
+    late_impressions: int = 0
+    duplicates: int = 0
+
+    def session(self, session: Session) -> None:
+        """A session has closed."""
+        self.sessions.append(session)
+
+    def refuse(self, source: str, came: Came, reason: Reason, detail: str) -> None:
+        """A record goes to dead-letters."""
+        self.refusals.append(Refusal(source, came, reason, detail))
+
+
+class Join:
+    """Users with something open, and timers for what falls due. Histories of all others stay where they are stored."""
+
+    def __init__(self, settings: JoinerSettings, load_history: LoadHistory) -> None:
+        self.settings = settings
+        self.users: dict[int, User] = {}
+        self.watermark_ms = BEGINNING_MS
+        self.changes = Changes()
+        self._load_history = load_history
+        self._timers: list[tuple[int, int]] = []
+
+    def restore(self, user: User) -> None:
+        """Put back a user whose state was stored."""
+        user.reschedule(self.settings)
+        self.users[user.user_id] = user
+        self._set_timer(user)
+
+    def impression(self, record: Impression, came: Came) -> None:
+        """An item was shown. One that is known already is counted and changes nothing."""
+        self.changes.events += 1
+        user = self._user(record.user_id)
+        exposure = Exposure(
+            record.request_id,
+            record.item_id,
+            record.position,
+            record.time_ms,
+            record.model_version,
+            record.produced_ms,
+        )
+        key = exposure.key
+        if key in user.open or any(key == other.key for other in user.session):
+            self.changes.duplicates += 1
+        elif record.time_ms + self.settings.feedback_window_ms <= self.watermark_ms:
+            self._late_impression(user, exposure, came)
+        else:
+            user.take_waiting(exposure, self.settings.feedback_window_ms)
+            user.open[key] = exposure
+            user.state_changed = True
+            self._due(user, record.time_ms + self.settings.feedback_window_ms)
+
+    def action(self, record: Action, came: Came) -> None:
+        """Something was done with an item. One that is known already is counted and changes nothing."""
+        self.changes.events += 1
+        user = self._user(record.user_id)
+        window_ms = self.settings.feedback_window_ms
+        key = (record.request_id, record.item_id)
+        exposure = user.open.get(key)
+        if exposure is not None and abs(record.time_ms - exposure.time_ms) < window_ms:
+            if exposure.take(record):
+                user.state_changed = True
+            else:
+                self.changes.duplicates += 1
+            return
+        waiting = Waiting(record, came)
+        if record.time_ms + window_ms <= self.watermark_ms:
+            user.resolve(waiting, self.settings, self.changes)
+        elif any(other.action == record for other in user.waiting.get(key, ())):
+            self.changes.duplicates += 1
+        else:
+            user.waiting.setdefault(key, []).append(waiting)
+            user.state_changed = True
+            self._due(user, record.time_ms + window_ms)
+
+    def advance(self, watermark_ms: int) -> None:
+        """No event before `watermark_ms` is waited for any more: work off what falls due. It never goes back."""
+        if watermark_ms <= self.watermark_ms:
+            return
+        self.watermark_ms = watermark_ms
+        timers = self._timers
+        while timers and timers[0][0] <= watermark_ms:
+            due_ms, user_id = heapq.heappop(timers)
+            user = self.users.get(user_id)
+            if user is not None and user.due_ms == due_ms:
+                user.work_off(watermark_ms, self.settings, self.changes)
+                self.changes.users[user_id] = user
+                self._set_timer(user)
+
+    def close_idle(self) -> None:
+        """The stream stands still: publish the sessions in the making too. Call it after `advance` has passed all."""
+        for user in self.users.values():
+            if user.session:
+                user.close_session(ClosedBy.IDLE, self.settings, self.changes)
+                self.changes.users[user.user_id] = user
+
+    def take_changes(self) -> Changes:
+        """What has happened since the last call; after the commit, `forget` the users in it."""
+        changes, self.changes = self.changes, Changes()
+        return changes
+
+    def forget(self, changes: Changes) -> None:
+        """The changes are stored: drop users of whom only the history is left."""
+        for user_id, user in changes.users.items():
+            if user.is_idle() and user_id not in self.changes.users:
+                self.users.pop(user_id, None)
+
+    def _user(self, user_id: int) -> User:
+        user = self.users.get(user_id)
+        if user is None:
+            user = User.of(user_id, self._load_history(user_id))
+            self.users[user_id] = user
+        self.changes.users[user_id] = user
+        return user
+
+    def _due(self, user: User, due_ms: int) -> None:
+        """Something of the user falls due at `due_ms`, maybe before all else."""
+        if due_ms < user.due_ms:
+            user.due_ms = due_ms
+            heapq.heappush(self._timers, (due_ms, user.user_id))
+
+    def _set_timer(self, user: User) -> None:
+        if user.due_ms != NEVER_MS:
+            heapq.heappush(self._timers, (user.due_ms, user.user_id))
+
+    def _late_impression(self, user: User, exposure: Exposure, came: Came) -> None:
+        """Its window has passed already: join it at once with what is there."""
+        history = user.history
+        if history.holds(exposure.item_id, exposure.time_ms):
+            self.changes.duplicates += 1
+            return
+        oldest_ms = history.time_ms(0)
+        if len(history) >= self.settings.history_items and oldest_ms is not None and exposure.time_ms < oldest_ms:
+            detail = "older than the whole history: it cannot be told from a repetition"
+            self.changes.refuse("impressions", came, Reason.LATE, detail)
+            return
+        self.changes.late_impressions += 1
+        user.take_waiting(exposure, self.settings.feedback_window_ms)
+        user.add(exposure, self.settings, self.changes, late=True)
+        due_ms = user.due_ms
+        user.reschedule(self.settings)
+        if user.due_ms != due_ms:
+            self._set_timer(user)
