@@ -109,7 +109,7 @@ class JoinerSettings(Table):
 
     session_items: int = Field(5, ge=1, le=64, description="m: a session closes at so many items.")
     session_gap_ms: int = Field(600_000, ge=1, description="or when so much event time passes without one.")
-    feedback_window_ms: int = Field(120_000, ge=0, description="Event time an impression waits for its actions.")
+    feedback_window_ms: int = Field(120_000, ge=1, description="Event time an impression waits for its actions.")
     allowed_lateness_ms: int = Field(0, ge=0, description="How far the watermark stays behind the newest event.")
     idle_close_s: float = Field(
         60.0, gt=0, description="Wall time without input after which a partition's windows close."
@@ -117,6 +117,7 @@ class JoinerSettings(Table):
     history_items: int = Field(50, ge=1, le=100_000, description="n: exposures kept a user.")
     max_future_ms: int = Field(3_600_000, ge=0, description="Events further ahead of the wall clock are refused.")
     max_watch_ms: int = Field(86_400_000, ge=1, description="Longer watch times are refused.")
+    known_items_only: bool = Field(True, description="Refuse events on items that have no semantic id.")
     transaction_events: int = Field(20_000, ge=1, description="A transaction ends after so many events")
     transaction_ms: int = Field(200, ge=1, description="or so much wall time.")
     instance: str = Field("0", pattern=r"^[A-Za-z0-9._-]+$", description="Makes the transactional id; one an instance.")

@@ -22,7 +22,6 @@ _EXPOSURE = struct.Struct("<qqiq?qqBqq")
 _CAME = struct.Struct("<qqii")
 _NO_KEY = -1
 _POINT = struct.Struct("<B5q")
-_OFFSETS = struct.Struct("<2q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +54,6 @@ class Point:
         return cls((impressions, actions), (impressions_ms, actions_ms), watermark_ms)
 
 
-def pack_offsets(next_offsets: tuple[int, int]) -> bytes:
-    """The next input offsets, for a record's header."""
-    return _OFFSETS.pack(*next_offsets)
-
-
-def unpack_offsets(data: bytes) -> tuple[int, int]:
-    """The offsets of a header. Raises struct.error where it has another length."""
-    impressions, actions = _OFFSETS.unpack(data)
-    return impressions, actions
-
-
 def pack_user(user: User, history_items: int) -> bytes:
     """All of a user but the newest `history_items` of the history."""
     waiting = [one for actions in user.waiting.values() for one in actions]
@@ -83,7 +71,7 @@ def pack_user(user: User, history_items: int) -> bytes:
 
 
 def unpack_user(user: User, data: bytes, decode_action: Callable[[bytes], Action]) -> None:
-    """Give a user, who has the history of the topic, what these bytes hold. Raises CheckFailedError for another version."""
+    """Give a user, who has its history already, what these bytes hold. Raises CheckFailedError as `Point.unpack`."""
     _check_version(data)
     _, open_count, waiting_count, session_count, beyond_count = _COUNTS.unpack_from(data)
     at = _COUNTS.size

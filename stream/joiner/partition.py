@@ -1,0 +1,195 @@
+"""One partition that this process owns: its join, its event time, its place in the inputs and its local copy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from onerec.settings import JoinerSettings
+from onerec.state.store import LocalStore
+from schemas.reasons import Reason
+from schemas.records import Action, DeadLetter, History
+from schemas.topics import ACTIONS, IMPRESSIONS, id_key
+from stream.joiner.exposure import Came
+from stream.joiner.join import Join, Refusal
+from stream.joiner.state import Point, pack_user, unpack_user
+from stream.joiner.transaction import Record, Work
+from stream.joiner.user import User
+from stream.joiner.watermark import INPUTS, Watermark
+from stream.joiner.wiring import Wiring
+
+SOURCES = (IMPRESSIONS.name, ACTIONS.name)
+USER_PREFIX = b"u"
+HISTORY_PREFIX = b"h"
+POINT_KEY = b"point"
+"""Key of the partition's own record in the changelog, which no user id is; in the store it stands as it is."""
+
+
+@dataclass(slots=True)
+class Input:
+    """One of the two inputs of a partition."""
+
+    next_offset: int
+    at_end: bool = False
+    """Whether the broker had nothing more when we last read."""
+    moved_s: float = field(default_factory=time.monotonic)
+    """When the last message came, on the monotonic clock."""
+
+    def moved(self, next_offset: int, now_s: float) -> None:
+        """Messages came, up to this offset."""
+        self.next_offset = next_offset
+        self.at_end = False
+        self.moved_s = now_s
+
+    def reached(self, end: int) -> None:
+        """The broker had nothing from `end` on."""
+        self.at_end = end >= self.next_offset
+
+    def is_idle(self, now_s: float, idle_close_s: float) -> bool:
+        """Whether it has been at its end, without a message, for that long."""
+        return self.at_end and now_s - self.moved_s >= idle_close_s
+
+
+@dataclass(slots=True)
+class Open:
+    """How much of the partition's state is open, as of the last commit."""
+
+    impressions: int = 0
+    actions: int = 0
+    sessions: int = 0
+
+
+class Partition:
+    """Built from its local copy, which `restore` has brought up to date."""
+
+    def __init__(
+        self, number: int, store: LocalStore, next_offsets: tuple[int, int], wiring: Wiring, settings: JoinerSettings
+    ) -> None:
+        """Begin at `next_offsets`; raises CheckFailedError where the copy is damaged or of another version."""
+        self.number = number
+        self.store = store
+        self.settings = settings
+        self._wiring = wiring
+        packed = store.get(POINT_KEY)
+        self.watermark = Watermark() if packed is None else Point.unpack(packed).watermark()
+        self.inputs = [Input(offset) for offset in next_offsets]
+        self.join = Join(settings, self._load_history)
+        self.join.watermark_ms = self.watermark.value_ms
+        self.open = Open()
+        self._counted: dict[int, tuple[int, int, int]] = {}
+        self._committed = packed
+        self._committed_offsets = next_offsets
+        self._stands_still = False
+        for key, value in store.items(USER_PREFIX):
+            self._restore_user(int(key[len(USER_PREFIX) :]), value)
+
+    @property
+    def next_offsets(self) -> tuple[int, int]:
+        """Of impressions and actions, the first that is not joined yet."""
+        impressions, actions = self.inputs
+        return (impressions.next_offset, actions.next_offset)
+
+    def saw(self, source: int, time_ms: int) -> None:
+        """An event of this time was joined."""
+        newest_ms = self.watermark.newest_ms
+        newest_ms[source] = max(newest_ms[source], time_ms)
+
+    def advance(self, now_s: float) -> None:
+        """Let the watermark pass what it can, and close everything once the inputs have stood still long enough."""
+        idle = [source for source in INPUTS if self.inputs[source].is_idle(now_s, self.settings.idle_close_s)]
+        if len(idle) < len(INPUTS):
+            self._stands_still = False
+            self.join.advance(self.watermark.advance(self.settings.allowed_lateness_ms, idle))
+        elif not self._stands_still:
+            self._stands_still = True
+            self.join.advance(self.watermark.pass_everything(self.settings.feedback_window_ms))
+            self.join.close_idle()
+
+    def refuse(self, source: int, came: Came, reason: Reason, detail: str) -> None:
+        """Put an input record to dead-letters with the next commit."""
+        self.join.changes.refusals.append(Refusal(SOURCES[source], came, reason, detail))
+
+    def has_changes(self) -> bool:
+        """Whether a transaction has something to write."""
+        return self.next_offsets != self._committed_offsets or bool(self.join.changes.users)
+
+    def work(self) -> Work | None:
+        """What the next transaction has to write; None where there is nothing."""
+        point = Point.of(self.next_offsets, self.watermark).pack()
+        if point == self._committed and not self.join.changes.users and not self.join.changes.refusals:
+            return None
+        changes = self.join.take_changes()
+        work = Work(self.number, self.next_offsets, self.store, changes)
+        for user in changes.users.values():
+            self._write_user(user, work)
+        for session in changes.sessions:
+            encoded = self._wiring.session_codec.encode(session)
+            work.sessions.append(Record(id_key(session.user_id), encoded, session.end_ms))
+        for refusal in changes.refusals:
+            work.dead_letters.append(Record(refusal.came.key, self._dead_letter(refusal)))
+        work.change(POINT_KEY, POINT_KEY, point)
+        return work
+
+    def committed(self, work: Work) -> None:
+        """The work is committed and in the local copy."""
+        self._committed = work.local[-1][1]
+        self._committed_offsets = work.next_offsets
+        for user_id, user in work.changes.users.items():
+            self._count(user_id, user)
+        self.join.forget(work.changes)
+
+    def _write_user(self, user: User, work: Work) -> None:
+        key = id_key(user.user_id)
+        if user.state_changed:
+            user.state_changed = False
+            idle = user.is_idle()
+            if not idle:
+                work.change(key, USER_PREFIX + key, pack_user(user, self.settings.history_items))
+            elif user.stored:
+                work.change(key, USER_PREFIX + key, None)
+            user.stored = not idle
+        if user.history_changed:
+            user.history_changed = False
+            record = user.history_record(self.settings.history_items)
+            encoded = self._wiring.history_codec.encode(record)
+            work.histories.append(Record(key, encoded, record.updated_ms))
+            work.local.append((HISTORY_PREFIX + key, encoded))
+
+    def _dead_letter(self, refusal: Refusal) -> bytes:
+        came = refusal.came
+        letter = DeadLetter(
+            topic=refusal.source,
+            partition=self.number,
+            offset=came.offset,
+            timestamp_ms=came.timestamp_ms,
+            key=came.key,
+            value=came.value,
+            reason=str(refusal.reason),
+            detail=refusal.detail,
+            service="joiner",
+            time_ms=time.time_ns() // 1_000_000,
+        )
+        return self._wiring.dead_letter_codec.encode(letter)
+
+    def _load_history(self, user_id: int) -> History | None:
+        encoded = self.store.get(HISTORY_PREFIX + id_key(user_id))
+        return None if encoded is None else self._wiring.history_codec.decode(encoded)
+
+    def _restore_user(self, user_id: int, packed: bytes) -> None:
+        user = User.of(user_id, self._load_history(user_id))
+        decode: Callable[[bytes], Action] = self._wiring.action_codec.decode
+        unpack_user(user, packed, decode)
+        self.join.restore(user)
+        self._count(user_id, user)
+
+    def _count(self, user_id: int, user: User) -> None:
+        """Keep the sums of what is open without walking over all users."""
+        before = self._counted.pop(user_id, (0, 0, 0))
+        waiting = sum(map(len, user.waiting.values())) if user.waiting else 0
+        now = (len(user.open), waiting, int(bool(user.session)))
+        if now != (0, 0, 0):
+            self._counted[user_id] = now
+        self.open.impressions += now[0] - before[0]
+        self.open.actions += now[1] - before[1]
+        self.open.sessions += now[2] - before[2]

@@ -1,0 +1,206 @@
+"""The joiner's loop: read, join, commit; begin anew from what is committed after any failed transaction."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import closing
+
+from confluent_kafka import Message
+
+from onerec.errors import CheckFailedError, DependencyMissingError
+from onerec.kafka.admin import wait_for_broker
+from onerec.kafka.dead_letters import DeadLetters
+from onerec.service import Stop
+from onerec.settings import KafkaSettings, Settings
+from stream.joiner import metrics
+from stream.joiner.alignment import Alignment
+from stream.joiner.assignment import Assignment
+from stream.joiner.garbage import PacedCollection
+from stream.joiner.intake import Intake
+from stream.joiner.items import AnyItem, ItemsWithTokens, KnownItems
+from stream.joiner.transaction import TransactionError, Transactions
+from stream.joiner.watch import BROKER_GRACE_S, BrokerWatch, another_log
+from stream.joiner.wiring import Wiring, wire
+
+LOG = logging.getLogger(__name__)
+BATCH = 1000
+IDLE_WAIT_S = 0.1
+RESTORE_SLICE_S = 0.05
+POLL_INTERVAL_S = 0.5
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+GIVE_UP_AFTER = 12
+"""Failures in a row, about a minute, after which a person has to look."""
+FENCED_AGAIN_S = 60.0
+
+
+def run_joiner(settings: Settings, stop: Stop) -> None:
+    """Join until asked to stop. Raises OneRecError for what a person must mend."""
+    kafka, joiner = settings.kafka, settings.stream.joiner
+    wiring = wire(kafka)
+    items: KnownItems = ItemsWithTokens(kafka, DeadLetters(kafka, "joiner")) if joiner.known_items_only else AnyItem()
+    failures = Failures(joiner.instance)
+    try:
+        while not stop.is_set():
+            try:
+                with closing(Joiner(settings, wiring, items, failures)) as life:
+                    life.run(stop)
+            except TransactionError as error:
+                failures.add(error)
+                stop.wait(failures.pause_s())
+                wiring = _same_log(kafka, wiring)
+    finally:
+        items.close()
+
+
+def _same_log(kafka: KafkaSettings, before: Wiring) -> Wiring:
+    """Look at the broker again; one that does not answer yet is waited for. Raises CheckFailedError for another log."""
+    wait_for_broker(kafka, BROKER_GRACE_S)
+    wiring = wire(kafka)
+    if wiring.cluster_id != before.cluster_id:
+        raise another_log(kafka, before.cluster_id, wiring.cluster_id)
+    return wiring
+
+
+class Failures:
+    """Failed transactions since the last one that was committed."""
+
+    def __init__(self, instance: str) -> None:
+        self._instance = instance
+        self._in_row = 0
+        self._fenced_s: float | None = None
+
+    def add(self, error: TransactionError) -> None:
+        """Note one. Raises CheckFailedError or DependencyMissingError where beginning anew will not help."""
+        metrics.REBUILDS.inc()
+        self._in_row += 1
+        LOG.warning("a transaction failed (%s): beginning anew from what is committed", error)
+        now_s = time.monotonic()
+        if error.fenced:
+            if self._fenced_s is not None and now_s - self._fenced_s < FENCED_AGAIN_S:
+                raise CheckFailedError(
+                    f"Another joiner of instance {self._instance!r} runs: it has fenced this one twice.",
+                    "Give each its own stream.joiner.instance.",
+                )
+            self._fenced_s = now_s
+        if self._in_row >= GIVE_UP_AFTER:
+            raise DependencyMissingError(
+                f"{self._in_row} transactions in a row failed, the last with: {error}.",
+                "See the broker's log; nothing is lost, start again once it commits.",
+            )
+
+    def none(self) -> None:
+        """A transaction was committed."""
+        self._in_row = 0
+
+    def pause_s(self) -> float:
+        """How long to wait before the next life."""
+        return float(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._in_row - 1)))
+
+
+class Joiner:
+    """One life: a producer, a membership in the group, and the state of its partitions."""
+
+    def __init__(self, settings: Settings, wiring: Wiring, items: KnownItems, failures: Failures) -> None:
+        """Raises TransactionError where the broker does not give us a producer."""
+        self._settings = settings.stream.joiner
+        self._items = items
+        self._failures = failures
+        # First the producer: it aborts what a dead predecessor left open, before offsets and state are read.
+        self._transactions = Transactions(wiring, self._settings.instance)
+        self._intake = Intake(wiring, self._settings, items)
+        self._assignment = Assignment(wiring, settings, self._commit)
+        self._alignment = Alignment(wiring, self._assignment.consumer)
+        self._watch = BrokerWatch(wiring, self._assignment.consumer)
+        self._garbage = PacedCollection()
+        self._poll_s = 0.0
+        self._events = 0
+        self._since_s: float | None = None
+        """When the oldest change that is not committed was made, on the monotonic clock."""
+
+    def run(self, stop: Stop) -> None:
+        """Turn by turn until asked to stop, then commit. Raises TransactionError and OneRecError."""
+        while not stop.is_set():
+            self.turn()
+            if self._assignment.is_complete():
+                stop.ready()
+        self._commit()
+
+    def turn(self) -> None:
+        """Read what is there, join it, and commit where that is due."""
+        messages = self._read()
+        partitions = self._assignment.partitions
+        self._events += self._intake.take(messages, partitions)
+        now_s = time.monotonic()
+        for partition in partitions.values():
+            partition.advance(now_s)
+        if self._since_s is None and any(partition.has_changes() for partition in partitions.values()):
+            self._since_s = now_s
+        if self._is_commit_due(now_s):
+            self._commit()
+        if self._assignment.is_restoring() and self._assignment.restore(RESTORE_SLICE_S):
+            self._garbage.freeze()
+            self._commit()
+        self._alignment.align(partitions)
+        self._between(now_s)
+
+    def close(self) -> None:
+        """Let go of everything; what is not committed is forgotten."""
+        self._assignment.close()
+        self._transactions.discard()
+        self._garbage.stop()
+
+    def _read(self) -> list[Message]:
+        """A batch of messages as soon as there are any; `consume` with a timeout would wait for a full one."""
+        consumer = self._assignment.consumer
+        messages: list[Message] = consumer.consume(BATCH, 0)
+        if not messages:
+            first = consumer.poll(self._wait_s())
+            if first is not None:
+                messages = [first, *consumer.consume(BATCH, 0)]
+        if self._assignment.failure is not None:
+            raise self._assignment.failure
+        return messages
+
+    def _wait_s(self) -> float:
+        if self._assignment.is_restoring():
+            return 0.0
+        if self._since_s is None:
+            return IDLE_WAIT_S
+        due_s = self._since_s + self._settings.transaction_ms / 1000
+        return min(IDLE_WAIT_S, max(0.0, due_s - time.monotonic()))
+
+    def _is_commit_due(self, now_s: float) -> bool:
+        if self._since_s is None:
+            return False
+        return (
+            self._events >= self._settings.transaction_events
+            or now_s - self._since_s >= self._settings.transaction_ms / 1000
+        )
+
+    def _commit(self) -> None:
+        """One transaction over all partitions. Raises TransactionError."""
+        partitions = self._assignment.partitions
+        works = [work for partition in partitions.values() if (work := partition.work()) is not None]
+        self._events = 0
+        self._since_s = None
+        if not works:
+            return
+        with metrics.TRANSACTION.time():
+            self._transactions.commit(works, self._assignment.consumer)
+        for work in works:
+            partitions[work.partition].committed(work)
+            metrics.count(work)
+        self._failures.none()
+
+    def _between(self, now_s: float) -> None:
+        """What is due now and then."""
+        if self._since_s is None:
+            self._watch.show(self._assignment.partitions, now_s)
+        self._watch.check(now_s)
+        self._garbage.turn(now_s)
+        if now_s >= self._poll_s:
+            self._poll_s = now_s + POLL_INTERVAL_S
+            self._transactions.poll()
+            self._items.poll()

@@ -1,0 +1,185 @@
+"""What leaves the joiner leaves it here: one Kafka transaction, then the local copy.
+
+The transaction holds the changes of state (joiner-changelog), the sessions, the histories, the dead letters and the
+consumed offsets. A crash between any two steps leaves either all of it or nothing; what is left open is aborted by
+the `init_transactions` of the successor. After any error the producer is never used again: its transaction may or
+may not be committed, and only a new producer and a restored state know.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from onerec.kafka import clients
+from onerec.state.store import LocalStore
+from onerec.state.tail import Part
+from stream.joiner.join import Changes
+from stream.joiner.wiring import Wiring
+
+OFFSETS_HEADER = "joined"
+"""On each record that state is restored from: the input offsets up to which it has joined."""
+_OFFSETS = struct.Struct("<2q")
+INIT_TIMEOUT_S = 30.0
+COMMIT_TIMEOUT_S = 15.0
+"""As long as the broker keeps a transaction open (transaction.timeout.ms): later it cannot succeed."""
+QUEUE_WAIT_S = 0.05
+FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+Headers = list[tuple[str, str | bytes | None]]
+OnDelivery = Callable[[KafkaError | None, Message], None]
+
+
+def pack_offsets(next_offsets: tuple[int, int]) -> bytes:
+    """Value of the header: next offset of impressions and of actions."""
+    return _OFFSETS.pack(*next_offsets)
+
+
+def unpack_offsets(packed: bytes) -> tuple[int, int]:
+    """The offsets of a header. Raises struct.error where it has another length."""
+    impressions, actions = _OFFSETS.unpack(packed)
+    return impressions, actions
+
+
+class TransactionError(Exception):
+    """A transaction did not surely commit: discard producer and state, and begin anew from what is committed."""
+
+    def __init__(self, cause: KafkaError) -> None:
+        super().__init__(cause.str())
+        self.fenced = cause.code() in FENCED
+
+
+class Record(NamedTuple):
+    """One record to write; `time_ms` 0 is now."""
+
+    key: bytes | None
+    value: bytes | None
+    time_ms: int = 0
+
+
+@dataclass(slots=True)
+class Work:
+    """What one transaction writes for one partition."""
+
+    partition: int
+    next_offsets: tuple[int, int]
+    store: LocalStore
+    changes: Changes
+    """What it stands for; its users are let go of once it is committed."""
+    changelog: list[Record] = field(default_factory=list)
+    histories: list[Record] = field(default_factory=list)
+    sessions: list[Record] = field(default_factory=list)
+    dead_letters: list[Record] = field(default_factory=list)
+    local: list[tuple[bytes, bytes | None]] = field(default_factory=list)
+
+    def change(self, key: bytes, local_key: bytes, value: bytes | None) -> None:
+        """A change of state, for the changelog and the local copy; None deletes."""
+        self.changelog.append(Record(key, value))
+        self.local.append((local_key, value))
+
+
+class Transactions:
+    """The transactional producer. One thread."""
+
+    def __init__(self, wiring: Wiring, instance: str) -> None:
+        """Fence every older producer of this instance and abort what it left open. Raises TransactionError."""
+        self._wiring = wiring
+        prefix = f"{wiring.kafka.topic_prefix}{wiring.kafka.group_prefix}joiner-"
+        self._producer = clients.producer(wiring.kafka, transactional_id=prefix + instance)
+        try:
+            self._producer.init_transactions(INIT_TIMEOUT_S)
+        except KafkaException as error:
+            raise TransactionError(error.args[0]) from error
+
+    def commit(self, works: Sequence[Work], consumer: Consumer) -> None:
+        """Write the work of these partitions, whole or not at all. Raises TransactionError."""
+        ends: dict[Part, int] = {}
+        deadline_s = time.monotonic() + COMMIT_TIMEOUT_S
+        try:
+            # 1. Everything is handed to the producer: state, histories, sessions, dead letters.
+            self._producer.begin_transaction()
+            for work in works:
+                self._produce(work, ends, deadline_s)
+            # 2. All of it is on the broker, and we know where the topics of the state end.
+            if self._producer.flush(COMMIT_TIMEOUT_S):
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "records were not delivered in time"))
+            # 3. The consumed offsets join the transaction; a group that has moved on refuses them.
+            self._producer.send_offsets_to_transaction(
+                self._offsets(works), consumer.consumer_group_metadata(), COMMIT_TIMEOUT_S
+            )
+            # 4. From here on all of it counts; before, nothing does.
+            self._producer.commit_transaction(COMMIT_TIMEOUT_S)
+        except KafkaException as error:
+            raise TransactionError(error.args[0]) from error
+        # 5. The local copy follows, with the places in the topics that it now stands for.
+        for work in works:
+            work.store.write(work.local, self._positions(work.partition, ends))
+
+    def poll(self) -> None:
+        """Serve callbacks. Raises DependencyMissingError where the broker denies us."""
+        self._producer.poll(0)
+        self._producer.trouble.raise_denied()
+
+    def discard(self) -> None:
+        """Never use the producer again."""
+        self._producer.purge(in_flight=True)
+
+    def _produce(self, work: Work, ends: dict[Part, int], deadline_s: float) -> None:
+        wiring, partition = self._wiring, work.partition
+        headers: Headers = [(OFFSETS_HEADER, pack_offsets(work.next_offsets))]
+        for records, topic in ((work.sessions, wiring.sessions), (work.dead_letters, wiring.dead_letters)):
+            for record in records:
+                self._send(topic, record, partition if topic == wiring.sessions else 0, deadline_s)
+        for records, topic in ((work.histories, wiring.histories), (work.changelog, wiring.changelog)):
+            for record in records:
+                report = _note_end(ends) if record is records[-1] else None
+                self._send(topic, record, partition, deadline_s, headers=headers, on_delivery=report)
+
+    def _send(
+        self,
+        topic: str,
+        record: Record,
+        partition: int,
+        deadline_s: float,
+        *,
+        headers: Headers | None = None,
+        on_delivery: OnDelivery | None = None,
+    ) -> None:
+        key, value, time_ms = record
+        while True:
+            try:
+                self._producer.produce(
+                    topic, value, key, partition, on_delivery=on_delivery, timestamp=time_ms, headers=headers
+                )
+            except BufferError:
+                if time.monotonic() > deadline_s:
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the send queue stays full")) from None
+                self._producer.poll(QUEUE_WAIT_S)
+            else:
+                return
+
+    def _offsets(self, works: Sequence[Work]) -> list[TopicPartition]:
+        return [
+            TopicPartition(topic, work.partition, offset)
+            for work in works
+            for topic, offset in zip(self._wiring.inputs, work.next_offsets, strict=True)
+        ]
+
+    def _positions(self, partition: int, ends: dict[Part, int]) -> dict[str, int]:
+        names = (("changelog", self._wiring.changelog), ("histories", self._wiring.histories))
+        return {name: ends[topic, partition] for name, topic in names if (topic, partition) in ends}
+
+
+def _note_end(ends: dict[Part, int]) -> OnDelivery:
+    """Notes where a partition's last record came to stand."""
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if error is None and topic is not None and partition is not None and offset is not None:
+            ends[topic, partition] = offset + 1
+
+    return delivered
