@@ -26,6 +26,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any, ParamSpec, TypeVar
 
 import faust
@@ -63,10 +64,17 @@ class FaustHost:
         self.error: OneRecError | None = None
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
-        self.app = _app(name, settings, self.loop, from_newest=from_newest)
+        self.group = name
+        """Consumer group without its prefix; `setup` may choose another one before it consumes."""
+        self._from_newest = from_newest
         self._worker: _QuietWorker | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-work")
         self.resources.callback(self._thread.shutdown, wait=False, cancel_futures=True)
+
+    @cached_property
+    def app(self) -> faust.App:
+        """The Faust application, made when it is first needed."""
+        return _app(self.name, self.group, self.settings, self.loop, from_newest=self._from_newest)
 
     async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking work on the service's one work thread; the event loop goes on."""
@@ -218,11 +226,11 @@ def run_faust_service(
     return run_service(name, settings, body)
 
 
-def _app(name: str, settings: Settings, loop: asyncio.AbstractEventLoop, *, from_newest: bool) -> faust.App:
+def _app(name: str, group: str, settings: Settings, loop: asyncio.AbstractEventLoop, *, from_newest: bool) -> faust.App:
     kafka = settings.kafka
     settings.store.state_dir.mkdir(parents=True, exist_ok=True)  # Faust makes only the last folder of its path
     return faust.App(
-        f"{kafka.group_prefix}{name}",
+        f"{kafka.group_prefix}{group}",
         loop=loop,
         broker=[f"kafka://{server.strip()}" for server in kafka.bootstrap_servers.split(",")],
         broker_credentials=credentials(kafka),

@@ -125,11 +125,23 @@ class JoinerSettings(Table):
     high_quality: HighQualityRule = HighQualityRule()
 
 
+class StoredCodes(StrEnum):
+    """Which codes the items keep that a codebook was fitted on."""
+
+    ARGMIN = "argmin"
+    BALANCED = "balanced"
+
+
 class TokenizerSettings(Table):
     """Item embeddings to semantic ids."""
 
-    codebook: str | None = Field(None, description="Codebook in the store; None for the newest.")
+    codebook: int | None = Field(None, ge=1, description="Version of the codebook; None for the newest.")
     max_batch: int = Field(512, ge=1, description="Items tokenised together.")
+    stored: StoredCodes = Field(
+        StoredCodes.ARGMIN, description="argmin: the nearest, as later items get; balanced: the cluster that took them."
+    )
+    max_sweeps: int = Field(50, ge=1, description="Of the balanced K-means, a level: it settles slowly at the end.")
+    seed: int = Field(0, ge=0, description="Chooses the first centroids.")
 
 
 class ReplaySettings(Table):

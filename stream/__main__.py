@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from onerec.cli.options import Config, read_settings
+from onerec.cli.options import Config, Json, read_settings
 from onerec.service import run_service
 from stream.replay.cli import replay
 
@@ -19,6 +21,26 @@ def joiner(config: Config = None) -> None:
 
     settings = read_settings(config)
     raise typer.Exit(run_service("joiner", settings, lambda stop: run_joiner(settings, stop)))
+
+
+@app.command()
+def tokenizer(config: Config = None) -> None:
+    """Give items their semantic ids as they come, by the newest codebook."""
+    from stream.tokenizer.service import run_tokenizer  # noqa: PLC0415 - loads Faust
+
+    raise typer.Exit(run_tokenizer(read_settings(config)))
+
+
+@app.command()
+def codebook(
+    config: Config = None,
+    report: Annotated[bool, typer.Option("--report", help="Print what the codebook is worth as a table.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fit a codebook of semantic ids on the items that are published, and save it as the next version."""
+    from stream.tokenizer.job import run_codebook  # noqa: PLC0415 - loads numpy
+
+    raise typer.Exit(run_codebook(read_settings(config), report=report, as_json=as_json))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from confluent_kafka import KafkaException, TopicPartition
 
 from onerec.kafka import clients, watermarks
@@ -44,6 +46,17 @@ def committed(kafka: KafkaSettings, group: str, topic: Topic) -> dict[int, int]:
     except KafkaException as error:
         consumer.trouble.raise_denied()
         raise explained(error, kafka, f"group {group}") from error
+    finally:
+        consumer.close()
+
+
+def commit(kafka: KafkaSettings, group: str, topic: Topic, next_offsets: Mapping[int, int]) -> None:
+    """Set where `group` (without the prefix) goes on, by partition. Raises KafkaException where it has members."""
+    consumer = clients.consumer(kafka, group=group)
+    try:
+        name = clients.topic_name(kafka, topic)
+        wanted = [TopicPartition(name, partition, offset) for partition, offset in next_offsets.items()]
+        consumer.commit(offsets=wanted, asynchronous=False)
     finally:
         consumer.close()
 

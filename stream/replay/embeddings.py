@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import numpy as np
 
 from stream.replay.log import Floats, Histories, Longs
+from stream.tokenizer.embeddings import Attributes, item_embeddings
 
-
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """What is known of items besides who saw them, one entry an item."""
-
-    tags: tuple[tuple[str, ...], ...]
-    authors: Longs
-    durations_ms: Longs
-    music: Longs | None = None
+__all__ = ["Attributes", "embed"]
 
 
 def embed(item_ids: Longs, histories: Histories, attributes: Attributes) -> Floats:
-    """[N, d] embeddings of the items, in the order of `item_ids`."""
-    raise NotImplementedError("stream.tokenizer.embeddings", item_ids.shape, len(histories), attributes.tags[:0])
+    """[N, d] embeddings of the items, in the order of `item_ids`; events with other items are left out."""
+    order = np.argsort(item_ids, kind="stable")
+    place = np.minimum(np.searchsorted(item_ids[order], histories.items), max(len(order) - 1, 0))
+    rows = order[place]
+    known = item_ids[rows] == histories.items
+    before = np.concatenate(([0], np.cumsum(known)))  # known events before each event
+    return item_embeddings(rows[known], before[histories.starts], attributes)

@@ -89,15 +89,15 @@ def _sweep(points: Points, squares: Points, centroids: Points, sizes: NDArray[np
     while k < clusters and len(free):
         block = min(clusters - k, max(64, clusters // BLOCKS), max(1, BLOCK_BYTES // (len(free) * points.itemsize)))
         inputs = points if len(free) == len(points) else points[free]
-        scores_BF = (-2.0 * centroids[k : k + block]) @ inputs.T  # [block, free]
-        scores_BF += squares[free]
-        for b, scores_F in enumerate(scores_BF):
+        scores_bf = (-2.0 * centroids[k : k + block]) @ inputs.T  # [block, free]
+        scores_bf += squares[free]
+        for b, scores_f in enumerate(scores_bf):
             size = int(sizes[k])
             if size:  # a cluster without capacity (K > N) keeps its centroid
-                rows = _nearest(scores_F, size)
+                rows = _nearest(scores_f, size)
                 assignment[free[rows]] = k
                 centroids[k] = inputs[rows].mean(axis=0)
-                scores_BF[b + 1 :, rows] = np.inf  # taken: out of reach of the later clusters of this block
+                scores_bf[b + 1 :, rows] = np.inf  # taken: out of reach of the later clusters of this block
             k += 1
         free = np.flatnonzero(assignment < 0)
     return assignment
@@ -116,10 +116,11 @@ def balanced_kmeans(points: Points, clusters: int, *, rng: np.random.Generator, 
     squares = np.einsum("nd,nd->n", points, points)
     sizes = capacities(len(points), clusters)
     assignment = np.full(len(points), -1, dtype=np.int32)
-    sweep = moved = 0
-    for sweep in range(1, max_sweeps + 1):
+    sweeps = moved = 0
+    while sweeps < max_sweeps:
+        sweeps += 1
         previous, assignment = assignment, _sweep(points, squares, centroids, sizes)
         moved = int(np.count_nonzero(assignment != previous))
         if moved == 0:
             break
-    return Clusters(centroids=centroids, assignment=assignment, sweeps=sweep, moved=moved)
+    return Clusters(centroids=centroids, assignment=assignment, sweeps=sweeps, moved=moved)

@@ -63,14 +63,14 @@ def item_embeddings(items: Longs, starts: Longs, attributes: Attributes, recipe:
     count = len(attributes.tags)
     if len(items) and not 0 <= int(items.min()) <= int(items.max()) < count:
         raise ValueError(f"sequences name items outside of the {count} that are described")
-    seen_N = np.bincount(items, minlength=count).astype(np.float32)
-    own_Nd = _unit(co_occurrence_vectors(items, starts, count, recipe))
-    trust_N1 = (seen_N / (seen_N + recipe.shrinkage))[:, None]
-    cold_N1 = (recipe.cold_events / (seen_N + recipe.cold_events))[:, None]
-    tags_NT, tag_pairs = _tag_matrix(attributes.tags)
+    seen_n = np.bincount(items, minlength=count).astype(np.float32)
+    own_nd = _unit(co_occurrence_vectors(items, starts, count, recipe))
+    trust_n1 = (seen_n / (seen_n + recipe.shrinkage))[:, None]
+    cold_n1 = (recipe.cold_events / (seen_n + recipe.cold_events))[:, None]
+    tags_nt, tag_pairs = _tag_matrix(attributes.tags)
     parts = (
-        own_Nd * trust_N1 + cold_N1 * _group_vectors(own_Nd * trust_N1, trust_N1, tag_pairs, attributes),
-        recipe.tag_weight * _unit(tags_NT),
+        own_nd * trust_n1 + cold_n1 * _group_vectors(own_nd * trust_n1, trust_n1, tag_pairs, attributes),
+        recipe.tag_weight * _unit(tags_nt),
         recipe.duration_weight * _standardised(np.log1p(np.maximum(attributes.durations_ms, 0) / 1000.0)),
     )
     return _principal(np.concatenate(parts, axis=1), recipe.width)
@@ -78,17 +78,17 @@ def item_embeddings(items: Longs, starts: Longs, attributes: Attributes, recipe:
 
 def co_occurrence_vectors(items: Longs, starts: Longs, count: int, recipe: Recipe) -> Floats:
     """Factors [N, width] of the items' PPMI; zero for items that nobody saw or that are beyond the vocabulary."""
-    seen_N = np.bincount(items, minlength=count)
-    words = np.argsort(-seen_N, kind="stable")[: min(recipe.vocabulary, count)]
-    words = np.sort(words[seen_N[words] > 0])
+    seen_n = np.bincount(items, minlength=count)
+    words = np.argsort(-seen_n, kind="stable")[: min(recipe.vocabulary, count)]
+    words = np.sort(words[seen_n[words] > 0])
     vectors = np.zeros((count, recipe.width), np.float32)
     if len(words) < 2:
         return vectors
-    word_of_N = np.full(count, -1, np.int64)
-    word_of_N[words] = np.arange(len(words))
-    ppmi_VV = _ppmi(_pairs(word_of_N[items], starts, len(words), recipe.window))
+    word_of_n = np.full(count, -1, np.int64)
+    word_of_n[words] = np.arange(len(words))
+    ppmi_vv = _ppmi(_pairs(word_of_n[items], starts, len(words), recipe.window))
     rank = min(recipe.width, len(words))
-    vectors[words, :rank] = _factors(ppmi_VV, rank, recipe.seed)
+    vectors[words, :rank] = _factors(ppmi_vv, rank, recipe.seed)
     return vectors
 
 
@@ -106,26 +106,26 @@ def _pairs(items: Longs, starts: Longs, count: int, window: int) -> Floats:
     return square + square.T
 
 
-def _ppmi(counts_VV: Floats) -> Floats:
+def _ppmi(counts_vv: Floats) -> Floats:
     """max(0, ln(p(a, b) / p(a) p(b))), in place."""
-    row_V = np.log(np.maximum(counts_VV.sum(axis=1), TINY))
-    total = np.log(np.maximum(counts_VV.sum(dtype=np.float64), TINY)).astype(np.float32)
+    row_v = np.log(np.maximum(counts_vv.sum(axis=1), TINY))
+    total = np.log(np.maximum(counts_vv.sum(dtype=np.float64), TINY)).astype(np.float32)
     with np.errstate(divide="ignore"):
-        np.log(counts_VV, out=counts_VV)
-    counts_VV -= (row_V - total)[:, None]
-    counts_VV -= row_V[None, :]
-    return np.maximum(counts_VV, 0.0, out=counts_VV)
+        np.log(counts_vv, out=counts_vv)
+    counts_vv -= (row_v - total)[:, None]
+    counts_vv -= row_v[None, :]
+    return np.maximum(counts_vv, 0.0, out=counts_vv)
 
 
-def _factors(symmetric_VV: Floats, rank: int, seed: int) -> Floats:
+def _factors(symmetric_vv: Floats, rank: int, seed: int) -> Floats:
     """[V, rank]: eigenvectors of the largest eigenvalues, times the roots of these."""
-    size = len(symmetric_VV)
-    basis_VR = np.random.default_rng(seed).standard_normal((size, min(size, rank + OVERSAMPLED)), dtype=np.float32)
+    size = len(symmetric_vv)
+    basis_vr = np.random.default_rng(seed).standard_normal((size, min(size, rank + OVERSAMPLED)), dtype=np.float32)
     for _ in range(ITERATIONS):
-        basis_VR, _ = np.linalg.qr(symmetric_VV @ basis_VR)
-    values_R, vectors_RR = np.linalg.eigh(basis_VR.T @ (symmetric_VV @ basis_VR))
-    largest = np.argsort(-np.abs(values_R), kind="stable")[:rank]
-    factors: Floats = (basis_VR @ vectors_RR[:, largest]) * np.sqrt(np.abs(values_R[largest]))
+        basis_vr, _ = np.linalg.qr(symmetric_vv @ basis_vr)
+    values_r, vectors_rr = np.linalg.eigh(basis_vr.T @ (symmetric_vv @ basis_vr))
+    largest = np.argsort(-np.abs(values_r), kind="stable")[:rank]
+    factors: Floats = (basis_vr @ vectors_rr[:, largest]) * np.sqrt(np.abs(values_r[largest]))
     return factors
 
 
@@ -139,44 +139,44 @@ def _tag_matrix(tags: Sequence[Sequence[str]]) -> tuple[Floats, tuple[Longs, Lon
     return matrix, (rows, columns)
 
 
-def _group_vectors(weighted_Nd: Floats, weight_N1: Floats, tag_pairs: tuple[Longs, Longs], of: Attributes) -> Floats:
+def _group_vectors(weighted_nd: Floats, weight_n1: Floats, tag_pairs: tuple[Longs, Longs], of: Attributes) -> Floats:
     """[N, d]: the mean vector of an item's tags, moved towards that of its author, then towards that of its music."""
-    prior_Nd = np.zeros_like(weighted_Nd)
+    prior_nd = np.zeros_like(weighted_nd)
     groups = [tag_pairs]
     for single in (of.authors, of.music):
         if single is not None:
             rows = np.flatnonzero(single >= 0)
             groups.append((rows, np.unique(single[rows], return_inverse=True)[1]))
     for rows, group_of_row in groups:
-        prior_Nd = _moved_to_groups(weighted_Nd, weight_N1, rows, group_of_row, prior_Nd)
-    return prior_Nd
+        prior_nd = _moved_to_groups(weighted_nd, weight_n1, rows, group_of_row, prior_nd)
+    return prior_nd
 
 
-def _moved_to_groups(
-    weighted_Nd: Floats, weight_N1: Floats, rows: Longs, groups: Longs, prior_Nd: Floats, strength: float = 0.3
+def _moved_to_groups(  # noqa: PLR0917 - one expression, taken apart
+    weighted_nd: Floats, weight_n1: Floats, rows: Longs, groups: Longs, prior_nd: Floats, strength: float = 0.3
 ) -> Floats:
     """Means of the other items in an item's groups; the prior counts as `strength` trusted items more."""
     size = int(groups.max(initial=-1)) + 1
-    sums_Gd = np.zeros((size, weighted_Nd.shape[1]), np.float32)
-    np.add.at(sums_Gd, groups, weighted_Nd[rows])
-    weights_G = np.bincount(groups, weight_N1[rows, 0], size).astype(np.float32)
-    others_Nd = np.zeros_like(weighted_Nd)
-    np.add.at(others_Nd, rows, sums_Gd[groups] - weighted_Nd[rows])
-    others_N = np.zeros(len(weighted_Nd), np.float32)
-    np.add.at(others_N, rows, weights_G[groups] - weight_N1[rows, 0])
-    others_N = np.maximum(others_N, 0.0)  # a difference of rounded sums
-    moved: Floats = (others_Nd + strength * prior_Nd) / (others_N + np.float32(strength))[:, None]
+    sums_gd = np.zeros((size, weighted_nd.shape[1]), np.float32)
+    np.add.at(sums_gd, groups, weighted_nd[rows])
+    weights_g = np.bincount(groups, weight_n1[rows, 0], size).astype(np.float32)
+    others_nd = np.zeros_like(weighted_nd)
+    np.add.at(others_nd, rows, sums_gd[groups] - weighted_nd[rows])
+    others_n = np.zeros(len(weighted_nd), np.float32)
+    np.add.at(others_n, rows, weights_g[groups] - weight_n1[rows, 0])
+    others_n = np.maximum(others_n, 0.0)  # a difference of rounded sums
+    moved: Floats = (others_nd + strength * prior_nd) / (others_n + np.float32(strength))[:, None]
     return moved
 
 
-def _principal(features_NF: Floats, width: int) -> Floats:
+def _principal(features_nf: Floats, width: int) -> Floats:
     """Centred features turned to their principal axes: [N, width], zero columns where F < width."""
-    centred_NF = features_NF - features_NF.mean(axis=0)
-    _, axes_FF = np.linalg.eigh(centred_NF.T @ centred_NF)
-    axes_FW = axes_FF[:, ::-1][:, :width]
-    strongest_W = axes_FW[np.abs(axes_FW).argmax(axis=0), np.arange(axes_FW.shape[1])]
-    turned = np.zeros((len(centred_NF), width), np.float32)
-    turned[:, : axes_FW.shape[1]] = centred_NF @ (axes_FW * np.sign(strongest_W))  # an axis has no sign of its own
+    centred_nf = features_nf - features_nf.mean(axis=0)
+    _, axes_ff = np.linalg.eigh(centred_nf.T @ centred_nf)
+    axes_fw = axes_ff[:, ::-1][:, :width]
+    strongest_w = axes_fw[np.abs(axes_fw).argmax(axis=0), np.arange(axes_fw.shape[1])]
+    turned = np.zeros((len(centred_nf), width), np.float32)
+    turned[:, : axes_fw.shape[1]] = centred_nf @ (axes_fw * np.sign(strongest_w))  # an axis has no sign of its own
     return turned
 
 
@@ -185,6 +185,7 @@ def _unit(rows: Floats) -> Floats:
     return unit
 
 
-def _standardised(values_N: NDArray[np.float64]) -> Floats:
-    spread = float(values_N.std()) or 1.0
-    return ((values_N - values_N.mean()) / spread).astype(np.float32)[:, None]
+def _standardised(values_n: NDArray[np.float64]) -> Floats:
+    spread = float(values_n.std()) or 1.0
+    column: Floats = ((values_n - values_n.mean()) / spread).astype(np.float32)[:, None]
+    return column

@@ -19,16 +19,15 @@ clusters still make the codebook, which is what keeps the argmin codes that even
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onerec.errors import SettingsError
+from onerec.settings import StoredCodes
 from stream.tokenizer.balanced_kmeans import balanced_kmeans
 from stream.tokenizer.semantic_ids import Codes, SemanticIds, nearest
-
-Stored = Literal["argmin", "balanced"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +36,21 @@ class FitSettings:
 
     levels: int
     codes: int
-    stored: Stored = "argmin"
+    stored: StoredCodes = StoredCodes.ARGMIN
     max_sweeps: int = 50
     seed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For the codebook's header."""
-        return asdict(self)
+        return {**asdict(self), "stored": str(self.stored)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """centroids float32 [L, K, d]; wanted int32 [N, L] before and codes [N, L] after the collision policy;
-    sweeps and moved of the k-means by level."""
+    """centroids float32 [L, K, d]; wanted and codes int32 [N, L], before and after the collision policy.
+
+    sweeps and moved are those of the k-means, by level.
+    """
 
     centroids: NDArray[np.float32]
     wanted: Codes
@@ -75,20 +76,20 @@ def fit(embeddings: NDArray[np.float32], settings: FitSettings) -> Fit:
     for level in range(settings.levels):
         rng = np.random.default_rng([settings.seed, level])
         clusters = balanced_kmeans(residuals, settings.codes, rng=rng, max_sweeps=settings.max_sweeps)
-        balanced = settings.stored == "balanced"
+        balanced = settings.stored is StoredCodes.BALANCED
         wanted[:, level] = clusters.assignment if balanced else nearest(residuals, clusters.centroids)
         residuals -= clusters.centroids[wanted[:, level]]
         centroids.append(clusters.centroids)
         sweeps.append(clusters.sweeps)
         moved.append(clusters.moved)
-    centroids_LKd = np.stack(centroids)
-    codes = unique_codes(embeddings, centroids_LKd, wanted)
-    return Fit(centroids=centroids_LKd, wanted=wanted, codes=codes, sweeps=tuple(sweeps), moved=tuple(moved))
+    centroids_lkd = np.stack(centroids)
+    codes = unique_codes(embeddings, centroids_lkd, wanted)
+    return Fit(centroids=centroids_lkd, wanted=wanted, codes=codes, sweeps=tuple(sweeps), moved=tuple(moved))
 
 
-def unique_codes(embeddings: NDArray[np.float32], centroids_LKd: NDArray[np.float32], wanted: Codes) -> Codes:
+def unique_codes(embeddings: NDArray[np.float32], centroids_lkd: NDArray[np.float32], wanted: Codes) -> Codes:
     """Apply the collision policy in the order of the rows: codes int32 [N, L], all different."""
-    ids = SemanticIds(centroids_LKd)
+    ids = SemanticIds(centroids_lkd)
     rows = [
         ids.place(row, embedding, codes)
         for row, (embedding, codes) in enumerate(zip(embeddings, wanted.tolist(), strict=True))

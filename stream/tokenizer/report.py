@@ -54,7 +54,7 @@ class Report:
         return asdict(self)
 
 
-def describe(  # noqa: D417 - the rest is named by its type
+def describe(
     codebook: Codebook,
     made: Fit,
     embeddings: NDArray[np.float32],
@@ -64,7 +64,7 @@ def describe(  # noqa: D417 - the rest is named by its type
     skipped: int,
 ) -> Report:
     """Measure a fit on the items that it was made of: embeddings [N, d] and first tags, "" for none, in its order."""
-    tag_of_N = np.unique(np.asarray(first_tags), return_inverse=True)[1] if any(first_tags) else None
+    tag_of_n = np.unique(np.asarray(first_tags), return_inverse=True)[1] if any(first_tags) else None
     errors_before, errors_after = (_errors(embeddings, made.centroids, codes) for codes in (made.wanted, made.codes))
     departed = made.wanted != made.codes
     first_change = np.where(departed.any(axis=1), departed.argmax(axis=1), codebook.levels)
@@ -80,37 +80,39 @@ def describe(  # noqa: D417 - the rest is named by its type
         moved_by_level=tuple(int((first_change == level).sum()) for level in range(codebook.levels)),
         error_before=errors_before[-1],
         error_after=errors_after[-1],
-        by_level=tuple(_level(level, codebook.size, made, errors_after, tag_of_N) for level in range(codebook.levels)),
+        by_level=tuple(_level(level, codebook.size, made, errors_after, tag_of_n) for level in range(codebook.levels)),
         fit_s=round(fit_s, 2),
     )
 
 
-def _level(level: int, size: int, made: Fit, errors: list[float], tag_of_N: NDArray[np.int64] | None) -> LevelReport:
-    counts_K = np.bincount(made.codes[:, level], minlength=size)
-    shares = counts_K[counts_K > 0] / len(made.codes)
-    prefix_N = _prefixes(made.codes[:, : level + 1])
+def _level(level: int, size: int, made: Fit, errors: list[float], tag_of_n: NDArray[np.int64] | None) -> LevelReport:
+    counts_k = np.bincount(made.codes[:, level], minlength=size)
+    shares = counts_k[counts_k > 0] / len(made.codes)
+    prefix_n = _prefixes(made.codes[:, : level + 1])
     return LevelReport(
         level=level + 1,
-        codes_used=float((counts_K > 0).mean()),
+        codes_used=float((counts_k > 0).mean()),
         entropy=float(-(shares * np.log(shares)).sum() / max(np.log(size), 1e-9)),
-        largest=int(counts_K.max()),
-        smallest=int(counts_K.min()),
-        prefixes=int(prefix_N.max()) + 1,
+        largest=int(counts_k.max()),
+        smallest=int(counts_k.min()),
+        prefixes=int(prefix_n.max()) + 1,
         sharing_before=_sharing(_prefixes(made.wanted[:, : level + 1])),
-        sharing_after=_sharing(prefix_N),
+        sharing_after=_sharing(prefix_n),
         error=errors[level],
-        same_tag=None if tag_of_N is None else _same_tag(prefix_N, tag_of_N),
+        same_tag=None if tag_of_n is None else _same_tag(prefix_n, tag_of_n),
         sweeps=made.sweeps[level],
         unsettled=made.moved[level],
     )
 
 
-def _errors(embeddings: NDArray[np.float32], centroids_LKd: NDArray[np.float32], codes: NDArray[np.int32]) -> list[float]:
+def _errors(
+    embeddings: NDArray[np.float32], centroids_lkd: NDArray[np.float32], codes: NDArray[np.int32]
+) -> list[float]:
     """By level the share of the variance that the codes up to it leave."""
     variance = float(np.square(embeddings - embeddings.mean(axis=0)).sum()) or 1.0
     residuals = embeddings.copy()
     shares = []
-    for level, centroids in enumerate(centroids_LKd):
+    for level, centroids in enumerate(centroids_lkd):
         residuals -= centroids[codes[:, level]]
         shares.append(float(np.square(residuals).sum()) / variance)
     return shares
@@ -122,14 +124,14 @@ def _prefixes(codes: NDArray[np.int32]) -> NDArray[np.int64]:
     return numbers
 
 
-def _sharing(prefix_N: NDArray[np.int64]) -> int:
-    counts = np.bincount(prefix_N)
+def _sharing(prefix_n: NDArray[np.int64]) -> int:
+    counts = np.bincount(prefix_n)
     return int(counts[counts > 1].sum())
 
 
-def _same_tag(prefix_N: NDArray[np.int64], tag_of_N: NDArray[np.int64]) -> float:
+def _same_tag(prefix_n: NDArray[np.int64], tag_of_n: NDArray[np.int64]) -> float:
     """Over all pairs of different items with one prefix, the share with one tag; 0 where there is no such pair."""
-    both = np.bincount(np.unique(np.stack([prefix_N, tag_of_N]), axis=1, return_inverse=True)[1].reshape(-1))
-    together = np.bincount(prefix_N)
+    both = np.bincount(np.unique(np.stack([prefix_n, tag_of_n]), axis=1, return_inverse=True)[1].reshape(-1))
+    together = np.bincount(prefix_n)
     pairs = int((together * (together - 1)).sum())
     return float((both * (both - 1)).sum() / pairs) if pairs else 0.0

@@ -48,7 +48,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print(table)
     by_level = ", ".join(f"{count:,} at level {level}" for level, count in enumerate(report.moved_by_level, 1))
     console.print(
-        f"{report.moved_items:,} items ({report.moved_items / report.items:.1%}) shared all codes and moved: {by_level}. "
+        f"{report.moved_items:,} items ({report.moved_items / report.items:.1%}) wanted an id in use: {by_level}. "
         f"Error {report.error_before:.3f} before, {report.error_after:.3f} after. "
         f"{report.skipped_items:,} items skipped. Fitted in {report.fit_s:.1f} s."
     )

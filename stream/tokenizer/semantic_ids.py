@@ -34,19 +34,19 @@ class CatalogueFullError(ValueError):
 def nearest(points: Floats, centroids: Floats) -> Codes:
     """The nearest centroid of each point, int32 [N]; the lower one of two equally near. points [N, d], [K, d]."""
     codes = np.empty(len(points), np.int32)
-    squares_K = np.einsum("kd,kd->k", centroids, centroids)
+    squares_k = np.einsum("kd,kd->k", centroids, centroids)
     rows = max(1, BLOCK_BYTES // (len(centroids) * points.itemsize))
     for first in range(0, len(points), rows):
         block = points[first : first + rows]
-        codes[first : first + rows] = (squares_K - 2.0 * block @ centroids.T).argmin(axis=1)
+        codes[first : first + rows] = (squares_k - 2.0 * block @ centroids.T).argmin(axis=1)
     return codes
 
 
-def quantise(embeddings: Floats, centroids_LKd: Floats) -> Codes:
+def quantise(embeddings: Floats, centroids_lkd: Floats) -> Codes:
     """Codes int32 [N, L] by argmin on the residuals (paper, section 3.1): s_l = argmin_k |r_l - c_lk|."""
     residuals = embeddings.copy()
-    codes = np.empty((len(embeddings), len(centroids_LKd)), np.int32)
-    for level, centroids in enumerate(centroids_LKd):
+    codes = np.empty((len(embeddings), len(centroids_lkd)), np.int32)
+    for level, centroids in enumerate(centroids_lkd):
         codes[:, level] = nearest(residuals, centroids)
         residuals -= centroids[codes[:, level]]
     return codes
@@ -55,9 +55,9 @@ def quantise(embeddings: Floats, centroids_LKd: Floats) -> Codes:
 class SemanticIds:
     """Which semantic ids are taken, and by whom."""
 
-    def __init__(self, centroids_LKd: Floats) -> None:
-        self._centroids = centroids_LKd
-        self.levels, self.codes = centroids_LKd.shape[:2]
+    def __init__(self, centroids_lkd: Floats) -> None:
+        self._centroids = centroids_lkd
+        self.levels, self.codes = int(centroids_lkd.shape[0]), int(centroids_lkd.shape[1])
         self._owner: dict[SemanticId, int] = {}
         self._taken_below: Counter[SemanticId] = Counter()
         """How many ids that begin with this prefix are taken."""
@@ -92,13 +92,14 @@ class SemanticIds:
         found: SemanticId = ()
         residual = embedding
         for level, centroids in enumerate(self._centroids):
-            gaps_K = np.square(residual - centroids).sum(axis=1)
+            gaps_k = np.square(residual - centroids).sum(axis=1)
             if found == wanted[:level]:
-                gaps_K[wanted[level]] = -1.0  # the wanted code comes first, whatever its distance
-            code = next(int(k) for k in np.argsort(gaps_K, kind="stable") if not self._full((*found, int(k))))
+                gaps_k[wanted[level]] = -1.0  # the wanted code comes first, whatever its distance
+            code = next(int(k) for k in np.argsort(gaps_k, kind="stable") if not self._full((*found, int(k))))
             found = (*found, code)
             residual = residual - centroids[code]
         return found
 
     def _full(self, prefix: SemanticId) -> bool:
-        return self._taken_below[prefix] >= self.codes ** (self.levels - len(prefix))
+        room: int = self.codes ** (self.levels - len(prefix))
+        return self._taken_below[prefix] >= room

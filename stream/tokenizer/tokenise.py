@@ -26,7 +26,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Tokenised:
-    """Tokens of an item. news: not on the topic like this; new: its first; moved: it could not have the id it wanted."""
+    """Tokens of an item. news: not on the topic like this; new: its first; moved: the id it wanted was taken."""
 
     tokens: ItemTokens
     news: bool
