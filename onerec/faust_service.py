@@ -36,6 +36,7 @@ from faust.worker import Worker
 from onerec.errors import DependencyMissingError, OneRecError
 from onerec.faust_agents import Batches, Handle, HandleBatch, Records
 from onerec.faust_security import credentials
+from onerec.faust_transport import PromptTransport
 from onerec.kafka import admin, clients
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.trouble import no_broker
@@ -229,7 +230,7 @@ def run_faust_service(
 def _app(name: str, group: str, settings: Settings, loop: asyncio.AbstractEventLoop, *, from_newest: bool) -> faust.App:
     kafka = settings.kafka
     settings.store.state_dir.mkdir(parents=True, exist_ok=True)  # Faust makes only the last folder of its path
-    return faust.App(
+    app = faust.App(
         f"{kafka.group_prefix}{group}",
         loop=loop,
         broker=[f"kafka://{server.strip()}" for server in kafka.bootstrap_servers.split(",")],
@@ -245,3 +246,5 @@ def _app(name: str, group: str, settings: Settings, loop: asyncio.AbstractEventL
         topic_allow_declare=False,
         autodiscover=False,
     )
+    app.transport = PromptTransport(app.conf.broker_consumer, app)
+    return app
