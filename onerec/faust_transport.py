@@ -6,15 +6,19 @@ when its time is up (the embedded one does) then holds every new record back for
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 
+LOG = logging.getLogger("faust.transport")  # as talkative as the rest of Faust
 FETCH_WAIT_MS = 50
 
 
-class _PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc] - Faust is untyped
+class _PromptThread(AIOKafkaConsumerThread):
     """Runs aiokafka's consumer."""
+
+    logger = LOG
 
     def _create_worker_consumer(self, transport: Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -22,14 +26,16 @@ class _PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc] - Faust is un
         return consumer
 
 
-class _PromptConsumer(Consumer):  # type: ignore[misc]
+class _PromptConsumer(Consumer):
     """Faust's side of the consumer."""
+
+    logger = LOG
 
     def _new_consumer_thread(self) -> _PromptThread:
         return _PromptThread(self, loop=self.loop, beacon=self.beacon)
 
 
-class PromptTransport(Transport):  # type: ignore[misc]
+class PromptTransport(Transport):
     """Give it to an application before it starts: `app.transport = PromptTransport(app.conf.broker_consumer, app)`."""
 
     Consumer = _PromptConsumer

@@ -11,6 +11,7 @@ version: with another codebook every item is read and tokenised again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
+from onerec.errors import OneRecError
 from onerec.faust_service import FaustHost, run_faust_service
 from onerec.kafka import offsets
 from onerec.kafka.follow import TopicFollower
@@ -74,7 +76,16 @@ class _Service:
         self._host.ready()
 
     async def _assigned(self, *_: Any, **__: Any) -> None:
+        """Faust gave us the partition: another instance may have had it."""
         self._behind = True
+        self._reading = asyncio.ensure_future(self._host.in_thread(self._read_ahead))
+
+    def _read_ahead(self) -> None:
+        """Before the first item comes; where it fails, the next batch tries again and says so."""
+        try:
+            self._read_own()
+        except OneRecError as error:
+            LOG.warning("%s", error)
 
     async def _handle(self, batch: Sequence[Received]) -> None:
         for received, refusal in await self._host.in_thread(self._take, batch):
