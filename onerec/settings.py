@@ -231,7 +231,16 @@ class DecodingSettings(Table):
     """Beam search of worker and sampler."""
 
     beam_width: int = Field(32, ge=1, le=4096, description="Beams a request; 10 are measurably too few.")
+    later_beam_width: int | None = Field(
+        None, ge=1, description="Beams from a session's second item on; none for beam_width throughout."
+    )
     threads: int = Field(1, ge=1, description="torch threads.")
+
+    @model_validator(mode="after")
+    def _beams_do_not_grow(self) -> Self:
+        if self.later_beam_width is not None and self.later_beam_width > self.beam_width:
+            raise ValueError("later_beam_width cannot be above beam_width")
+        return self
 
 
 class WorkerSettings(Table):
