@@ -80,7 +80,7 @@ def _first(stack: ExitStack, directory: Path) -> Broker:
     chosen = os.environ.get(CHOICE)
     if chosen and chosen not in KINDS:
         raise UnavailableError(f"{CHOICE}={chosen} is none of {', '.join(KINDS)}")
-    problems = []
+    problems: list[str] = []
     for name in (chosen,) if chosen else KINDS:
         problem = KINDS[name].missing()
         if problem is None:
