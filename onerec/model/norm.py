@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-EPSILON = 1e-6
+EPSILON = torch.finfo(torch.float32).eps
+"""As nn.RMSNorm has it by default."""
 
 
 class _Normalise(torch.autograd.Function):
