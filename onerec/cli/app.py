@@ -8,6 +8,7 @@ from onerec.cli.check import check
 from onerec.cli.config import config
 from onerec.cli.demo import demo
 from onerec.cli.replay import replay
+from onerec.cli.topics import app as topics
 from onerec.cli.up import up
 from onerec.cli.versions import app as versions
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(up)
+app.add_typer(topics, name="topics")
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(replay)
 app.add_typer(versions, name="versions")
 app.command()(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -37,10 +38,10 @@ APPEAR_POLL_S = 0.05
 
 
 class WatchedAdmin(AdminClient):
-    """An admin client that knows whether the broker denies us."""
+    """An admin client that knows whether the broker denies us; its calls raise what they meet, so it logs little."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        self.trouble = Trouble(kafka)
+        self.trouble = Trouble(kafka, level=logging.DEBUG)
         super().__init__(clients.properties(kafka, error_cb=self.trouble))
 
 

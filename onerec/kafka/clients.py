@@ -42,7 +42,7 @@ def topic_name(kafka: KafkaSettings, topic: Topic) -> str:
 
 def properties(kafka: KafkaSettings, **more: Any) -> dict[str, Any]:
     """Properties of librdkafka to reach the broker, then the settings' own, then `more` (`a_b` for `a.b`)."""
-    found: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 4}
+    found: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap_servers, "log_level": 2}  # errors come by error_cb
     found.update(kafka.librdkafka)
     if kafka.sasl_password is not None:
         found["sasl.password"] = kafka.sasl_password.get_secret_value()

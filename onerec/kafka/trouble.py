@@ -17,6 +17,7 @@ from onerec.settings import KafkaSettings
 
 LOG = logging.getLogger(__name__)
 PROBE_TIMEOUT_S = 5.0
+REPEAT_S = 10.0
 
 DENIED = frozenset(
     {
@@ -36,18 +37,27 @@ NO_BROKER = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, Kafk
 class Trouble:
     """A client's `error_cb`: logs what it is told and remembers what a person must mend."""
 
-    def __init__(self, kafka: KafkaSettings) -> None:
+    def __init__(self, kafka: KafkaSettings, *, level: int = logging.WARNING) -> None:
+        """`level` is that of the log lines; the same error is logged every ten seconds at most."""
         self._kafka = kafka
+        self._level = level
+        self._logged_s: dict[int, float] = {}
         self._denied: KafkaError | None = None
         self._down_since_s: float | None = None
 
     def __call__(self, error: KafkaError) -> None:
         """Called by librdkafka from poll, consume and flush."""
-        LOG.warning("kafka %s: %s", self._kafka.bootstrap_servers, error.str())
+        self._log(error)
         if error.code() in DENIED or error.fatal():
             self._denied = error
         elif error.code() == KafkaError._ALL_BROKERS_DOWN and self._down_since_s is None:
             self._down_since_s = time.monotonic()
+
+    def _log(self, error: KafkaError) -> None:
+        now_s = time.monotonic()
+        if now_s - self._logged_s.get(error.code(), -REPEAT_S) >= REPEAT_S:
+            self._logged_s[error.code()] = now_s
+            LOG.log(self._level, "kafka %s: %s", self._kafka.bootstrap_servers, error.str())
 
     def seen_alive(self) -> None:
         """A broker has answered."""
