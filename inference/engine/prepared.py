@@ -12,7 +12,8 @@ from typing import NamedTuple, Self, cast
 import torch
 from torch import Tensor
 
-from onerec.model.onerec import DecoderBlock, OneRec
+from onerec.model.blocks import DecoderBlock
+from onerec.model.onerec import OneRec
 
 NORM_EPSILON = torch.finfo(torch.float32).eps
 """What nn.RMSNorm adds with eps=None: the machine epsilon of the precision in which it was trained."""
