@@ -13,11 +13,8 @@ import torch
 from torch import Tensor
 
 from onerec.model.blocks import DecoderBlock
+from onerec.model.norm import EPSILON
 from onerec.model.onerec import OneRec
-
-NORM_EPSILON = torch.finfo(torch.float32).eps
-"""What nn.RMSNorm adds with eps=None: the machine epsilon of the precision in which it was trained."""
-
 
 TABLE_BYTES = 1 << 25
 """The table of the first layer's projections may take so much memory: 4 MB for preset small, too much for base."""
@@ -61,8 +58,8 @@ class Prepared(NamedTuple):
         """Prepare `model`, whose own weights stay as they are."""
         width = model.config.d_model
         decoder_gain = _gain(model.decoder.norm.weight)
-        layers = tuple(_layer(cast(DecoderBlock, block), dtype) for block in model.decoder.blocks)
-        floor = torch.tensor((width * NORM_EPSILON) ** 0.5, dtype=torch.float32, device=model.bos.device)
+        layers = tuple(_layer(block, dtype) for block in model.decoder.stack())
+        floor = torch.tensor((width * EPSILON) ** 0.5, dtype=torch.float32, device=model.bos.device)
         return cls(
             layers=layers,
             heads=tuple(_projection(cast(Tensor, head.weight), decoder_gain).to(dtype) for head in model.heads),

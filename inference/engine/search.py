@@ -8,7 +8,6 @@ runs over them alone; so every returned item exists, and the log-probabilities a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -22,20 +21,21 @@ from inference.engine.prepared import Prepared
 from inference.engine.selection import BestOfAll, OneOfEach, Selection
 from onerec.catalogue import CatalogueSnapshot
 from onerec.model.batches import HistoryBatch
-from onerec.model.onerec import Memory, OneRec
+from onerec.model.onerec import OneRec
+from onerec.model.precision import product_dtype
 
 
 class Engine:
     """Decodes with one version of the model. Cheap to make: a copy of the decoder's weights, laid out for decoding.
 
-    `dtype` is the precision of the decoder's products; by default the preset's (bfloat16 where `config.bf16`, else
-    float32). Softmax, log-probabilities and norms are float32 always. `indexes` is shared between the engines of
-    successive versions.
+    `dtype` is the precision of the decoder's matrix products and its residual stream, by default that of the
+    encoder's products (see onerec.model.precision). Softmax, log-probabilities and norms are float32 always.
+    `indexes` is shared between the engines of successive versions.
     """
 
     def __init__(self, model: OneRec, *, dtype: torch.dtype | None = None, indexes: IndexCache | None = None) -> None:
         self.config = model.config
-        self.dtype = dtype or (torch.bfloat16 if model.config.bf16 else torch.float32)
+        self.dtype = dtype or product_dtype(model.config.bf16, model.bos.detach())
         self._model = model.eval()
         self._weights = Prepared.of(model, self.dtype)
         self._indexes = indexes or IndexCache()
@@ -116,7 +116,7 @@ class Engine:
         constraints = Constraints.of(index, requests, limits)
         decoder = Decoder(
             self._weights,
-            self._encode(history.to(self.device)),
+            self._model.encode(history.to(self.device)),
             self.config.heads,
             max_rows=requests * widths[0],
             max_tokens=len(widths) * (levels + 1),
@@ -135,10 +135,3 @@ class Engine:
                 parents, codes = parents[kept], codes[kept]
             codes = torch.nn.functional.pad(codes, (0, 1))  # the last code and the next item's BOS go in together
         return beams.generated()
-
-    def _encode(self, history: HistoryBatch) -> Memory:
-        context: AbstractContextManager[object] = nullcontext()
-        if self.dtype == torch.bfloat16:
-            context = torch.autocast(self.device.type, torch.bfloat16)
-        with context:
-            return self._model.encode(history)
