@@ -170,16 +170,21 @@ class StreamSettings(Table):
 
 
 class SeedSettings(Table):
-    """The first training, from histories (feasibility: annealed, positives only, legal codes)."""
+    """The first training, from histories (measured on KuaiRand: annealed, positives, newest sessions first)."""
 
     budget_s: float = Field(300.0, gt=0, description="Wall time; ignored where samples is set.")
-    threads: int = Field(2, ge=1, description="torch threads while the seed trains.")
     samples: int | None = Field(None, ge=1, description="Exactly so many samples: reproducible across runs.")
+    threads: int = Field(2, ge=1, description="Threads while the seed trains: each takes a part of every batch.")
     batch: int = Field(128, ge=1, description="Samples a step.")
     learning_rate: float = Field(2e-3, gt=0, description="Peak; it decays linearly.")
     final_share: Share = Field(0.05, description="Learning rate at the end, as a share of learning_rate.")
-    warmup_steps: int = Field(100, ge=0, description="Steps over which the rate rises from 0.")
-    reward_share: Share = Field(0.1, description="Share of the budget that the reward model gets.")
+    warmup_share: Share = Field(0.1, description="Share of the budget over which the rate rises.")
+    negative_weight: Share = Field(0.3, description="Loss weight of other exposures at first; falls to 0.")
+    half_life: float = Field(4.0, gt=0, description="Sessions of a user after which one is half as likely, at first")
+    final_half_life: float = Field(0.5, gt=0, description="and at the end of the budget.")
+    reward_every: int = Field(2, ge=1, description="The reward model learns in every so many-th step.")
+    settle_s: float = Field(1.0, ge=0, description="Histories and catalogue are complete when neither has grown.")
+    wait_s: float = Field(60.0, ge=0, description="How long to wait for histories before a seed without any.")
 
 
 class TrainOn(StrEnum):
@@ -206,7 +211,11 @@ class TrainerSettings(Table):
     train_on: TrainOn = Field(
         TrainOn.POSITIVES, description="positives, high_quality or all: what next-token loss covers."
     )
-    preference_loss: str = Field("dpo", description="dpo, ipo, cdpo, rdpo, cpo, simpo or sdpo; none to switch it off.")
+    preference_loss: str = Field(
+        "dpo",
+        pattern="^(dpo|ipo|cdpo|rdpo|cpo|simpo|sdpo|none)$",
+        description="dpo, ipo, cdpo, rdpo, cpo, simpo or sdpo; none to switch it off.",
+    )
     preference_weight: float = Field(
         0.1,
         ge=0,
@@ -231,16 +240,7 @@ class DecodingSettings(Table):
     """Beam search of worker and sampler."""
 
     beam_width: int = Field(32, ge=1, le=4096, description="Beams a request; 10 are measurably too few.")
-    later_beam_width: int | None = Field(
-        None, ge=1, description="Beams from a session's second item on; none for beam_width throughout."
-    )
     threads: int = Field(1, ge=1, description="torch threads.")
-
-    @model_validator(mode="after")
-    def _beams_do_not_grow(self) -> Self:
-        if self.later_beam_width is not None and self.later_beam_width > self.beam_width:
-            raise ValueError("later_beam_width cannot be above beam_width")
-        return self
 
 
 class WorkerSettings(Table):
@@ -297,9 +297,7 @@ class EvaluationSettings(Table):
     visit_gap_ms: int = Field(1_800_000, ge=1, description="A visit ends when so much event time passes.")
     min_history: int = Field(3, ge=0, description="Headline figures are of users with so many earlier exposures.")
     popularity_half_life_ms: int = Field(21_600_000, ge=1, description="Counts of decayed popularity halve in this.")
-    cooccurrence_last: int = Field(
-        50, ge=1, description="A user's newest exposures, from which co-occurrence predicts."
-    )
+    cooccurrence_last: int = Field(50, ge=1, description="A user's newest exposures, from which co-occurrence predicts.")
     cooccurrence_weight: float = Field(
         5.0, gt=0, description="A pair of exposures in the stream counts so many times one of the histories."
     )

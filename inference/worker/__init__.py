@@ -1,1 +1,0 @@
-"""Requests to recommendations: micro-batches, deadlines, hot swap, offsets committed after delivery."""

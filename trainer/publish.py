@@ -1,0 +1,179 @@
+"""Publishing: the journal first, then the weights store, then the announcement on model-versions.
+
+In this order a crash between two of them loses nothing: what the journal says was published is written and
+announced again at resume, with the same bits. A trainer that has been replaced notices it at the journal, before
+it touches the store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from onerec.kafka.writer import RecordWriter
+from onerec.settings import Settings
+from onerec.weights.errors import IncompatibleWeightsError, VersionMissingError
+from onerec.weights.record import facts_of
+from onerec.weights.store import Artifact, WeightsStore
+from onerec.weights.tensors import digest
+from schemas.packed import pack_longs
+from schemas.records import JournalEntry, ModelVersion, TopicOffset, VersionKind, VersionStatus
+from schemas.topics import MODEL_VERSIONS
+from trainer import metrics
+from trainer.journal import Journal
+from trainer.state import TrainState
+from trainer.step import StepResult
+
+LOG = logging.getLogger(__name__)
+FLUSH_TIMEOUT_S = 30.0
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def cast(weights: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """Copies in the published dtype; integers stay as they are."""
+    wanted = DTYPES[dtype]
+    return {
+        name: tensor.detach().to(wanted if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for name, tensor in weights.items()
+    }
+
+
+@dataclasses.dataclass(slots=True)
+class Learned:
+    """What steps have learned since the version before."""
+
+    steps: int = 0
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    sums: Counter[str] = dataclasses.field(default_factory=Counter)
+    produced_ms: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, result: StepResult) -> None:
+        """Count a step, unless it left the weights as they were."""
+        if result.refused is not None:
+            return
+        self.steps += 1
+        self.counts.update({"sessions": result.sessions, "pairs": result.pairs})
+        for name, value in result.losses.items():
+            self.sums[name] += value  # type: ignore[assignment]  # a Counter of floats
+            self.counts[f"steps:{name}"] += 1
+        self.produced_ms.extend(result.produced_ms)
+
+    def metrics(self) -> dict[str, float]:
+        """Mean of each loss over the steps that had it, and counts."""
+        means = {name: total / self.counts[f"steps:{name}"] for name, total in self.sums.items()}
+        counts = {name: float(self.counts[name]) for name in ("sessions", "pairs")}
+        return {**means, **counts, "steps": float(self.steps)}
+
+
+class Publisher:
+    """Makes versions of the state. The step loop waits while it works."""
+
+    def __init__(
+        self, settings: Settings, store: WeightsStore, journal: Journal, writer: RecordWriter, *, announced: int
+    ) -> None:
+        """`announced` is the newest version on model-versions."""
+        self._settings = settings
+        self._store = store
+        self._journal = journal
+        self._writer = writer
+        self.announced = announced
+        self._parent: tuple[int, dict[str, Tensor]] | None = None
+        self._last_s = float("-inf")
+        self.learned = Learned()
+
+    def continue_from(self, state: TrainState) -> None:
+        """The state is that of its version: the next one can be a delta."""
+        if state.version:
+            self._parent = (state.version, cast(state.weights(), self._settings.trainer.publish_dtype))
+
+    def due(self) -> bool:
+        """Whether there is something new and the last version is old enough."""
+        return bool(self.learned.steps) and time.monotonic() - self._last_s >= self._settings.trainer.publish_interval_s
+
+    def publish(self, state: TrainState, codebook_version: int) -> None:
+        """Make the state the next version."""
+        started_s = time.monotonic()
+        version = state.version + 1
+        tensors = cast(state.weights(), self._settings.trainer.publish_dtype)
+        self._journal.publish(state.step, version, digest(tensors))
+        self._journal.flush()
+        self._announce(state, version, tensors, codebook_version)
+        self._last_s = time.monotonic()
+        metrics.PUBLISH_SECONDS.observe(self._last_s - started_s)
+
+    def again(self, entry: JournalEntry, state: TrainState, codebook_version: int) -> None:
+        """At resume: the journal says that this state was published. Announces it where a crash prevented that."""
+        version = entry.version or 0
+        tensors = cast(state.weights(), self._settings.trainer.publish_dtype)
+        if digest(tensors) != entry.weights_sha256:
+            metrics.DIFFERENT.inc()
+            LOG.error(
+                "executing the journal again led to other weights than those of version %d: threads, processor or "
+                "libraries differ from those in the journal's start entry",
+                version,
+            )
+        if version > self.announced:
+            self._announce(state, version, tensors, codebook_version)
+        else:
+            self._published(state, version, tensors)
+
+    def _announce(self, state: TrainState, version: int, tensors: dict[str, Tensor], codebook_version: int) -> None:
+        draft = self._draft(state, version, codebook_version)
+        artifact, parent = self._write(version, tensors, draft)
+        record = dataclasses.replace(
+            draft,
+            parent=parent,
+            kind=VersionKind.FULL if parent is None else VersionKind.DELTA,
+            uri=artifact.uri,
+            sha256=artifact.sha256,
+            size_bytes=artifact.size_bytes,
+        )
+        self._writer.send(MODEL_VERSIONS, record.model.encode(), record)
+        self._writer.flush(FLUSH_TIMEOUT_S)
+        self.announced = version
+        self._published(state, version, tensors)
+        LOG.info("version %d (%s, %d bytes) of step %d", version, record.kind, record.size_bytes, state.step)
+
+    def _published(self, state: TrainState, version: int, tensors: dict[str, Tensor]) -> None:
+        state.version = version
+        self._parent = (version, tensors)
+        self.learned = Learned()
+        metrics.VERSION.set(version)
+
+    def _write(self, version: int, tensors: dict[str, Tensor], draft: ModelVersion) -> tuple[Artifact, int | None]:
+        """A delta, or a full version each `full_every` and where the store cannot build on the parent."""
+        facts = facts_of(draft)
+        if self._parent is not None and version % self._settings.trainer.full_every:
+            parent, parent_tensors = self._parent
+            try:
+                return self._store.write_delta(version, parent, parent_tensors, tensors, facts), parent
+            except (IncompatibleWeightsError, VersionMissingError) as error:
+                LOG.warning("a full version instead of a delta: %s", error)
+        return self._store.write_full(version, tensors, facts), None
+
+    def _draft(self, state: TrainState, version: int, codebook_version: int) -> ModelVersion:
+        return ModelVersion(
+            model=self._settings.model.name,
+            version=version,
+            step=state.step,
+            kind=VersionKind.FULL,
+            uri="",
+            sha256="",
+            size_bytes=0,
+            offsets=tuple(
+                TopicOffset(topic=topic, partition=partition, next_offset=offset)
+                for (topic, partition), offset in sorted(state.offsets.items())
+            ),
+            metrics=self.learned.metrics(),
+            status=VersionStatus.PUBLISHED,
+            created_ms=time.time_ns() // 1_000_000,
+            learned_produced_ms=pack_longs(self.learned.produced_ms),
+            preset=self._settings.model.preset,
+            codebook_version=codebook_version,
+        )

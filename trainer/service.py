@@ -1,0 +1,165 @@
+"""Starts the trainer: from its checkpoint and the journal, or from nothing with a seed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from onerec.errors import SettingsError
+from onerec.kafka import admin
+from onerec.kafka.dead_letters import DeadLetters
+from onerec.kafka.follow import TopicFollower
+from onerec.kafka.reader import Received
+from onerec.kafka.writer import RecordWriter
+from onerec.model.presets import ModelConfig, preset
+from onerec.service import Stop
+from onerec.settings import Settings
+from onerec.weights.store import WeightsStore
+from schemas.records import VersionStatus
+from schemas.topics import MODEL_VERSIONS
+from trainer import environment
+from trainer.budget import budget_of
+from trainer.checkpoint import Checkpoints, Surroundings
+from trainer.guard import check_log, first_offsets
+from trainer.journal import Journal
+from trainer.loop import Trainer
+from trainer.past import read_past, tokens_range
+from trainer.publish import Publisher
+from trainer.replay import execute_again
+from trainer.samples import cut
+from trainer.seed import SeedStep, train_seed
+from trainer.state import TrainState
+from trainer.supply import Supply
+
+LOG = logging.getLogger(__name__)
+BROKER_TIMEOUT_S = 30.0
+READ_TIMEOUT_S = 60.0
+
+
+def run_trainer(settings: Settings, stop: Stop, *, only_seed: bool = False) -> None:
+    """Resume or seed, then train on the stream until asked to stop."""
+    trainer = start(settings, stop)
+    if trainer is None:
+        return
+    try:
+        stop.ready()
+        LOG.info("training on from step %d, version %d", trainer.state.step, trainer.state.version)
+        if not only_seed:
+            trainer.run(stop)
+    finally:
+        trainer.close()
+
+
+def start(settings: Settings, stop: Stop) -> Trainer | None:
+    """The trainer in the state that journal and checkpoint describe; None where asked to stop before it is there.
+
+    Raises DependencyMissingError for no broker or topic, SettingsError for an unknown preset or a checkpoint of
+    another one, CheckFailedError for a log that is not the checkpoint's.
+    """
+    config = _config(settings)
+    environment.make_deterministic(settings.trainer.threads)
+    admin.wait_for_broker(settings.kafka, BROKER_TIMEOUT_S)
+    checkpoints = Checkpoints(
+        settings.store.state_dir / "trainer" / settings.model.name, settings.trainer.keep_checkpoints
+    )
+    found = checkpoints.load(config, settings.trainer)
+    if found is None:
+        return _from_seed(settings, config, checkpoints, stop)
+    return _from_checkpoint(settings, checkpoints, *found)
+
+
+def _from_checkpoint(
+    settings: Settings, checkpoints: Checkpoints, state: TrainState, surroundings: Surroundings
+) -> Trainer:
+    check_log(settings.kafka, state, surroundings)
+    state.offsets = first_offsets(settings.kafka) | state.offsets
+    writer = RecordWriter(settings.kafka)
+    journal = Journal(settings.kafka, writer, settings.model.name, start=surroundings.journal_offset)
+    trainer = _assemble(settings, checkpoints, state, journal, writer)
+    steps = journal.story(state.step).steps
+    journal.begin(steps[-1].step if steps else state.step, trainer.environment)
+    story = journal.story(state.step)
+    execute_again(state, story, trainer.supply, trainer.publisher, surroundings.environment)
+    if state.version == 0:
+        _first_version(trainer, story.last_version)
+    return trainer
+
+
+def _from_seed(settings: Settings, config: ModelConfig, checkpoints: Checkpoints, stop: Stop) -> Trainer | None:
+    writer = RecordWriter(settings.kafka)
+    journal = Journal(settings.kafka, writer, settings.model.name)
+    state = TrainState.new(config, settings.trainer)
+    state.offsets = first_offsets(settings.kafka)
+    trainer = _assemble(settings, checkpoints, state, journal, writer)
+    past = read_past(settings.kafka, trainer.supply, settings.trainer.seed, stop)
+    if past is None:
+        return None
+    tokens = tokens_range(trainer.supply)
+    journal.begin(0, trainer.environment, (*past.ranges, tokens))
+    samples = cut(past.histories, trainer.supply.catalogue, config)
+    train_seed(
+        state,
+        samples,
+        trainer.supply.catalogue,
+        budget_of(settings.trainer.seed),
+        on_step=_journalling(journal),
+        stopped=stop.is_set,
+    )
+    if stop.is_set():
+        return None
+    state.offsets[tokens.topic, tokens.partition] = tokens.next_offset
+    trainer.checkpoint(for_good=True)
+    _first_version(trainer, journal.story(None).last_version)
+    return trainer
+
+
+def _journalling(journal: Journal) -> Callable[[SeedStep], None]:
+    def on_step(step: SeedStep) -> None:
+        journal.step(step.step, (), seed=step.seed, learning_rate=step.learning_rate, loss=step.losses)
+
+    return on_step
+
+
+def _first_version(trainer: Trainer, last_version: int) -> None:
+    """The seed's version: 1, or the next where an earlier run on the same log has published some."""
+    trainer.state.version = max(last_version, trainer.publisher.announced)
+    trainer.publish()
+
+
+def _assemble(
+    settings: Settings, checkpoints: Checkpoints, state: TrainState, journal: Journal, writer: RecordWriter
+) -> Trainer:
+    announced = _announced(settings)
+    return Trainer(
+        settings=settings,
+        cluster_id=admin.cluster_id(settings.kafka),
+        environment=environment.describe(settings),
+        state=state,
+        supply=Supply(settings.kafka, state.config, settings.trainer, state.offsets),
+        journal=journal,
+        publisher=Publisher(settings, WeightsStore(settings.store.uri), journal, writer, announced=announced),
+        checkpoints=checkpoints,
+        dead_letters=DeadLetters(settings.kafka, "trainer"),
+    )
+
+
+def _announced(settings: Settings) -> int:
+    """The newest version on model-versions; 0 for none."""
+    versions = [0]
+
+    def keep(received: Received) -> None:
+        record = received.record
+        if record.model == settings.model.name and record.status is VersionStatus.PUBLISHED:
+            versions.append(record.version)
+
+    follower = TopicFollower(settings.kafka, MODEL_VERSIONS, keep, service="trainer")
+    follower.catch_up(READ_TIMEOUT_S)
+    follower.close()
+    return max(versions)
+
+
+def _config(settings: Settings) -> ModelConfig:
+    try:
+        return preset(settings.model.preset)
+    except ValueError as error:
+        raise SettingsError(str(error), "Mend model.preset.") from error

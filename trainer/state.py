@@ -1,0 +1,180 @@
+"""Everything a step changes, and nothing else: weights, optimizers, offsets, what has been seen, counters.
+
+A step's random numbers are a function of the run's seed and the step, so no generator state has to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from onerec.model.onerec import OneRec
+from onerec.model.presets import ModelConfig
+from onerec.model.reward import RewardModel
+from onerec.settings import TrainerSettings
+
+Partition = tuple[str, int]
+"""Topic name without the prefix, partition."""
+
+_MASK = (1 << 64) - 1
+
+
+def step_seed(run_seed: int, step: int) -> int:
+    """Seed of a step's random numbers: SplitMix64 of run seed and step, in [0, 2^63)."""
+    z = (run_seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + 0x9E3779B97F4A7C15) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return (z ^ (z >> 31)) >> 1
+
+
+class SeenWindow:
+    """The last `capacity` ids, in the order they came: a record whose id is here has been applied."""
+
+    def __init__(self, capacity: int, ids: Iterable[int] = ()) -> None:
+        self._capacity = capacity
+        self._ids: dict[int, None] = dict.fromkeys(ids)
+
+    def add(self, identifier: int) -> bool:
+        """Remember the id; False where it was known already."""
+        if identifier in self._ids:
+            return False
+        self._ids[identifier] = None
+        self.resize(self._capacity)
+        return True
+
+    def resize(self, capacity: int) -> None:
+        """Remember at most `capacity` ids from here on."""
+        self._capacity = capacity
+        while len(self._ids) > capacity:
+            del self._ids[next(iter(self._ids))]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._ids)
+
+
+@dataclass(slots=True)
+class TrainState:
+    """What a checkpoint holds. `step` counts from the seed's first; `online_from` is the seed's last."""
+
+    config: ModelConfig
+    settings: TrainerSettings
+    onerec: OneRec
+    reward: RewardModel
+    onerec_optimizer: AdamW
+    reward_optimizer: AdamW
+    seen_sessions: SeenWindow
+    seen_pairs: SeenWindow
+    offsets: dict[Partition, int]
+    """The first offset not yet applied, of every partition the trainer reads."""
+    step: int = 0
+    online_from: int = 0
+    version: int = 0
+    """The newest published version; 0 before the seed's."""
+
+    @classmethod
+    def new(cls, config: ModelConfig, settings: TrainerSettings) -> TrainState:
+        """A fresh model, a function of config and `settings.random_seed`."""
+        torch.manual_seed(step_seed(settings.random_seed, 0))
+        onerec, reward = OneRec(config), RewardModel(config)
+        return cls(
+            config=config,
+            settings=settings,
+            onerec=onerec,
+            reward=reward,
+            onerec_optimizer=adamw(onerec, settings.learning_rate, settings),
+            reward_optimizer=adamw(reward, settings.reward_learning_rate, settings),
+            seen_sessions=SeenWindow(settings.pair_window),
+            seen_pairs=SeenWindow(settings.pair_window),
+            offsets={},
+        )
+
+    def use(self, settings: TrainerSettings) -> None:
+        """Go on with other settings: what a step does depends on those it is made with."""
+        self.settings = settings
+        for optimizer in (self.onerec_optimizer, self.reward_optimizer):
+            for group in optimizer.param_groups:
+                group["betas"], group["weight_decay"] = settings.betas, settings.weight_decay
+        self.seen_sessions.resize(settings.pair_window)
+        self.seen_pairs.resize(settings.pair_window)
+
+    def restart_optimizers(self) -> None:
+        """Forget the seed's moments: the stream goes on at another learning rate, with its own warm-up."""
+        self.onerec_optimizer = adamw(self.onerec, self.settings.learning_rate, self.settings)
+        self.reward_optimizer = adamw(self.reward, self.settings.reward_learning_rate, self.settings)
+        self.online_from = self.step
+
+    def warmth(self) -> float:
+        """Share of the learning rates that the next step uses: linear over the warm-up, then 1 for good."""
+        steps = self.step + 1 - self.online_from
+        return min(1.0, steps / max(1, self.settings.warmup_steps))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of a version: `onerec.<key>` and `reward.<key>`; no copies."""
+        return _prefixed("onerec", self.onerec.state_dict()) | _prefixed("reward", self.reward.state_dict())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a checkpoint keeps as tensors; no copies of weights and moments."""
+        return {
+            **self.weights(),
+            **_moments("onerec", self.onerec, self.onerec_optimizer),
+            **_moments("reward", self.reward, self.reward_optimizer),
+            "seen.sessions": torch.tensor(list(self.seen_sessions), dtype=torch.int64),
+            "seen.pairs": torch.tensor(list(self.seen_pairs), dtype=torch.int64),
+        }
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` returned. Raises RuntimeError where a weight is missing or misshapen."""
+        for name, model, optimizer in (
+            ("onerec", self.onerec, self.onerec_optimizer),
+            ("reward", self.reward, self.reward_optimizer),
+        ):
+            model.load_state_dict(_of(name, tensors))
+            _restore_moments(model, optimizer, _of(f"optimizer.{name}", tensors))
+        capacity = self.settings.pair_window
+        self.seen_sessions = SeenWindow(capacity, tensors["seen.sessions"].tolist())
+        self.seen_pairs = SeenWindow(capacity, tensors["seen.pairs"].tolist())
+
+
+def adamw(model: nn.Module, learning_rate: float, settings: TrainerSettings) -> AdamW:
+    """AdamW over all parameters of a model."""
+    return AdamW(
+        model.parameters(),
+        lr=learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _of(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def _moments(name: str, model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
+    return {
+        f"optimizer.{name}.{parameter_name}/{slot}": value
+        for parameter_name, parameter in model.named_parameters()
+        for slot, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _restore_moments(model: nn.Module, optimizer: AdamW, moments: Mapping[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    optimizer.state.clear()
+    for key, value in moments.items():
+        parameter_name, slot = key.rsplit("/", 1)
+        state: dict[str, Any] = optimizer.state[parameters[parameter_name]]
+        state[slot] = value.clone()

@@ -1,0 +1,135 @@
+"""One step: the only place where the model changes, live, at resume and when a version is made again.
+
+`apply_step` is a function of the state and its input alone: neither clock nor broker nor order of arrival.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from schemas.records import OffsetRange
+from trainer import objectives
+from trainer.batches import Admitted, Refusal, StepInput, admit, pair_batch, session_batch
+from trainer.state import TrainState, step_seed
+
+NOTHING_TO_LEARN = "nothing to learn"
+NON_FINITE = "non-finite"
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step did, for journal, metrics and the next version's announcement."""
+
+    step: int
+    seed: int
+    learning_rate: float
+    ranges: tuple[OffsetRange, ...]
+    losses: dict[str, float]
+    refused: str | None
+    """Why the weights stayed as they were; None where they changed."""
+    sessions: int
+    pairs: int
+    duplicates: int
+    refusals: tuple[Refusal, ...]
+    produced_ms: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Losses:
+    onerec: Tensor | None
+    reward: Tensor | None
+    figures: dict[str, float]
+
+
+def apply_step(state: TrainState, step_input: StepInput) -> StepResult:
+    """Learn from one input and advance `state` by a step, whatever the input holds.
+
+    A step whose losses or gradients are not finite, or that has nothing to learn from, leaves weights,
+    optimizers and expert biases as they were and says why in `refused`; its input counts as consumed.
+    """
+    seed = step_seed(state.settings.random_seed, state.step + 1)
+    torch.manual_seed(seed)
+    warmth = state.warmth()
+    admitted = admit(state, step_input)
+    losses = _losses(state, admitted, step_input)
+    refused = _update(state, losses, warmth)
+    state.step += 1
+    state.offsets.update({(r.topic, r.partition): r.next_offset for r in step_input.ranges})
+    return StepResult(
+        step=state.step,
+        seed=seed,
+        learning_rate=state.settings.learning_rate * warmth,
+        ranges=_with_applied(step_input.ranges, admitted, refused),
+        losses=losses.figures,
+        refused=refused,
+        sessions=0 if refused else admitted.sessions,
+        pairs=0 if refused else len(admitted.pairs),
+        duplicates=admitted.duplicates,
+        refusals=tuple(admitted.refusals),
+        produced_ms=() if refused else tuple(admitted.produced_ms),
+    )
+
+
+def _losses(state: TrainState, admitted: Admitted, step_input: StepInput) -> _Losses:
+    """NTP + lambda * preference (paper, algorithm 2) for the one model, L_RM for the other."""
+    settings, catalogue = state.settings, step_input.catalogue
+    losses = _Losses(None, None, {})
+    if admitted.pairs:
+        # Before the sessions: the experts' loads that count for balance are those of the last forward.
+        pairs = pair_batch(admitted.pairs, catalogue, state.config)
+        preference, figures = objectives.preference_loss(state.onerec, pairs, catalogue.trie, settings)
+        losses.onerec = settings.preference_weight * preference
+        losses.figures |= {"preference": preference.item(), **figures}
+    if admitted.rows:
+        batch = session_batch(admitted.rows, catalogue, state.config, settings.train_on)
+        next_token = objectives.next_token_loss(state.onerec, batch, catalogue.trie)
+        if next_token is not None:
+            losses.onerec = next_token if losses.onerec is None else losses.onerec + next_token
+            losses.figures["next_token"] = next_token.item()
+        losses.reward = objectives.session_reward_loss(state.reward, batch)
+        losses.figures["reward"] = losses.reward.item()
+    return losses
+
+
+def _update(state: TrainState, losses: _Losses, warmth: float) -> str | None:
+    """Change the weights, both models or neither; why not, where not."""
+    settings = state.settings
+    parts = [
+        (name, loss, model, optimizer, learning_rate * warmth)
+        for name, loss, model, optimizer, learning_rate in (
+            ("gradient_norm", losses.onerec, state.onerec, state.onerec_optimizer, settings.learning_rate),
+            (
+                "reward_gradient_norm",
+                losses.reward,
+                state.reward,
+                state.reward_optimizer,
+                settings.reward_learning_rate,
+            ),
+        )
+        if loss is not None
+    ]
+    if not parts:
+        return NOTHING_TO_LEARN
+    for name, loss, model, optimizer, _ in parts:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.figures[name] = clip_grad_norm_(model.parameters(), settings.clip_norm, foreach=True).item()
+    if bad := [name for name, value in losses.figures.items() if not torch.isfinite(torch.tensor(value))]:
+        return f"{NON_FINITE}: {', '.join(bad)}"
+    for _, _, _, optimizer, learning_rate in parts:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
+    if losses.onerec is not None:
+        state.onerec.update_expert_bias(settings.expert_bias_rate)
+    return None
+
+
+def _with_applied(ranges: tuple[OffsetRange, ...], admitted: Admitted, refused: str | None) -> tuple[OffsetRange, ...]:
+    if refused is not None:
+        return ranges
+    return tuple(replace(r, applied=admitted.applied[r.topic, r.partition]) for r in ranges)
