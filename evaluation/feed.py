@@ -8,15 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, Message, TopicPartition
 
 from onerec.errors import DependencyMissingError
 from onerec.kafka import admin, clients
-from onerec.kafka.reader import Received
-from onerec.kafka.registry import codec
+from onerec.kafka.dead_letters import DeadLetters
+from onerec.kafka.reader import Received, RecordReader
 from onerec.settings import KafkaSettings
-from schemas.bounds import Limits, violation
-from schemas.codec import DecodeError
+from schemas.reasons import Reason
 from schemas.topics import Topic
 
 BATCH = 5000
@@ -25,40 +24,48 @@ Place = tuple[str, int]
 """Topic name without the prefix, and partition."""
 
 
+class PassedOver(DeadLetters):
+    """Counts what an onlooker cannot use, where a service would refuse it."""
+
+    def refuse_message(self, message: Message, reason: Reason, detail: str) -> None:  # noqa: ARG002 - only counted
+        """Count one record."""
+        self.count += 1
+
+
 class Feed:
     """All partitions of some topics."""
 
     def __init__(self, kafka: KafkaSettings, topics: Iterable[Topic], *, fetch_wait_ms: int = 100) -> None:
         """Raises DependencyMissingError for no broker or no topic."""
-        self.skipped = 0
         self._kafka = kafka
-        self._topics = {clients.topic_name(kafka, topic): (topic, codec(kafka, topic)) for topic in topics}
+        self._topics = tuple(topics)
+        self._passed_over = PassedOver(kafka, "evaluation")
         self._next: dict[Place, int] = {}
-        for topic, _ in self._topics.values():
+        for topic in self._topics:
             for partition, offset in admin.beginning_offsets(kafka, topic).items():
                 self._next[topic.name, partition] = offset
         self._consumer = clients.consumer(kafka, enable_partition_eof=True, fetch_wait_max_ms=fetch_wait_ms)
-        self._limits = Limits()
+        self._reader = RecordReader(self._consumer, self._topics, kafka, refused=self._passed_over)
         prefix = kafka.topic_prefix
         self._consumer.assign([TopicPartition(prefix + name, at, offset) for (name, at), offset in self._next.items()])
 
+    @property
+    def skipped(self) -> int:
+        """Records that could not be decoded or broke a bound."""
+        return self._passed_over.count
+
     def poll(self, timeout_s: float) -> list[Received]:
         """What has come, waiting for it at most `timeout_s`."""
-        first = self._consumer.poll(timeout_s)
-        if first is None:
-            self._consumer.trouble.raise_denied()
-            return []
-        now_ms = time.time_ns() // 1_000_000
-        messages = [first, *self._consumer.consume(BATCH, 0)]
-        records = [self._received(message, now_ms) for message in messages]
-        return [record for record in records if record is not None]
+        messages = self._reader.poll(BATCH, timeout_s)
+        for message in messages:
+            self._advance(message)
+        return self._reader.received(messages)
 
     def ends(self) -> dict[Place, int]:
         """By partition the offset of the next record to come, as of now; asks the broker afresh."""
-        names = [topic for topic, _ in self._topics.values()]
         return {
             (topic.name, partition): end
-            for topic in names
+            for topic in self._topics
             for partition, end in admin.end_offsets(self._kafka, topic).items()
         }
 
@@ -91,31 +98,15 @@ class Feed:
         """Leave the broker."""
         self._consumer.close()
 
-    def _received(self, message: Message, now_ms: int) -> Received | None:
+    def _advance(self, message: Message) -> None:
         error = message.error()
-        if error is not None:
-            self._take_error(error, message)
-            return None
-        name, partition, offset, timestamp_ms = clients.place(message)
-        topic, topic_codec = self._topics[name]
-        self._next[topic.name, partition] = offset + 1
-        try:
-            record = topic_codec.decode(message.value())
-        except DecodeError:
-            record = None
-        if record is None or violation(record, now_ms, self._limits) is not None:
-            self.skipped += 1
-            return None
-        return Received(topic, partition, offset, timestamp_ms, message.key(), record)
-
-    def _take_error(self, error: KafkaError, message: Message) -> None:
-        if error.code() == KafkaError._PARTITION_EOF:
+        name, partition, offset, _ = clients.place(message)
+        place = name.removeprefix(self._kafka.topic_prefix), partition
+        if error is None:
+            self._next[place] = offset + 1
+        elif error.code() == KafkaError._PARTITION_EOF:
             # The end lies behind the last record where transaction markers follow it.
-            name = str(message.topic()).removeprefix(self._kafka.topic_prefix)
-            place = name, int(message.partition() or 0)
-            self._next[place] = max(self._next[place], int(message.offset() or 0))
-        elif error.code() in clients.NO_TOPIC or error.code() in clients.DENIED or error.fatal():
-            raise clients.explained(KafkaException(error), self._kafka, f"topic {message.topic()}")
+            self._next[place] = max(self._next[place], offset)
 
 
 class Horizon:

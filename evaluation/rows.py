@@ -43,6 +43,6 @@ def best(scores: Scores, k: int, excluded: Rows) -> Rows:
     `scores` [N] is changed where rows are excluded.
     """
     scores[excluded] = 0
-    found = np.argpartition(scores, -k)[-k:] if len(scores) > k else np.arange(len(scores))
-    found = found[scores[found] > 0]
-    return found[np.lexsort((found, -scores[found]))]
+    least = np.partition(scores, -k)[-k] if len(scores) > k else 0
+    found = np.flatnonzero((scores >= least) & (scores > 0))
+    return found[np.lexsort((found, -scores[found]))][:k]

@@ -240,7 +240,16 @@ class DecodingSettings(Table):
     """Beam search of worker and sampler."""
 
     beam_width: int = Field(32, ge=1, le=4096, description="Beams a request; 10 are measurably too few.")
+    later_beam_width: int | None = Field(
+        None, ge=1, description="Beams from a session's second item on; none for beam_width throughout."
+    )
     threads: int = Field(1, ge=1, description="torch threads.")
+
+    @model_validator(mode="after")
+    def _beams_do_not_grow(self) -> Self:
+        if self.later_beam_width is not None and self.later_beam_width > self.beam_width:
+            raise ValueError("later_beam_width cannot be above beam_width")
+        return self
 
 
 class WorkerSettings(Table):
@@ -297,7 +306,9 @@ class EvaluationSettings(Table):
     visit_gap_ms: int = Field(1_800_000, ge=1, description="A visit ends when so much event time passes.")
     min_history: int = Field(3, ge=0, description="Headline figures are of users with so many earlier exposures.")
     popularity_half_life_ms: int = Field(21_600_000, ge=1, description="Counts of decayed popularity halve in this.")
-    cooccurrence_last: int = Field(50, ge=1, description="A user's newest exposures, from which co-occurrence predicts.")
+    cooccurrence_last: int = Field(
+        50, ge=1, description="A user's newest exposures, from which co-occurrence predicts."
+    )
     cooccurrence_weight: float = Field(
         5.0, gt=0, description="A pair of exposures in the stream counts so many times one of the histories."
     )

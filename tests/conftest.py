@@ -9,19 +9,47 @@ import pytest
 
 from onerec.kafka import admin
 from onerec.settings import KafkaSettings
-from tests.broker import Broker, running_broker
+from tests import broker as brokers
+from tests.broker import Broker, UnavailableError
+
+RAN_ON = pytest.StashKey[Broker]()
+
+
+def pytest_report_header() -> str:
+    return f"kafka: {brokers.plan()}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if RAN_ON in config.stash:
+        ran_on = config.stash[RAN_ON]
+        where = f"{ran_on.kind} ({ran_on.bootstrap_servers})"
+        terminalreporter.write_line("; ".join([f"kafka: broker tests ran on {where}", *ran_on.passed_over]))
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """The broker that this run tests on; see tests/broker.py."""
-    with running_broker(tmp_path_factory.mktemp("broker")) as running:
-        yield running
+def broker(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Broker]:
+    """The broker that this run tests on; tests/broker.py says how it is chosen."""
+    try:
+        with brokers.running_broker(tmp_path_factory.mktemp("broker")) as running:
+            pytestconfig.stash[RAN_ON] = running
+            yield running
+    except UnavailableError as error:
+        pytest.exit(f"no broker for the tests: {error}", returncode=3)
+
+
+@pytest.fixture(autouse=True)
+def _exactly_once(request: pytest.FixtureRequest) -> None:
+    """Skip what is marked `exactly_once` on a broker that cannot judge it."""
+    if request.node.get_closest_marker("exactly_once") is None:
+        return
+    running: Broker = request.getfixturevalue("broker")
+    if not running.exactly_once:
+        pytest.skip(f"the {running.kind} broker does not keep Kafka's transaction contract: use a container or Kafka")
 
 
 @pytest.fixture
-def kafka(broker: Broker) -> KafkaSettings:
-    """Settings for the broker with a prefix of the test's own; all topics exist, with two partitions by user."""
+def bare_kafka(broker: Broker) -> Iterator[KafkaSettings]:
+    """Settings for the broker with prefixes of the test's own and two partitions by user; no topic exists."""
     unique = uuid.uuid4().hex[:8]
     settings = KafkaSettings(
         bootstrap_servers=broker.bootstrap_servers,
@@ -29,5 +57,12 @@ def kafka(broker: Broker) -> KafkaSettings:
         group_prefix=f"g{unique}-",
         partitions=2,
     )
-    admin.create_topics(settings)
-    return settings
+    yield settings
+    brokers.delete_topics(settings)
+
+
+@pytest.fixture
+def kafka(bare_kafka: KafkaSettings) -> KafkaSettings:
+    """As `bare_kafka`, with all topics made."""
+    admin.create_topics(bare_kafka)
+    return bare_kafka

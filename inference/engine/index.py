@@ -34,14 +34,22 @@ class CatalogueIndex(NamedTuple):
 
 
 class IndexCache:
-    """The index of the newest snapshot, shared by the engines of successive model versions."""
+    """Indexes of the newest snapshots, shared by the engines of successive model versions.
+
+    A thread that follows the catalogue may make the index of a snapshot before the serving thread asks for it.
+    """
+
+    KEPT = 2
+    """The snapshot being served and the one that is made beside it."""
 
     def __init__(self) -> None:
-        self._last: CatalogueIndex | None = None
-        self._of: Trie | None = None
+        self._made: list[tuple[Trie, CatalogueIndex]] = []
 
     def get(self, trie: Trie, device: torch.device) -> CatalogueIndex:
-        """The index of `trie` on `device`, built where it is not the one asked for last."""
-        if self._last is None or self._of is not trie or self._last.nodes.device != device:
-            self._last, self._of = CatalogueIndex.of(trie, device), trie
-        return self._last
+        """The index of `trie` on `device`, built where it is not among those kept."""
+        for of, index in self._made:
+            if of is trie and index.nodes.device == device:
+                return index
+        index = CatalogueIndex.of(trie, device)
+        self._made = [*self._made[1 - self.KEPT :], (trie, index)]
+        return index

@@ -6,11 +6,8 @@ must mend that. Children die with this process, even when it gets SIGKILL.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from onerec.errors import DependencyMissingError, ExitCode, OneRecError
+from onerec.processes import die_with_parent, free_port
 
 LOG = logging.getLogger(__name__)
-PR_SET_PDEATHSIG = 1
 NOT_RESTARTED = (ExitCode.BAD_ARGUMENTS, ExitCode.DEPENDENCY_MISSING)
 MAX_RESTARTS = 5
 STOP_TIMEOUT_S = 15.0
@@ -53,25 +50,12 @@ class Service:
         return self.process is not None and self.process.poll() is None
 
 
-def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def tail(path: Path, lines: int = 15) -> str:
     """The last lines of a log."""
     if not path.is_file():
         return ""
     with path.open(errors="replace") as file:
         return "".join(deque(file, lines))
-
-
-def die_with_parent() -> None:
-    """In a child before exec: ask Linux for SIGTERM when the parent dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Supervisor:

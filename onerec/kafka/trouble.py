@@ -70,7 +70,7 @@ class Trouble:
         (any call that needs a broker, given its timeout in seconds).
         """
         self.raise_denied()
-        if self._down_since_s is None or time.monotonic() - self._down_since_s < grace_s:
+        if self._down_since_s is None or self.down_s() < grace_s:
             return
         try:
             probe(PROBE_TIMEOUT_S)
@@ -78,6 +78,10 @@ class Trouble:
             self.raise_denied()
             raise no_broker(self._kafka, f"none for {grace_s:g} s ({error.args[0].str()})") from error
         self.seen_alive()
+
+    def down_s(self) -> float:
+        """For how long no broker has answered, in seconds, as far as is known; 0 where one does."""
+        return 0.0 if self._down_since_s is None else time.monotonic() - self._down_since_s
 
     def raise_denied(self) -> None:
         """Raise DependencyMissingError where the broker refused this client for good."""

@@ -14,6 +14,8 @@ from onerec.settings import KafkaSettings
 TIMEOUT_S = 10.0
 POLL_S = 0.005
 BATCH = 1000
+ELECTING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+"""A topic just made, or a broker just lost, has no leader for a moment."""
 
 Part = tuple[str, int]
 """A topic's name as on the broker and a partition."""
@@ -31,7 +33,7 @@ def watermarks(
     consumer = clients.consumer(kafka, enable_partition_eof=True, fetch_wait_max_ms=1, isolation_level=isolation_level)
     topics = "topic " + ", ".join(sorted({topic for topic, _ in parts}))
     try:
-        listed = {part: consumer.get_watermark_offsets(TopicPartition(*part), timeout=TIMEOUT_S) for part in parts}
+        listed = {part: _listed(consumer, part) for part in parts}
         ends = _fetched_ends(consumer, kafka, listed)
     except KafkaException as error:
         consumer.trouble.raise_denied()
@@ -39,6 +41,17 @@ def watermarks(
     finally:
         consumer.close()
     return {part: (low, ends[part]) for part, (low, _) in listed.items()}
+
+
+def _listed(consumer: clients.WatchedConsumer, part: Part) -> Bounds:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(TopicPartition(*part), timeout=TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() not in ELECTING or time.monotonic() > deadline_s:
+                raise
+            time.sleep(POLL_S)
 
 
 def _fetched_ends(

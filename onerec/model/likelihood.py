@@ -6,28 +6,33 @@ import torch
 from torch import Tensor
 
 from onerec.model.onerec import Memory, OneRec
+from onerec.model.precision import widen
 from onerec.model.trie import Trie
 
 
-def token_log_probs(model: OneRec, memory: Memory, leaves: Tensor, trie: Trie) -> Tensor:
+def token_log_probs(model: OneRec, memory: Memory, leaves: Tensor, trie: Trie, wanted: Tensor | None = None) -> Tensor:
     """Teacher-forced log-probabilities float32 [B, m, L] of sessions `leaves` int64 [B, m] (leaves of the trie).
 
     At each level the softmax runs over the legal children of the prefix only (mask, then softmax), so the
-    probabilities of all items of the catalogue sum to one at every slot. A leaf of -1 is an empty slot: its
-    log-probabilities are 0.
+    probabilities of all items of the catalogue sum to one at every slot. A leaf of -1 is an empty slot. Items
+    where `wanted` bool [B, m] is False still stand in the decoder's input but their log-probabilities are not
+    computed; these and those of empty slots are 0.
     """
-    empty = leaves < 0
-    leaves = leaves.clamp(min=0)
-    codes = trie.codes[leaves]
+    wanted = (leaves >= 0) if wanted is None else wanted & (leaves >= 0)
+    codes = trie.codes[leaves.clamp(min=0)]
     batch, items, levels = codes.shape
-    hidden = model.decode(model.decoder_inputs(codes), memory).view(batch * items, levels + 1, -1)
-    nodes, rank = (t.view(batch * items, levels) for t in trie.path_targets(leaves))
+    positions = wanted.unsqueeze(2).expand(-1, -1, levels + 1).clone()
+    positions[:, :, levels] = False  # what follows an item's last code is no choice
+    rows = model.decode_rows(model.decoder_inputs(codes), memory, positions.flatten(1))
+    hidden = rows.view(-1, levels, rows.shape[-1])  # by wanted item
+    nodes, rank = trie.path_targets(leaves[wanted])
     columns = []
     for level in range(levels):
-        logits = model.logits(level, hidden[:, level]).float()
+        logits = widen(model.logits(level, hidden[:, level]))
         columns.append(legal_log_softmax(logits, trie, level, nodes[:, level]).gather(1, rank[:, level, None]))
-    log_probs = torch.cat(columns, dim=1).view(batch, items, levels)
-    return log_probs.masked_fill(empty.unsqueeze(-1), 0.0)
+    where = wanted.flatten().nonzero().squeeze(1)
+    chosen = torch.cat(columns, dim=1)
+    return chosen.new_zeros(batch * items, levels).index_copy(0, where, chosen).view(batch, items, levels)
 
 
 def legal_log_softmax(logits: Tensor, trie: Trie, level: int, nodes: Tensor) -> Tensor:

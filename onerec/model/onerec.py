@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onerec.model.attention import CrossAttention, SelfAttention, causal_bias, padding_bias
+from onerec.model.attention import causal_bias, padding_bias
 from onerec.model.batches import LABEL_VALUES, HistoryBatch
+from onerec.model.blocks import DecoderBlock, EncoderBlock
+from onerec.model.dropout import Dropout
 from onerec.model.moe import SparseMoE
+from onerec.model.norm import RMSNorm
+from onerec.model.precision import Linear, product_dtype
 from onerec.model.presets import ModelConfig
 
 INITIAL_STD = 0.02
@@ -23,68 +27,17 @@ class Memory(NamedTuple):
     mask: Tensor  # bool [B, S], always True at index 0
 
 
-class FeedForward(nn.Module):
-    """Dense SwiGLU."""
-
-    def __init__(self, d_model: int, hidden: int) -> None:
-        super().__init__()
-        self.w_in = nn.Linear(d_model, 2 * hidden, bias=False)
-        self.w_out = nn.Linear(hidden, d_model, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., d] -> [..., d]."""
-        gate, value = self.w_in(x).chunk(2, dim=-1)
-        out: Tensor = self.w_out(functional.silu(gate) * value)
-        return out
-
-
-class EncoderBlock(nn.Module):
-    """Pre-norm self-attention and dense FFN."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.self_norm = nn.RMSNorm(config.d_model)
-        self.self_attention = SelfAttention(config.d_model, config.heads)
-        self.ffn_norm = nn.RMSNorm(config.d_model)
-        self.ffn = FeedForward(config.d_model, config.ffn_hidden)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """[B, S, d] -> [B, S, d]."""
-        x = x + self.dropout(self.self_attention(self.self_norm(x), bias))
-        out: Tensor = x + self.dropout(self.ffn(self.ffn_norm(x)))
-        return out
-
-
-class DecoderBlock(nn.Module):
-    """Pre-norm causal self-attention, cross-attention and sparse mixture of experts."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.self_norm = nn.RMSNorm(config.d_model)
-        self.self_attention = SelfAttention(config.d_model, config.heads)
-        self.cross_norm = nn.RMSNorm(config.d_model)
-        self.cross_attention = CrossAttention(config.d_model, config.heads)
-        self.moe_norm = nn.RMSNorm(config.d_model)
-        self.moe = SparseMoE(config.d_model, config.expert_hidden, config.experts, config.active_experts)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, causal: Tensor, memory: Tensor, padding: Tensor) -> Tensor:
-        """X [B, T, d], memory [B, S, d] -> [B, T, d]."""
-        x = x + self.dropout(self.self_attention(self.self_norm(x), causal))
-        x = x + self.dropout(self.cross_attention(self.cross_norm(x), memory, padding))
-        mixed = self.moe(self.moe_norm(x).flatten(0, 1)).view_as(x)
-        out: Tensor = x + self.dropout(mixed)
-        return out
-
-
 class Encoder(nn.Module):
     """Blocks and the final norm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_layers))
-        self.norm = nn.RMSNorm(config.d_model)
+        self.norm = RMSNorm(config.d_model)
+
+    def stack(self) -> list[EncoderBlock]:
+        """The blocks with their type."""
+        return cast(list[EncoderBlock], list(self.blocks))
 
 
 class Decoder(nn.Module):
@@ -93,7 +46,11 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_layers))
-        self.norm = nn.RMSNorm(config.d_model)
+        self.norm = RMSNorm(config.d_model)
+
+    def stack(self) -> list[DecoderBlock]:
+        """The blocks with their type."""
+        return cast(list[DecoderBlock], list(self.blocks))
 
 
 class OneRec(nn.Module):
@@ -111,8 +68,8 @@ class OneRec(nn.Module):
         self.decoder_position = nn.Parameter(torch.empty(config.session_tokens, width))
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.heads = nn.ModuleList(nn.Linear(width, config.codes, bias=False) for _ in range(config.levels))
-        self.dropout = nn.Dropout(config.dropout)
+        self.heads = nn.ModuleList(Linear(width, config.codes) for _ in range(config.levels))
+        self.dropout = Dropout(config.dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -138,7 +95,7 @@ class OneRec(nn.Module):
         batch, items, levels = history.codes.shape
         lengths = history.mask.sum(1, keepdim=True)
         age = (lengths - 1 - torch.arange(items, device=lengths.device)).clamp(0, self.config.history_items - 1)
-        extra = self.label_embedding(history.labels) + self.history_position[age]  # [B, n, d]
+        extra = self.label_embedding(history.labels) + functional.embedding(age, self.history_position)  # [B, n, d]
         embedded = self.code_embedding(self.code_rows(history.codes))  # [B, n, L, d]
         mask = history.mask
         if self.config.history_tokens == "sum":
@@ -152,10 +109,11 @@ class OneRec(nn.Module):
     def encode(self, history: HistoryBatch) -> Memory:
         """Encode histories; padding does not change the states of what is there."""
         x, mask = self.encoder_inputs(history)
-        bias = padding_bias(mask, x.dtype)
-        for block in self.encoder.blocks:
-            x = block(x, bias)
-        return Memory(self.encoder.norm(x), mask)
+        bias = padding_bias(mask)
+        dtype = product_dtype(self.config.bf16, x)
+        for block in self.encoder.stack():
+            x = block(x, bias, dtype)
+        return Memory(self.encoder.norm(x, dtype), mask)
 
     def decoder_inputs(self, codes: Tensor) -> Tensor:
         """Teacher-forced inputs [B, m * (L + 1), d] of sessions `codes` int64 [B, m, L]."""
@@ -166,12 +124,28 @@ class OneRec(nn.Module):
 
     def decode(self, x: Tensor, memory: Memory) -> Tensor:
         """Hidden states [B, T, d] of decoder inputs x [B, T, d]."""
+        return self.decode_rows(x, memory, x.new_ones(x.shape[:2], dtype=torch.bool)).view_as(x)
+
+    def decode_rows(self, x: Tensor, memory: Memory, wanted: Tensor) -> Tensor:
+        """Hidden states [R, d] of the R positions where `wanted` bool [B, T] is True, row by row.
+
+        Experts, which are most of the work, run only where a wanted position depends on the result; so padding
+        and unwanted positions do not enter the experts' load either.
+        """
         x = self.dropout(x)
-        causal = causal_bias(x.shape[1], x.device, x.dtype)
-        padding = padding_bias(memory.mask, x.dtype)
-        for block in self.decoder.blocks:
-            x = block(x, causal, memory.states, padding)
-        hidden: Tensor = self.decoder.norm(x)
+        causal = causal_bias(x.shape[1], x.device)
+        padding = padding_bias(memory.mask)
+        dtype = memory.states.dtype
+        needed = wanted.flip(1).cummax(1).values.flip(1)  # a wanted position follows, or is it
+        rows = needed.flatten().nonzero().squeeze(1)
+        *blocks, last = self.decoder.stack()
+        for block in blocks:
+            x = block.attend(x, causal, memory.states, padding)
+            flat = x.flatten(0, 1)
+            x = flat.index_copy(0, rows, block.mix(flat.index_select(0, rows), dtype)).view_as(x)
+        x = last.attend(x, causal, memory.states, padding)
+        final = x.flatten(0, 1).index_select(0, wanted.flatten().nonzero().squeeze(1))
+        hidden: Tensor = self.decoder.norm(last.mix(final, dtype))
         return hidden
 
     def logits(self, level: int, hidden: Tensor) -> Tensor:

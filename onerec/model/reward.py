@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from onerec.model.attention import CrossAttention, SelfAttention, padding_bias
 from onerec.model.batches import LABEL_VALUES, HistoryBatch
+from onerec.model.norm import RMSNorm
 from onerec.model.presets import ModelConfig
 
 OBJECTIVES = ("swt", "vtr", "wtr", "ltr")
@@ -58,12 +59,12 @@ class RewardModel(nn.Module):
         self.history_position = nn.Parameter(torch.empty(config.history_items, width))
         self.start = nn.Parameter(torch.empty(width))
         self.duration = nn.Linear(1, width)
-        self.history_norm = nn.RMSNorm(width)
-        self.item_norm = nn.RMSNorm(width)
+        self.history_norm = RMSNorm(width)
+        self.item_norm = RMSNorm(width)
         self.target_attention = CrossAttention(width, heads)
-        self.session_norm = nn.RMSNorm(width)
+        self.session_norm = RMSNorm(width)
         self.session_attention = SelfAttention(width, heads)
-        self.sum_norm = nn.RMSNorm(width)
+        self.sum_norm = RMSNorm(width)
         self.towers = nn.ModuleList(
             nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)) for _ in OBJECTIVES
         )
@@ -82,13 +83,13 @@ class RewardModel(nn.Module):
         age = (lengths - 1 - torch.arange(items, device=lengths.device)).clamp(0, self.config.history_items - 1)
         states = self._codes(history.codes) + self.label_embedding(history.labels) + self.history_position[age]
         states = torch.cat([self.start.expand(batch, 1, -1), states], dim=1)
-        bias = padding_bias(functional.pad(history.mask, (1, 0), value=True), states.dtype)
+        bias = padding_bias(functional.pad(history.mask, (1, 0), value=True))
         return _HistoryKeys(*self.target_attention.keys_values(self.history_norm(states)), bias)
 
     def _score(self, keys: _HistoryKeys, codes: Tensor, duration: Tensor, mask: Tensor) -> Rewards:
         items = self._codes(codes) + self.duration(duration.unsqueeze(-1))  # [B, m, d]
         aware = items + self.target_attention.attend(self.item_norm(items), keys.keys, keys.values, keys.bias)
-        bias = padding_bias(mask | ~mask.any(1, keepdim=True), aware.dtype)
+        bias = padding_bias(mask | ~mask.any(1, keepdim=True))
         session = aware + self.session_attention(self.session_norm(aware), bias)
         pooled = self.sum_norm((session * mask.unsqueeze(-1)).sum(1))
         return Rewards(*(tower(pooled).squeeze(-1) for tower in self.towers))

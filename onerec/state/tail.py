@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from onerec.errors import DependencyMissingError
 from onerec.kafka import clients
+from onerec.kafka.trouble import explained
 from onerec.settings import KafkaSettings
 
 TIMEOUT_S = 10.0
@@ -44,7 +45,7 @@ def bounds(kafka: KafkaSettings, parts: Collection[Part]) -> dict[Part, tuple[in
     try:
         return {part: observer.get_watermark_offsets(TopicPartition(*part), timeout=TIMEOUT_S) for part in parts}
     except KafkaException as error:
-        raise clients.explained(error, kafka, "offsets of the local state's topics") from error
+        raise explained(error, kafka, "offsets of the local state's topics") from error
     finally:
         observer.close()
 
@@ -105,7 +106,7 @@ class Tail:
             # The end lies behind the last record where transaction markers follow it.
             self.positions[part] = max(self.positions[part], offset)
             return None
-        raise clients.explained(KafkaException(error), self._kafka, f"topic {topic}")
+        raise explained(KafkaException(error), self._kafka, f"topic {topic}")
 
     def _stalled(self) -> DependencyMissingError:
         behind = [

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from onerec.errors import CheckFailedError
-from onerec.kafka import clients
+from onerec.kafka.trouble import DENIED, NO_TOPIC, explained
 from onerec.settings import JoinerSettings
 from schemas.bounds import Limits, violation
 from schemas.codec import DecodeError
@@ -97,8 +97,8 @@ class Intake:
                 "They were deleted before they were joined: reset the joiner's group and delete the topic "
                 "joiner-changelog to begin anew with what is there.",
             )
-        if error.code() in clients.NO_TOPIC or error.code() in clients.DENIED or error.fatal():
-            raise clients.explained(KafkaException(error), self._wiring.kafka, f"topic {message.topic()}")
+        if error.code() in NO_TOPIC or error.code() in DENIED or error.fatal():
+            raise explained(KafkaException(error), self._wiring.kafka, f"topic {message.topic()}")
         LOG.warning("kafka: %s", error.str())
 
 

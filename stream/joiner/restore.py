@@ -16,7 +16,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from onerec.errors import CheckFailedError
-from onerec.kafka import clients
+from onerec.kafka.trouble import explained
 from onerec.settings import Settings
 from onerec.state.store import LocalStore
 from onerec.state.tail import Part, Raw, Tail, bounds
@@ -87,7 +87,7 @@ class Restoration:
             if error.args[0].code() in RETRIED and patient:
                 LOG.info("committed offsets are not settled yet: %s", error.args[0].str())
                 return None
-            raise clients.explained(error, self._wiring.kafka, "committed offsets of group joiner") from error
+            raise explained(error, self._wiring.kafka, "committed offsets of group joiner") from error
         pairs = zip(found[::2], found[1::2], strict=True)
         return {
             impressions.partition: None

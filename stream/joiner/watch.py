@@ -9,6 +9,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from onerec.errors import CheckFailedError
 from onerec.kafka import clients
+from onerec.kafka.trouble import no_broker
 from onerec.settings import KafkaSettings
 from stream.joiner import metrics
 from stream.joiner.join import BEGINNING_MS
@@ -41,7 +42,7 @@ class BrokerWatch:
             found = self._consumer.list_topics(self._wiring.inputs[0], timeout=CHECK_TIMEOUT_S).cluster_id
         except KafkaException as error:
             if self._consumer.trouble.down_s() > BROKER_GRACE_S:
-                raise clients.no_broker(self._wiring.kafka, error.args[0].str()) from error
+                raise no_broker(self._wiring.kafka, error.args[0].str()) from error
             return
         self._consumer.trouble.seen_alive()
         if str(found) != self._wiring.cluster_id:

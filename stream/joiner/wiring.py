@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from onerec.errors import CheckFailedError, DependencyMissingError
 from onerec.kafka import clients
 from onerec.kafka.registry import codec
+from onerec.kafka.trouble import explained
 from onerec.settings import KafkaSettings
 from schemas.codec import Codec
 from schemas.topics import ACTIONS, DEAD_LETTERS, HISTORIES, IMPRESSIONS, JOINER_CHANGELOG, SESSIONS, Topic
@@ -52,7 +53,7 @@ def wire(kafka: KafkaSettings) -> Wiring:
     try:
         metadata = admin.list_topics(timeout=TIMEOUT_S)
     except KafkaException as error:
-        raise clients.explained(error, kafka) from error
+        raise explained(error, kafka) from error
     counts: dict[str, int] = {}
     for topic in (*CO_PARTITIONED, DEAD_LETTERS):
         name = clients.topic_name(kafka, topic)

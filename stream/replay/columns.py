@@ -59,7 +59,9 @@ class Columns:
         factor = UNITS_MS.get(unit)
         if factor is None:
             raise self._unit(column, unit, UNITS_MS)
-        values = self._numbers(column, pc.fill_null(self._found(column), 0))
+        found = self._found(column)
+        missing = pc.is_null(found).to_numpy(zero_copy_only=False)
+        values = np.where(missing, 0.0, self._numbers(column, found))
         self._refuse_rows(column, values, ~np.isfinite(values), "is no number")
         self._refuse_rows(column, values, values < 0, "is negative")
         return np.round(values * factor).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Embeddings of a log's items, from its histories and the items' attributes."""
+"""Embeddings of a log's items where it brings none: from its histories and what is known of the items."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ __all__ = ["Attributes", "embed"]
 
 
 def embed(item_ids: Longs, histories: Histories, attributes: Attributes) -> Floats:
-    """[N, d] embeddings of the items, in the order of `item_ids`; events with other items are left out."""
-    order = np.argsort(item_ids, kind="stable")
-    place = np.minimum(np.searchsorted(item_ids[order], histories.items), max(len(order) - 1, 0))
+    """[N, d] embeddings, in the order of `item_ids` [N]; exposures of other items are passed over."""
+    order = np.argsort(item_ids)
+    place = np.minimum(np.searchsorted(item_ids[order], histories.items), len(order) - 1)
     rows = order[place]
     known = item_ids[rows] == histories.items
-    before = np.concatenate(([0], np.cumsum(known)))  # known events before each event
-    return item_embeddings(rows[known], before[histories.starts], attributes)
+    users = np.repeat(np.arange(len(histories)), np.diff(histories.starts))[known]
+    starts = np.searchsorted(users, np.arange(len(histories) + 1))
+    return item_embeddings(rows[known], starts.astype(np.int64), attributes)

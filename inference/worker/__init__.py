@@ -1,0 +1,1 @@
+"""Requests to recommendations: micro-batches, deadlines, hot swap, offsets committed after delivery."""

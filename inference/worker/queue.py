@@ -1,0 +1,96 @@
+"""Requests that wait for their batch, and which of them can no longer be answered in time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from schemas.records import Request
+
+SMOOTHING = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request with where it stood in the log. Times are of the wall clock in ms."""
+
+    request: Request
+    partition: int
+    offset: int
+    arrived_ms: float
+    deadline_ms: float
+
+
+class RequestQueue:
+    """First come, first served; what cannot be answered within its deadline leaves at once.
+
+    So under overload those that are answered are answered in time, and the queue never grows beyond what is served
+    within a deadline.
+    """
+
+    def __init__(self, max_batch: int, deadline_ms: int, max_wait_ms: float) -> None:
+        self._max_batch, self._deadline_ms, self._max_wait_ms = max_batch, deadline_ms, max_wait_ms
+        self._waiting: deque[Waiting] = deque()
+        self._batch_ms = 0.0  # what a batch takes, smoothed; 0 before the first
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, request: Request, partition: int, offset: int, now_ms: float) -> None:
+        """Take a request. A client whose clock is ahead is taken to have sent it now."""
+        allowed_ms = request.deadline_ms or self._deadline_ms
+        deadline_ms = min(request.produced_ms, now_ms) + allowed_ms
+        self._waiting.append(Waiting(request, partition, offset, now_ms, deadline_ms))
+
+    def served(self, took_ms: float) -> None:
+        """Note what a batch took."""
+        self._batch_ms += (took_ms - self._batch_ms) * (SMOOTHING if self._batch_ms else 1.0)
+
+    def oldest_age_ms(self, now_ms: float) -> float:
+        """Age of the oldest request by its client's clock; 0 where none waits."""
+        return max((now_ms - waiting.request.produced_ms for waiting in self._waiting), default=0.0)
+
+    def shed(self, now_ms: float) -> list[tuple[Waiting, str]]:
+        """Take out what cannot be answered in time, each with why.
+
+        That is what is past its deadline, and what stands behind more batches than fit into its time. The first
+        batch always stays, so that the estimate of what a batch takes is renewed however bad it was.
+        """
+        kept: deque[Waiting] = deque()
+        late: list[tuple[Waiting, str]] = []
+        for waiting in self._waiting:
+            ahead = len(kept) // self._max_batch
+            if now_ms >= waiting.deadline_ms:
+                late.append((waiting, "its turn did not come before its deadline"))
+            elif ahead and now_ms + (ahead + 1) * self._batch_ms > waiting.deadline_ms:
+                late.append((waiting, f"{len(kept)} requests are ahead of it, more than its deadline allows"))
+            else:
+                kept.append(waiting)
+        self._waiting = kept
+        return late
+
+    def wait_ms(self, now_ms: float) -> float | None:
+        """How long until a batch is due: 0 for now, None where nothing waits."""
+        if not self._waiting:
+            return None
+        if len(self._waiting) >= self._max_batch:
+            return 0.0
+        return max(0.0, self._waiting[0].arrived_ms + self._max_wait_ms - now_ms)
+
+    def take(self, partitions: Collection[int]) -> list[Waiting]:
+        """The next batch: requests of these partitions, in order."""
+        batch: list[Waiting] = []
+        rest: deque[Waiting] = deque()
+        for waiting in self._waiting:
+            if len(batch) < self._max_batch and waiting.partition in partitions:
+                batch.append(waiting)
+            else:
+                rest.append(waiting)
+        self._waiting = rest
+        return batch
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """Drop the requests of partitions that went to another worker, which reads them again."""
+        gone = set(partitions)
+        self._waiting = deque(waiting for waiting in self._waiting if waiting.partition not in gone)

@@ -1,0 +1,46 @@
+"""`python -m inference worker`: puts the worker together."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from inference.catalogue import CatalogueFollower
+from inference.engine.index import IndexCache
+from inference.engine.search import Engine
+from inference.histories import HistoryStore
+from inference.weights import VersionFollower
+from inference.worker.worker import Worker, output_topic
+from onerec.kafka import admin
+from onerec.model.onerec import OneRec
+from onerec.model.presets import preset
+from onerec.model.reward import RewardModel
+from onerec.service import Stop
+from onerec.settings import Settings
+from schemas.topics import RECOMMENDATIONS
+
+LOG = logging.getLogger(__name__)
+BROKER_TIMEOUT_S = 30.0
+
+
+def run_worker(settings: Settings, stop: Stop) -> None:
+    """Serve until stopped. Raises DependencyMissingError for no broker or missing topics."""
+    worker = settings.inference.worker
+    torch.set_num_threads(settings.inference.decoding.threads)
+    admin.wait_for_broker(settings.kafka, BROKER_TIMEOUT_S)
+    if worker.output_topic != RECOMMENDATIONS.name:  # a shadow worker's own topic is in no table: make it here
+        admin.create_topics(settings.kafka, topics=(output_topic(settings),))
+    indexes = IndexCache()
+
+    def prepare(model: OneRec, _reward: RewardModel) -> Engine:
+        return Engine(model, indexes=indexes)
+
+    with (
+        VersionFollower(settings, prepare, service="worker", pin_version=worker.pin_version) as versions,
+        CatalogueFollower(settings.kafka, preset(settings.model.preset), service="worker", indexes=indexes) as items,
+        HistoryStore(
+            settings.kafka, settings.store.state_dir / f"worker-{worker.group}", service="worker"
+        ) as histories,
+    ):
+        Worker(settings, versions=versions, catalogue=items, histories=histories).run(stop)

@@ -1,0 +1,176 @@
+"""The worker's loop: read, shed, batch, answer, commit. One thread; what it answers with is kept up by others."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+
+from confluent_kafka import KafkaError, Message
+
+from inference.catalogue import CatalogueFollower
+from inference.engine.search import Engine
+from inference.histories import HistoryStore
+from inference.weights import VersionFollower
+from inference.worker import metrics
+from inference.worker.answers import Source, refusal
+from inference.worker.intake import Intake, Partitions
+from inference.worker.queue import RequestQueue, Waiting
+from inference.worker.recommender import Recommender
+from onerec.kafka.writer import RecordWriter
+from onerec.service import Stop
+from onerec.settings import Settings
+from schemas.records import Recommendation, Status
+from schemas.topics import RECOMMENDATIONS, Topic, id_key
+
+LOG = logging.getLogger(__name__)
+IDLE_S = 0.05
+LAG_INTERVAL_S = 0.5
+FLUSH_S = 10.0
+
+
+def output_topic(settings: Settings) -> Topic:
+    """Where the answers go: topic recommendations, or a shadow worker's own."""
+    return dataclasses.replace(RECOMMENDATIONS, name=settings.inference.worker.output_topic)
+
+
+class Worker:
+    """Answers the requests of the partitions that the consumer group gives it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        versions: VersionFollower[Engine],
+        catalogue: CatalogueFollower,
+        histories: HistoryStore,
+    ) -> None:
+        worker = settings.inference.worker
+        self._versions, self._catalogue, self._histories = versions, catalogue, histories
+        self._recommender = Recommender(settings, histories)
+        self._queue = RequestQueue(worker.max_batch, worker.deadline_ms, worker.max_wait_ms)
+        self._topic = output_topic(settings)
+        self._writer = RecordWriter(settings.kafka, linger_ms=0)
+        self._intake = Intake(settings, on_partitions=self._on_partitions, before_revoke=self._deliver)
+        self._ready = self._starved = False
+        self._lag_at_s = 0.0
+
+    def run(self, stop: Stop) -> None:
+        """Serve until asked to stop; then answer what was read, commit and leave the group."""
+        self._intake.join()
+        try:
+            while not stop.is_set():
+                self._turn()
+                self._become_ready(stop)
+            while self._cannot_serve() is None and self._serve():
+                self._shed()
+            self._deliver()
+            self._intake.commit()
+        finally:
+            self._intake.close()
+
+    def _turn(self) -> None:
+        """Read what is there, tell the late ones, answer a batch where one is due, commit where that is due."""
+        due_ms = self._queue.wait_ms(_now_ms())
+        hindered = self._starved or self._cannot_serve() is not None
+        for received in self._intake.read(IDLE_S if due_ms is None or hindered else due_ms / 1000.0):
+            self._queue.add(received.record, received.partition, received.offset, _now_ms())
+        self._shed()
+        if self._queue.wait_ms(_now_ms()) == 0.0 and self._cannot_serve() is None:
+            self._starved = not self._serve()
+        self._writer.poll()
+        self._histories.check()
+        self._intake.commit_where_due()
+        self._measure_where_due()
+
+    def _serve(self) -> bool:
+        """Answer the next batch with the version that is current now; whether there was one.
+
+        The only place where the version that answers changes, so a swap never falls into a batch.
+        """
+        batch = self._queue.take(self._histories.restored())
+        served = self._versions.current()
+        snapshot = self._catalogue.snapshot(served.record.codebook_version)
+        if not batch or snapshot is None:
+            return False
+        started_ms = _now_ms()
+        answers = self._recommender.answer([waiting.request for waiting in batch], served, snapshot)
+        ended_ms = _now_ms()
+        self._queue.served(ended_ms - started_ms)
+        for waiting, answer in zip(batch, answers, strict=True):
+            if ended_ms > waiting.deadline_ms:
+                reason = f"decoding ended {ended_ms - waiting.deadline_ms:.0f} ms after the deadline"
+                source = Source(served.version, snapshot)
+                self._send(waiting, refusal(waiting.request, Status.OVERLOADED, reason, source, int(ended_ms)))
+            else:
+                self._send(waiting, answer)
+        metrics.CATALOGUE.set(len(snapshot))
+        metrics.CATALOGUE_OFFSET.set(snapshot.offset)
+        return True
+
+    def _shed(self) -> None:
+        """Tell those that cannot be answered in time."""
+        now_ms = _now_ms()
+        for waiting, reason in self._queue.shed(now_ms):
+            cause = self._what_it_waits_for(waiting)
+            status = Status.OVERLOADED if cause is None else Status.REFUSED
+            self._send(waiting, refusal(waiting.request, status, cause or reason, Source(0, None), int(now_ms)))
+
+    def _what_it_waits_for(self, waiting: Waiting) -> str | None:
+        """What keeps a request from being answered besides its turn."""
+        cause = self._cannot_serve()
+        if cause is None and waiting.partition not in self._histories.restored():
+            return "the histories of its partition are still being restored"
+        return cause
+
+    def _cannot_serve(self) -> str | None:
+        """Why no request can be answered; None where they can."""
+        if not self._versions.has_version:
+            return "no version of the model has been loaded yet"
+        if not self._catalogue.caught_up:
+            return "the catalogue is still being read"
+        codebook = self._versions.current().record.codebook_version
+        if self._catalogue.snapshot(codebook) is None:
+            return f"the catalogue has no item with codes of codebook {codebook}"
+        return None
+
+    def _become_ready(self, stop: Stop) -> None:
+        assigned = self._intake.assigned
+        if self._ready or assigned is None or not assigned <= self._histories.restored():
+            return
+        if self._cannot_serve() is None:
+            self._ready = True
+            stop.ready()
+            LOG.info("ready: partitions %s", sorted(assigned))
+
+    def _send(self, waiting: Waiting, answer: Recommendation) -> None:
+        partition, offset = waiting.partition, waiting.offset
+
+        def delivered(error: KafkaError | None, _message: Message) -> None:
+            if error is None:
+                self._intake.answered(partition, offset)
+
+        key, at_ms = id_key(answer.user_id), answer.time_ms
+        self._writer.send(self._topic, key, answer, timestamp_ms=at_ms, on_delivery=delivered)
+        metrics.REQUESTS.labels(answer.status.value).inc()
+        if answer.status is Status.ANSWERED:
+            metrics.LATENCY.observe(max(0.0, answer.latency_ms) / 1000.0)
+
+    def _deliver(self) -> None:
+        """Wait until all answers are on the broker."""
+        self._writer.flush(FLUSH_S)
+
+    def _on_partitions(self, ours: Partitions, lost: Partitions) -> None:
+        self._queue.forget(lost)
+        self._histories.assign(ours)
+
+    def _measure_where_due(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._lag_at_s:
+            self._lag_at_s = now_s + LAG_INTERVAL_S
+            metrics.LAG_EVENTS.set(self._intake.unanswered())
+            metrics.LAG_SECONDS.set(max(0.0, self._queue.oldest_age_ms(_now_ms())) / 1000.0)
+
+
+def _now_ms() -> float:
+    return time.time() * 1000.0

@@ -1,0 +1,61 @@
+"""Pre-norm blocks of the encoder and the decoder.
+
+The residual stream keeps its dtype (float32 in training); each norm hands on the dtype of matrix products.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from onerec.model.attention import CrossAttention, SelfAttention
+from onerec.model.dropout import Dropout
+from onerec.model.moe import SparseMoE
+from onerec.model.norm import RMSNorm
+from onerec.model.presets import ModelConfig
+from onerec.model.swiglu import FeedForward
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention and dense FFN."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_norm = RMSNorm(config.d_model)
+        self.self_attention = SelfAttention(config.d_model, config.heads)
+        self.ffn_norm = RMSNorm(config.d_model)
+        self.ffn = FeedForward(config.d_model, config.ffn_hidden)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """[B, S, d] -> [B, S, d], matrix products in `dtype`."""
+        x = x + self.dropout(self.self_attention(self.self_norm(x, dtype), bias))
+        out: Tensor = x + self.dropout(self.ffn(self.ffn_norm(x, dtype)))
+        return out
+
+
+class DecoderBlock(nn.Module):
+    """Causal self-attention, cross-attention and sparse mixture of experts."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_norm = RMSNorm(config.d_model)
+        self.self_attention = SelfAttention(config.d_model, config.heads)
+        self.cross_norm = RMSNorm(config.d_model)
+        self.cross_attention = CrossAttention(config.d_model, config.heads)
+        self.moe_norm = RMSNorm(config.d_model)
+        self.moe = SparseMoE(config.d_model, config.expert_hidden, config.experts, config.active_experts)
+        self.dropout = Dropout(config.dropout)
+
+    def attend(self, x: Tensor, causal: Tensor, memory: Tensor, padding: Tensor | None) -> Tensor:
+        """Both attentions: x [B, T, d], memory [B, S, d] in the dtype of matrix products -> [B, T, d]."""
+        dtype = memory.dtype
+        x = x + self.dropout(self.self_attention(self.self_norm(x, dtype), causal))
+        out: Tensor = x + self.dropout(self.cross_attention(self.cross_norm(x, dtype), memory, padding))
+        return out
+
+    def mix(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """The experts: rows [R, d] -> [R, d]."""
+        mixed = self.moe(self.moe_norm(rows, dtype))
+        out: Tensor = rows + self.dropout(mixed.to(rows.dtype))
+        return out

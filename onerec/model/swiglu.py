@@ -1,0 +1,54 @@
+"""SwiGLU: the gated activation of the dense FFN and of the experts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onerec.model.precision import Linear
+
+
+class _SwiGLU(torch.autograd.Function):
+    """silu(a) * b for x = [a, b] on the last dimension, whose gradient is written into one tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        gate, value = x.chunk(2, dim=-1)
+        return functional.silu(gate).mul_(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        gate, value = x.chunk(2, dim=-1)
+        grad_x = torch.empty_like(x)
+        grad_gate, grad_value = grad_x.chunk(2, dim=-1)
+        torch.mul(functional.silu(gate), grads[0], out=grad_value)
+        torch.ops.aten.silu_backward.grad_input(grads[0] * value, gate, grad_input=grad_gate)
+        return grad_x
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """Gate and value side by side [..., 2h] -> silu(gate) * value [..., h]."""
+    if torch.is_grad_enabled():
+        out: Tensor = _SwiGLU.apply(x)  # type: ignore[no-untyped-call]
+        return out
+    gate, value = x.chunk(2, dim=-1)
+    return functional.silu(gate) * value
+
+
+class FeedForward(nn.Module):
+    """The encoder's dense FFN."""
+
+    def __init__(self, d_model: int, hidden: int) -> None:
+        super().__init__()
+        self.w_in = Linear(d_model, 2 * hidden)
+        self.w_out = Linear(hidden, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d] -> [..., d]."""
+        out: Tensor = self.w_out(swiglu(self.w_in(x)))
+        return out
