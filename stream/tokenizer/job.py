@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,8 @@ def collect(settings: Settings) -> Collected:
         follower.catch_up(READ_TIMEOUT_S)
     finally:
         follower.close()
-    return usable(list(records.values()))
+    found = usable(list(records.values()))
+    return replace(found, skipped=found.skipped + overlooked.count)
 
 
 class _Overlooked(DeadLetters):
@@ -107,6 +108,7 @@ class _Overlooked(DeadLetters):
 
     def refuse(self, **letter: Any) -> None:
         """Pass over one record."""
+        self.count += 1
         LOG.info("passed over %s[%d]@%d: %s", ITEMS.name, letter["partition"], letter["offset"], letter["detail"])
 
 
