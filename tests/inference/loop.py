@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from inference.worker.service import run_worker
@@ -22,6 +22,14 @@ from schemas.topics import HISTORIES, ITEM_TOKENS, REQUESTS, id_key
 LEVELS, CODES = 3, 8
 NOW_MS = 1_650_000_000_000
 WAIT_S = 30.0
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Return once it holds."""
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 class World:

@@ -1,0 +1,81 @@
+"""The request queue and the offsets that may be committed: pure bookkeeping."""
+
+from __future__ import annotations
+
+from inference.worker.offsets import Offsets
+from inference.worker.queue import RequestQueue
+from schemas.records import Request
+
+
+def request(number: int, produced_ms: int = 0, deadline_ms: int = 0) -> Request:
+    return Request(request_id=number, user_id=1, time_ms=0, deadline_ms=deadline_ms, produced_ms=produced_ms)
+
+
+def queue_of(count: int, *, deadline_ms: int = 1000) -> RequestQueue:
+    queue = RequestQueue(max_batch=4, deadline_ms=deadline_ms, max_wait_ms=10)
+    for number in range(count):
+        queue.add(request(number), partition=number % 2, offset=number, now_ms=0)
+    return queue
+
+
+def test_a_batch_is_due_when_full_or_when_the_first_has_waited() -> None:
+    assert queue_of(0).wait_ms(0) is None
+    assert queue_of(1).wait_ms(0) == 10
+    assert queue_of(1).wait_ms(8) == 2
+    assert queue_of(1).wait_ms(99) == 0
+    assert queue_of(4).wait_ms(0) == 0
+
+
+def test_batches_go_in_order_and_only_of_restored_partitions() -> None:
+    queue = queue_of(10)
+    assert [waiting.offset for waiting in queue.take({1})] == [1, 3, 5, 7]
+    assert [waiting.offset for waiting in queue.take({0, 1})] == [0, 2, 4, 6]
+    queue.forget({0})
+    assert [waiting.offset for waiting in queue.take({0, 1})] == [9]
+
+
+def test_what_is_past_its_deadline_leaves() -> None:
+    queue = queue_of(2)
+    queue.add(request(7, deadline_ms=5000), 0, 7, now_ms=0)
+    assert queue.shed(999) == []
+    late = queue.shed(1000)
+    assert [waiting.offset for waiting, _ in late] == [0, 1]
+    assert "before its deadline" in late[0][1]
+    assert len(queue) == 1
+
+
+def test_what_cannot_be_reached_in_time_leaves_at_once_but_a_batch_always_stays() -> None:
+    queue = queue_of(20)
+    queue.served(400)  # a batch of 4 takes 400 ms: two batches fit into 1000 ms
+    late = queue.shed(1)
+    assert [waiting.offset for waiting, _ in late] == list(range(8, 20))
+    assert "8 requests are ahead of it" in late[0][1]
+    for _ in range(50):
+        queue.served(60_000)
+    queue.shed(2)
+    assert len(queue) == 4, "the estimate is renewed however bad it was"
+
+
+def test_a_client_with_a_fast_clock_does_not_wait_longer() -> None:
+    queue = RequestQueue(max_batch=4, deadline_ms=1000, max_wait_ms=0)
+    queue.add(request(1, produced_ms=50_000), 0, 1, now_ms=10_000)
+    assert len(queue.shed(11_000)) == 1
+
+
+def test_offsets_move_up_to_the_first_request_in_flight() -> None:
+    offsets = Offsets()
+    for offset in (5, 6, 9):  # 7 and 8 were refused by the reader
+        offsets.received(0, offset)
+    offsets.received(1, 3)
+    assert offsets.answered_up_to() == {0: 5, 1: 3}
+    offsets.answered(0, 6)
+    assert offsets.answered_up_to() == {0: 5, 1: 3}
+    offsets.answered(0, 5)
+    assert offsets.moved() == {0: 9, 1: 3}
+    assert offsets.moved() == {}, "told once"
+    offsets.answered(0, 9)
+    assert offsets.moved() == {0: 10}
+    assert offsets.in_flight() == 1
+    offsets.forget([1])
+    assert offsets.answered_up_to() == {0: 10}
+    assert offsets.in_flight() == 0
