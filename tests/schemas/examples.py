@@ -1,0 +1,180 @@
+"""One valid record of every kind, with every optional field set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.labels import Label
+from schemas.packed import pack_floats, pack_longs
+from schemas.records import (
+    Action,
+    ActionKind,
+    ClosedBy,
+    DeadLetter,
+    History,
+    Impression,
+    Item,
+    ItemTokens,
+    JournalEntry,
+    JournalKind,
+    ModelVersion,
+    OffsetRange,
+    PreferencePair,
+    Recommendation,
+    RecommendedItem,
+    Request,
+    Rewards,
+    Session,
+    SessionItem,
+    Status,
+    TopicOffset,
+    VersionKind,
+    VersionStatus,
+)
+
+TIME_MS = 1_650_000_000_000
+BIG_ID = 2**63 - 1
+PACKED_HISTORY = {
+    "history_items": pack_longs([11, 12, 13]),
+    "history_times_ms": pack_longs([0, TIME_MS - 2000, TIME_MS - 1000]),
+    "history_labels": bytes([Label.NONE, Label.LONG_VIEW | Label.LIKE, Label.DISLIKE]),
+}
+REWARDS = Rewards(swt=0.5, vtr=0.25, wtr=0.125, ltr=0.0625, scalar=-1.5)
+EXPOSURE = SessionItem(
+    item_id=21,
+    request_id=BIG_ID,
+    position=0,
+    time_ms=TIME_MS,
+    watch_ms=20_000,
+    duration_ms=15_000,
+    labels=int(Label.LONG_VIEW | Label.SHARE),
+    model_version=3,
+    produced_ms=TIME_MS + 5,
+)
+
+EXAMPLES: tuple[Any, ...] = (
+    Item(
+        item_id=21,
+        embedding=pack_floats([0.5, -0.25, 1.0, 0.0]),
+        duration_ms=15_000,
+        author_id=-1,
+        tags=("food", "küche", "料理"),
+        created_ms=TIME_MS,
+    ),
+    ItemTokens(
+        item_id=21, codes=(0, 127, 5), codebook_version=1, duration_ms=15_000, tags=("food",), created_ms=TIME_MS
+    ),
+    Impression(
+        request_id=BIG_ID, user_id=7, item_id=21, position=4, time_ms=TIME_MS, model_version=3, produced_ms=TIME_MS + 5
+    ),
+    Action(
+        request_id=BIG_ID,
+        user_id=7,
+        item_id=21,
+        kind=ActionKind.VIEW,
+        time_ms=TIME_MS,
+        watch_ms=20_000,
+        duration_ms=15_000,
+        produced_ms=TIME_MS + 5,
+    ),
+    History(user_id=7, **PACKED_HISTORY, updated_ms=TIME_MS),
+    Session(
+        session_id=5,
+        user_id=7,
+        **PACKED_HISTORY,
+        items=(EXPOSURE, EXPOSURE),
+        start_ms=TIME_MS,
+        end_ms=TIME_MS,
+        total_watch_ms=40_000,
+        high_quality=True,
+        closed_by=ClosedBy.IDLE,
+        model_version=3,
+    ),
+    Request(
+        request_id=BIG_ID,
+        user_id=7,
+        time_ms=TIME_MS,
+        items=20,
+        deadline_ms=500,
+        exclude_seen=False,
+        exclude_items=pack_longs([21]),
+        tags=("food",),
+        max_duration_ms=60_000,
+        produced_ms=TIME_MS + 5,
+    ),
+    Recommendation(
+        request_id=BIG_ID,
+        user_id=7,
+        status=Status.REFUSED,
+        reason="no legal item",
+        session=(RecommendedItem(item_id=21, log_prob=-2.5), RecommendedItem(item_id=22, log_prob=-3.5)),
+        session_log_prob=-6.0,
+        ranked=(RecommendedItem(item_id=21, log_prob=-2.5),),
+        model_version=3,
+        catalogue_offset=100,
+        history_length=3,
+        time_ms=TIME_MS,
+        produced_ms=TIME_MS + 20,
+        latency_ms=15.5,
+    ),
+    PreferencePair(
+        pair_id=5,
+        request_id=BIG_ID,
+        user_id=7,
+        time_ms=TIME_MS,
+        **PACKED_HISTORY,
+        chosen=(21, 22),
+        rejected=(23, 24),
+        chosen_log_prob=-6.0,
+        rejected_log_prob=-9.0,
+        chosen_rewards=REWARDS,
+        rejected_rewards=REWARDS,
+        candidates=128,
+        model_version=3,
+        catalogue_offset=100,
+    ),
+    ModelVersion(
+        model="onerec",
+        version=4,
+        parent=3,
+        step=1000,
+        kind=VersionKind.DELTA,
+        uri="runs/store/4.safetensors",
+        sha256="ab" * 32,
+        size_bytes=12345,
+        offsets=(TopicOffset(topic="sessions", partition=1, next_offset=99),),
+        metrics={"ntp": 2.5, "pairs": 16.0},
+        status=VersionStatus.PUBLISHED,
+        created_ms=TIME_MS,
+        learned_produced_ms=pack_longs([TIME_MS, TIME_MS + 1]),
+        preset="small",
+        codebook_version=1,
+    ),
+    JournalEntry(
+        model="onerec",
+        step=1000,
+        kind=JournalKind.PUBLISH,
+        ranges=(OffsetRange(topic="sessions", partition=1, first_offset=90, next_offset=99, records=8, applied=7),),
+        seed=17,
+        learning_rate=1e-4,
+        loss={"ntp": 2.5},
+        refused="non-finite",
+        version=4,
+        weights_sha256="ab" * 32,
+        environment={"threads": "1"},
+        time_ms=TIME_MS,
+    ),
+    DeadLetter(
+        topic="actions",
+        partition=1,
+        offset=99,
+        timestamp_ms=TIME_MS,
+        key=b"7",
+        value=b"\x00\xff",
+        reason="undecodable",
+        detail="what was wrong",
+        service="joiner",
+        time_ms=TIME_MS,
+    ),
+)
+BY_TYPE: dict[type, Any] = {type(example): example for example in EXAMPLES}
