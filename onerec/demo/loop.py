@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onerec.demo.memory import PeakMemory
 from onerec.demo.supervisor import ServiceFailedError, Supervisor
+from onerec.demo.usage import Usage
 from onerec.kafka.admin import create_topics, wait_for_broker
 from onerec.kafka.embedded import EmbeddedBroker
 from onerec.metrics import Samples, scrape
@@ -103,7 +103,7 @@ class Demo:
         self.settings = settings
         self.supervisor = supervisor
         self.progress = progress
-        self.memory = PeakMemory()
+        self.usage = Usage()
         self._next_scrape = 0.0
 
     def run(self) -> dict[str, Any]:
@@ -196,7 +196,8 @@ class Demo:
             "prequential": json.loads(self._file("prequential.json").read_text()),
             "first_recommendation_s": round(self.progress.first_recommendation_s or 0.0, 1),
             "wall_s": round(wall_s, 1),
-            "peak_rss_mb": round(self.memory.peak_bytes / 1e6),
+            "cpu_s": {name: round(used, 1) for name, used in self.usage.cpu_s.items()},
+            "peak_rss_mb": round(self.usage.peak_bytes / 1e6),
         }
 
     def _file(self, name: str) -> Path:
@@ -215,7 +216,7 @@ class Demo:
         now = time.monotonic()
         if now >= self._next_scrape:
             self._next_scrape = now + SCRAPE_EVERY_S
-            self.memory.sample()
+            self.usage.sample(self.supervisor.process_ids())
             self.progress.samples = scrape(self.supervisor.endpoints())
             answered = self.progress.samples.get("inference_worker_requests_total", job="worker", status="answered")
             if answered and self.progress.first_recommendation_s is None:

@@ -131,6 +131,10 @@ class Supervisor:
         """Metrics ports of the services that run, by name."""
         return {name: service.metrics_port for name, service in self.services.items() if service.running}
 
+    def process_ids(self) -> dict[int, str]:
+        """Names of the services that run, by process id."""
+        return {service.process.pid: name for name, service in self.services.items() if service.process}
+
     def check(self, *, except_for: str = "") -> None:
         """Restart what crashed. Raises ServiceFailedError for what must not or need not be restarted."""
         with self._lock:
