@@ -46,7 +46,7 @@ from schemas.topics import Topic
 
 LOG = logging.getLogger(__name__)
 START_PATIENCE_S = 30.0
-STOP_PATIENCE_S = 10.0
+STOP_PATIENCE_S = 5.0
 WATCH_S = 2.0
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,7 +70,6 @@ class FaustHost:
         self._from_newest = from_newest
         self._worker: _QuietWorker | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-work")
-        self.resources.callback(self._thread.shutdown, wait=False, cancel_futures=True)
 
     @cached_property
     def app(self) -> faust.App:
@@ -115,6 +114,7 @@ class FaustHost:
         except SystemExit as ended:
             crash = ended.__context__ if ended.code else None
         finally:
+            self._thread.shutdown(wait=True, cancel_futures=True)  # before resources close that its work uses
             self.stop.set()
             watch.join(STOP_PATIENCE_S)
         if self.error is not None:
@@ -242,6 +242,7 @@ def _app(name: str, group: str, settings: Settings, loop: asyncio.AbstractEventL
         consumer_auto_offset_reset="latest" if from_newest else "earliest",
         datadir=str(settings.store.state_dir / f"faust-{name}"),
         web_enabled=False,
+        stream_wait_empty=False,  # what has not ended is handled again: neither a stop nor a rebalance waits for it
         topic_disable_leader=True,
         topic_allow_declare=False,
         autodiscover=False,
