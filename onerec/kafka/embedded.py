@@ -102,7 +102,7 @@ class EmbeddedBroker:
     def _launch(self, binary: str) -> None:
         self.bootstrap_servers = f"{LOOPBACK}:{free_port()}"
         url = f"tcp://{self.bootstrap_servers}"
-        command = [binary, "--cluster-id", self.cluster_id, "--storage-engine", "memory://tansu/"]
+        command = [binary, f"--cluster-id={self.cluster_id}", "--storage-engine", "memory://tansu/"]
         command += ["--listener-url", url, "--advertised-listener-url", url]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(

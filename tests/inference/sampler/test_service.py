@@ -72,6 +72,7 @@ class System:
         }
         with self.log.open("ab") as stderr:
             process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stderr=stderr)
+        self.process = process
         try:
             yield process
         finally:
@@ -129,6 +130,7 @@ class System:
     def until(self, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 40
         while not holds():
+            assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
