@@ -1,0 +1,108 @@
+"""The journal tells a trainer's story without gaps, and without what an outdated trainer wrote into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from onerec.errors import CheckFailedError
+from onerec.kafka.writer import RecordWriter
+from onerec.settings import KafkaSettings
+from schemas.records import JournalEntry, JournalKind
+from trainer.journal import Journal, read_story
+
+
+def entry(kind: str, step: int, epoch: int = 1, **more: Any) -> JournalEntry:
+    empty: dict[str, Any] = {"ranges": (), "seed": 0, "learning_rate": 0.0, "loss": {}, "environment": {}}
+    return JournalEntry(model="m", step=step, kind=JournalKind(kind), epoch=epoch, time_ms=0, **(empty | more))
+
+
+def test_story_begins_after_the_checkpoint() -> None:
+    entries = [entry("start", 0), entry("step", 1), entry("publish", 1, version=1), entry("step", 2), entry("step", 3)]
+    story = read_story(enumerate(entries), after_step=1)
+    assert [step.step for step in story.steps] == [2, 3]
+    assert (story.last_version, story.next_offset, story.epoch) == (1, 5, 1)
+
+
+def test_steps_know_the_environment_of_their_trainer() -> None:
+    entries = [
+        entry("step", 1),
+        entry("start", 1, epoch=2, environment={"threads": "2"}),
+        entry("step", 2, epoch=2),
+    ]
+    assert read_story(enumerate(entries), after_step=0).environments == [{}, {"threads": "2"}]
+
+
+def test_what_an_outdated_trainer_writes_is_void() -> None:
+    entries = [
+        entry("start", 0),
+        entry("step", 1),
+        entry("start", 1, epoch=2),
+        entry("step", 2, epoch=1, seed=666),
+        entry("step", 2, epoch=2, seed=7),
+        entry("publish", 2, epoch=1, version=9),
+    ]
+    story = read_story(enumerate(entries), after_step=0)
+    assert [(step.step, step.seed) for step in story.steps] == [(1, 0), (2, 7)]
+    assert story.publishes == {}
+    assert story.last_version == 0
+
+
+def test_gap_is_an_error() -> None:
+    with pytest.raises(CheckFailedError, match=r"from step 1 to step 3.*Restore topic trainer-journal"):
+        read_story(enumerate([entry("step", 1), entry("step", 3)]), after_step=0)
+
+
+def journal(kafka: KafkaSettings) -> Journal:
+    return Journal(kafka, RecordWriter(kafka), "m")
+
+
+def test_written_entries_are_read_back(kafka: KafkaSettings) -> None:
+    first = journal(kafka)
+    first.begin(0, {"threads": "1"})
+    first.step(1, (), seed=5, learning_rate=0.1, loss={"next_token": 2.0})
+    first.publish(1, 1, "abc")
+    first.flush()
+    story = journal(kafka).story(0)
+    assert [(step.step, step.seed, step.learning_rate, dict(step.loss)) for step in story.steps] == [
+        (1, 5, 0.1, {"next_token": 2.0})
+    ]
+    assert story.publishes[1].weights_sha256 == "abc"
+    assert first.next_offset == story.next_offset == 3
+
+
+def test_a_newer_trainer_ends_the_older_one(kafka: KafkaSettings) -> None:
+    """A trainer that was paused and thought dead wakes up: it must not publish, and its entries must not count."""
+    old = journal(kafka)
+    old.begin(0, {})
+    old.step(1, (), seed=1, learning_rate=0.1, loss={})
+    old.flush()
+    new = journal(kafka)
+    new.begin(1, {})
+    old.step(2, (), seed=666, learning_rate=0.1, loss={})
+    with pytest.raises(CheckFailedError, match="taken over"):
+        old.flush()
+    new.step(2, (), seed=2, learning_rate=0.1, loss={})
+    new.flush()
+    assert [step.seed for step in journal(kafka).story(0).steps] == [1, 2]
+
+
+def test_what_a_dying_trainer_still_got_through_counts(kafka: KafkaSettings) -> None:
+    """Entries that reach the broker between the successor's reading and its start belong to the story."""
+    old = journal(kafka)
+    old.begin(0, {})
+    new = journal(kafka)
+    old.step(1, (), seed=1, learning_rate=0.1, loss={})
+    old.flush()
+    new.begin(0, {})
+    assert [step.step for step in new.story(0).steps] == [1]
+    new.step(2, (), seed=2, learning_rate=0.1, loss={})
+    new.flush()
+
+
+def test_two_that_begin_at_once_get_different_epochs(kafka: KafkaSettings) -> None:
+    one, two = journal(kafka), journal(kafka)
+    one.begin(0, {})
+    two.begin(0, {})
+    assert two.epoch > one.epoch
