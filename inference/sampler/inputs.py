@@ -1,59 +1,81 @@
-"""What the sampler knows: the catalogue, and the histories of all users. Used by one thread only."""
+"""What the sampler knows besides the model: the catalogue, and the histories of all users."""
 
 from __future__ import annotations
 
-import logging
+import time
+from contextlib import ExitStack
 
-from onerec.catalogue import Catalogue, CatalogueSnapshot
+import torch
+from torch import Tensor
+
+from inference.catalogue import CatalogueFollower
+from inference.engine.index import IndexCache
+from inference.histories import HistoryStore
+from inference.worker.limits import TagIndex, allowed_items, excluded_leaves
+from onerec.catalogue import CatalogueSnapshot
+from onerec.errors import DependencyMissingError
 from onerec.features import HistoryArrays
-from onerec.kafka.follow import TopicFollower
-from onerec.kafka.reader import Received
+from onerec.kafka import admin
 from onerec.model.presets import preset
+from onerec.service import Stop
 from onerec.settings import Settings
-from schemas.topics import HISTORIES, ITEM_TOKENS
+from schemas.records import Request
+from schemas.topics import HISTORIES
 
-LOG = logging.getLogger(__name__)
 CATCH_UP_S = 120.0
-SNAPSHOT_AGE_S = 1.0
+WAIT_S = 0.05
 
 
 class Inputs:
-    """Follows item-tokens and histories; `poll` applies what has come."""
+    """Kept up by threads of its own; to be used by one other thread."""
 
-    def __init__(self, settings: Settings) -> None:
-        config = preset(settings.model.preset)
-        self._catalogue = Catalogue(config.levels, config.codes)
-        self._tokens = TopicFollower(settings.kafka, ITEM_TOKENS, self._on_tokens, service="sampler")
-        self._by_user: dict[int, HistoryArrays] = {}
-        self._histories = TopicFollower(settings.kafka, HISTORIES, self._on_history, service="sampler")
+    def __init__(self, settings: Settings, indexes: IndexCache) -> None:
+        """Begin to follow item-tokens and all partitions of histories."""
+        kafka = settings.kafka
+        self._resources = ExitStack()
+        self._tags = TagIndex()
+        self._items = self._resources.enter_context(
+            CatalogueFollower(kafka, preset(settings.model.preset), service="sampler", indexes=indexes)
+        )
+        self._histories = self._resources.enter_context(
+            HistoryStore(kafka, settings.store.state_dir / "sampler", service="sampler")
+        )
+        self._partitions = frozenset(admin.end_offsets(kafka, HISTORIES))
+        self._histories.assign(self._partitions)
 
-    def catch_up(self) -> None:
-        """Read both topics to their ends as of now. Raises DependencyMissingError."""
-        self._tokens.catch_up(CATCH_UP_S)
-        self._histories.catch_up(CATCH_UP_S)
+    def close(self) -> None:
+        """Leave the broker, put the histories on disk."""
+        self._resources.close()
 
-    def poll(self) -> None:
-        """Apply what has come, without waiting."""
-        self._tokens.poll(0)
-        self._histories.poll(0)
+    def wait(self, stop: Stop) -> None:
+        """Wait until both have been read to their ends as of now. Raises DependencyMissingError."""
+        deadline_s = time.monotonic() + CATCH_UP_S
+        while not (self._items.caught_up and self._histories.restored() == self._partitions):
+            self.check()
+            if time.monotonic() > deadline_s:
+                raise DependencyMissingError(
+                    f"Items and histories could not be read within {CATCH_UP_S:g} s.", "See the broker's log."
+                )
+            if stop.wait(WAIT_S):
+                return
 
-    def catalogue(self) -> CatalogueSnapshot | None:
-        """The catalogue, at most a second old; None while it is empty."""
-        return self._catalogue.snapshot(SNAPSHOT_AGE_S) if len(self._catalogue) else None
+    def check(self) -> None:
+        """Raise what ended the following, if anything did."""
+        self._histories.check()
+        self._items.snapshot(0)
+
+    def catalogue(self, codebook_version: int) -> CatalogueSnapshot | None:
+        """The catalogue in this codebook's codes, about a second old; None before it has an item."""
+        return self._items.snapshot(codebook_version)
 
     def history(self, user_id: int) -> HistoryArrays:
         """The user's last exposures; empty for a user nobody has seen."""
-        return self._by_user.get(user_id) or HistoryArrays.empty()
+        return self._histories.get([user_id])[0]
 
-    def close(self) -> None:
-        """Leave the broker."""
-        self._tokens.close()
-        self._histories.close()
-
-    def _on_tokens(self, received: Received) -> None:
-        refusal = self._catalogue.apply(received.record, received.offset + 1)
-        if refusal is not None:
-            LOG.warning("item-tokens@%d refused: %s: %s", received.offset, refusal.reason, refusal.detail)
-
-    def _on_history(self, received: Received) -> None:
-        self._by_user[received.record.user_id] = HistoryArrays.of(received.record)
+    def constraints(
+        self, request: Request, history: HistoryArrays, catalogue: CatalogueSnapshot
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the request leaves out, as the worker reads it: int64 leaves, and bool [N items] or None for all."""
+        mask = allowed_items(request, catalogue, self._tags)
+        excluded = torch.from_numpy(excluded_leaves(request, history.items, catalogue))
+        return excluded, None if mask is None else torch.from_numpy(mask)

@@ -19,9 +19,9 @@ from inference.sampler import metrics
 from inference.sampler.identity import is_sampled, pair_id_of
 from inference.sampler.inputs import Inputs
 from inference.sampler.pairs import Extremes, PairMaker, Scored
-from inference.sampler.requested import requested
 from inference.weights import ServedVersion, VersionFollower
 from onerec.catalogue import CatalogueSnapshot
+from onerec.errors import OneRecError
 from onerec.faust_service import FaustHost, run_faust_service
 from onerec.features import HistoryArrays
 from onerec.kafka.reader import Received
@@ -37,6 +37,7 @@ LOG = logging.getLogger(__name__)
 MAX_PENDING = 1000
 """Sampled requests that may wait, for their turn or for the first model; more are skipped and counted."""
 POLL_S = 0.2
+CHECK_S = 1.0
 
 
 def run(settings: Settings) -> int:
@@ -52,9 +53,9 @@ class Sampler:
         settings = host.settings
         self._host = host
         self._settings = settings.inference.sampler
-        self._inputs = Inputs(settings)
-        host.resources.callback(self._inputs.close)
         indexes = IndexCache()
+        self._inputs = Inputs(settings, indexes)
+        host.resources.callback(self._inputs.close)
 
         def prepare(onerec: OneRec, reward: RewardModel) -> PairMaker:
             return PairMaker(Engine(onerec, indexes=indexes), reward, self._settings)
@@ -65,9 +66,9 @@ class Sampler:
 
     def start(self) -> None:
         """Restore the state, then take requests."""
-        self._inputs.catch_up()
+        self._inputs.wait(self._host.stop)
         self._host.consume(REQUESTS, self.handle, at_once=MAX_PENDING + 1)
-        self._host.app.task(self._follow)
+        self._host.app.task(self._check)
 
     async def handle(self, received: Received) -> None:
         """One request."""
@@ -87,23 +88,25 @@ class Sampler:
         finally:
             self._count(-1)
 
-    async def _follow(self) -> None:
-        """Keep catalogue and histories up to date between requests."""
+    async def _check(self) -> None:
+        """End the service where what it follows has ended, requests or none."""
         while True:
-            await self._host.in_thread(self._inputs.poll)
-            await asyncio.sleep(POLL_S)
+            try:
+                self._inputs.check()
+            except OneRecError as error:
+                self._host.fail(error)
+            await asyncio.sleep(CHECK_S)
 
     def _sample(self, request: Request) -> None:
         """Make, send and await one pair; on the work thread."""
-        self._inputs.poll()
         served = self._versions.current()
-        catalogue = self._inputs.catalogue()
-        if catalogue is None or catalogue.codebook_version != served.record.codebook_version:
-            metrics.SKIPPED.labels("other_codebook").inc()
+        catalogue = self._inputs.catalogue(served.record.codebook_version)
+        if catalogue is None:
+            metrics.SKIPPED.labels("no_items").inc()
             return
         history = self._inputs.history(request.user_id)
         with metrics.SECONDS.time():
-            exclude, allowed = requested(request, history, catalogue)
+            exclude, allowed = self._inputs.constraints(request, history, catalogue)
             pair_id = pair_id_of(request.request_id)
             found = served.engine.extremes(history, catalogue, exclude=exclude, allowed=allowed, seed=pair_id)
         if found is None:

@@ -8,15 +8,12 @@ import torch
 
 from inference.engine.search import Engine
 from inference.sampler.pairs import Extremes, PairMaker, merged
-from inference.sampler.requested import requested
 from onerec.catalogue import CatalogueSnapshot
 from onerec.features import HistoryArrays, history_batch
 from onerec.model.likelihood import token_log_probs
 from onerec.model.onerec import OneRec
 from onerec.model.reward import RewardModel, Rewards, duration_feature
 from onerec.settings import Candidates, RewardWeights, SamplerSettings
-from schemas.packed import pack_longs
-from schemas.records import Request
 from tests.inference import toys
 
 CONFIG = toys.config()
@@ -118,20 +115,10 @@ def test_objectives_count_alike_whatever_their_scale() -> None:
     assert merged(Rewards(noise, noise, noise, noise), RewardWeights()).abs().max() < 0.1
 
 
-def request(**changes: object) -> Request:
-    values = {"request_id": 1, "user_id": 1, "time_ms": 1, "produced_ms": 1, "exclude_seen": False} | changes
-    return Request(**values)  # type: ignore[arg-type]
-
-
-def test_constraints_of_a_request(model: OneRec, reward: RewardModel) -> None:
-    seen = CATALOGUE.leaves(HISTORY.items).tolist()
-    assert requested(request(), HISTORY, CATALOGUE).exclude.tolist() == []
-    assert requested(request(), HISTORY, CATALOGUE).allowed is None
-    assert requested(request(exclude_seen=True), HISTORY, CATALOGUE).exclude.tolist() == seen
-    named = request(exclude_items=pack_longs([1003, 424242]))
-    assert requested(named, HISTORY, CATALOGUE).exclude.tolist() == [3]
-    exclude, allowed = requested(request(tags=("even",), max_duration_ms=40_000, exclude_seen=True), HISTORY, CATALOGUE)
+def test_constraints_hold_for_both(model: OneRec, reward: RewardModel) -> None:
+    allowed = torch.arange(len(CATALOGUE)) % 2 == 0
+    exclude = torch.tensor([0, 2, 4])
     found = maker(model, reward).extremes(HISTORY, CATALOGUE, exclude=exclude, allowed=allowed, seed=1)
     assert found is not None
     items = {*found.best.leaves.tolist(), *found.worst.leaves.tolist()}
-    assert items <= set(range(0, 41, 2)) - set(seen)
+    assert items <= set(range(6, len(CATALOGUE), 2))
