@@ -18,6 +18,7 @@ from torch import Tensor
 
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import Settings
+from onerec.weights.directives import collect
 from onerec.weights.errors import IncompatibleWeightsError, VersionMissingError
 from onerec.weights.record import facts_of
 from onerec.weights.store import Artifact, WeightsStore
@@ -104,6 +105,8 @@ class Publisher:
         self._journal.publish(state.step, version, digest(tensors))
         self._journal.flush()
         self._announce(state, version, tensors, codebook_version)
+        if version % self._settings.trainer.full_every == 0:
+            collect(self._settings, self._store)
         self._last_s = time.monotonic()
         metrics.PUBLISH_SECONDS.observe(self._last_s - started_s)
 

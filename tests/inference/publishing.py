@@ -80,6 +80,10 @@ class Publisher:
             self.announce(record)
         return record
 
+    def restart(self) -> None:
+        """Forget the parent: the next version is a full one."""
+        self._parent = None
+
     def announce(self, record: ModelVersion) -> None:
         """Put a version on model-versions."""
         self._writer.send(MODEL_VERSIONS, record.model.encode(), record)
