@@ -79,6 +79,12 @@ preset = "{options.preset}"
 [stream.joiner]
 idle_close_s = 4.0          # wall time; the log's night is minutes long here
 
+[inference.decoding]
+later_beam_width = 8        # the ranked next items come from the first slot and keep the full width
+
+[inference.worker]
+max_batch = 16
+
 [trainer.seed]
 budget_s = {options.seed_s}
 threads = 2
