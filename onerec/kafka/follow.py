@@ -15,6 +15,8 @@ from onerec.settings import KafkaSettings
 from schemas.topics import Topic
 
 BATCH = 5000
+FETCH_WAIT_MS = 100
+"""Apache Kafka answers a fetch as soon as there is data; the embedded broker waits, and idle fetches cost it dearly."""
 CATCH_UP_POLL_S = 0.02
 
 
@@ -41,7 +43,7 @@ class TopicFollower:
         self._name = clients.topic_name(kafka, topic)
         self._on_record = on_record
         self._consumer = clients.consumer(
-            kafka, enable_partition_eof=True, fetch_wait_max_ms=10, auto_offset_reset="error"
+            kafka, enable_partition_eof=True, fetch_wait_max_ms=FETCH_WAIT_MS, auto_offset_reset="error"
         )
         self._refused = refused or DeadLetters(kafka, service)
         self._reader = RecordReader(self._consumer, [topic], kafka, refused=self._refused)
