@@ -21,8 +21,9 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers={host}:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
-advertised.listeners=PLAINTEXT://{host}:{port}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+listeners=PLAINTEXT://{host}:{port},SASL_PLAINTEXT://{host}:{secured},CONTROLLER://{host}:{controller}
+advertised.listeners=PLAINTEXT://{host}:{port},SASL_PLAINTEXT://{host}:{secured}
 inter.broker.listener.name=PLAINTEXT
 log.dirs={folder}/log
 offsets.topic.replication.factor=1
@@ -32,7 +33,14 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=\
+  org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
 """
+USER, PASSWORD = "trainer", "right"
+"""May log in on the secured listener and then do nothing: no rule grants anything."""
 
 
 class KafkaProcess:
@@ -42,9 +50,10 @@ class KafkaProcess:
         """`directory` takes its log and its data."""
         self._home = home
         self._directory = directory
-        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._port, self._secured, self._controller = free_port(), free_port(), free_port()
         self.bootstrap_servers = f"{LOOPBACK}:{self._port}"
+        self.secured_servers = f"{LOOPBACK}:{self._secured}"
 
     def __enter__(self) -> Self:
         if shutil.which("java") is None:
@@ -53,7 +62,13 @@ class KafkaProcess:
         configuration = self._directory / "server.properties"
         configuration.write_text(
             CONFIGURATION.format(
-                host=LOOPBACK, port=self._port, controller=free_port(), folder=self._directory.absolute()
+                host=LOOPBACK,
+                port=self._port,
+                secured=self._secured,
+                controller=self._controller,
+                folder=self._directory.absolute(),
+                user=USER,
+                password=PASSWORD,
             )
         )
         self._format(configuration)

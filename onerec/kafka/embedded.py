@@ -23,7 +23,7 @@ from onerec.processes import LOOPBACK, die_with_parent, free_port
 from onerec.settings import KafkaSettings
 
 START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 1.0
 POLL_S = 0.01
 ATTEMPTS = 3
 LOG_TAIL = 2000

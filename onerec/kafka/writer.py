@@ -60,7 +60,7 @@ class RecordWriter:
         name, topic_codec = self._first_use(topic) if target is None else target
         arguments: dict[str, Any] = {"on_delivery": self._callback(on_delivery)}
         if timestamp_ms is not None:
-            arguments["timestamp"] = timestamp_ms
+            arguments["timestamp"] = max(1, timestamp_ms)  # librdkafka takes 0 for "now"
         if partition is not None:
             arguments["partition"] = partition
         self._produce(name, topic_codec.encode(record), key, arguments)
