@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
-    ClusterMetadata,
     ConfigResource,
     NewTopic,
 )
 
 from onerec.kafka import clients, layout
+from onerec.kafka.metadata import metadata, require_names
 from onerec.kafka.offsets import beginning_offsets, bounds, committed, end_offsets
-from onerec.kafka.trouble import Trouble, explained, no_broker, no_topic
+from onerec.kafka.trouble import Trouble, explained
 from onerec.settings import KafkaSettings
 from schemas.topics import TOPICS, Topic
 
@@ -32,9 +31,7 @@ __all__ = [
     "require_topics",
     "wait_for_broker",
 ]
-TIMEOUT_S = 10.0
-APPEAR_TIMEOUT_S = 5.0
-APPEAR_POLL_S = 0.05
+DESCRIBE_TIMEOUT_S = 10.0
 
 
 class WatchedAdmin(AdminClient):
@@ -51,7 +48,7 @@ def create_topics(kafka: KafkaSettings, *, topics: Iterable[Topic] = TOPICS, tim
     Existing ones stay as they are: `check_topics` says whether that is well. Raises DependencyMissingError.
     """
     client = WatchedAdmin(kafka)
-    existing = _metadata(client, kafka).topics
+    existing = metadata(client, kafka).topics
     wanted = [topic for topic in topics if clients.topic_name(kafka, topic) not in existing]
     if not wanted:
         return []
@@ -67,14 +64,14 @@ def create_topics(kafka: KafkaSettings, *, topics: Iterable[Topic] = TOPICS, tim
 def check_topics(kafka: KafkaSettings) -> list[str]:
     """What differs from the table of topics, one sentence each; empty where nothing does."""
     client = WatchedAdmin(kafka)
-    metadata = _metadata(client, kafka).topics
+    existing = metadata(client, kafka).topics
     names = {topic: clients.topic_name(kafka, topic) for topic in TOPICS}
-    resources = [ConfigResource("topic", name) for name in names.values() if name in metadata]
+    resources = [ConfigResource("topic", name) for name in names.values() if name in existing]
     configurations = _configurations(client, kafka, resources) if resources else {}
     found = {
         name: layout.Found(
-            partitions=len(metadata[name].partitions),
-            replicas=min(len(partition.replicas) for partition in metadata[name].partitions.values()),
+            partitions=len(existing[name].partitions),
+            replicas=min(len(partition.replicas) for partition in existing[name].partitions.values()),
             configuration=configuration,
         )
         for name, configuration in configurations.items()
@@ -84,39 +81,17 @@ def check_topics(kafka: KafkaSettings) -> list[str]:
 
 def require_topics(kafka: KafkaSettings, topics: Iterable[Topic]) -> None:
     """Return once these topics are there; raises DependencyMissingError that names those that do not appear."""
-    client = WatchedAdmin(kafka)
-    names = {clients.topic_name(kafka, topic) for topic in topics}
-    require_names(kafka, names, lambda: set(_metadata(client, kafka).topics))
+    require_names(WatchedAdmin(kafka), kafka, {clients.topic_name(kafka, topic) for topic in topics})
 
 
-def require_names(kafka: KafkaSettings, names: set[str], existing: Callable[[], set[str]]) -> None:
-    """Return once `existing()` has these names: a topic just made may not be known to every broker yet."""
-    deadline_s = time.monotonic() + APPEAR_TIMEOUT_S
-    while missing := names - existing():
-        if time.monotonic() > deadline_s:
-            raise no_topic(kafka, "topic " + ", ".join(sorted(missing)))
-        time.sleep(APPEAR_POLL_S)
-
-
-def wait_for_broker(kafka: KafkaSettings, timeout_s: float = TIMEOUT_S) -> None:
+def wait_for_broker(kafka: KafkaSettings, timeout_s: float = 10.0) -> None:
     """Return once a broker answers; raises DependencyMissingError after `timeout_s` or where access is denied."""
-    client = WatchedAdmin(kafka)
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        try:
-            client.list_topics(timeout=max(0.2, min(1.0, deadline_s - time.monotonic())))
-        except KafkaException as error:
-            client.poll(0)
-            client.trouble.raise_denied()
-            if time.monotonic() >= deadline_s:
-                raise no_broker(kafka, error.args[0].str()) from error
-        else:
-            return
+    metadata(WatchedAdmin(kafka), kafka, timeout_s)
 
 
 def cluster_id(kafka: KafkaSettings) -> str:
     """The cluster's id: another id means another log, whatever the offsets say."""
-    return str(_metadata(WatchedAdmin(kafka), kafka).cluster_id)
+    return str(metadata(WatchedAdmin(kafka), kafka).cluster_id)
 
 
 def _new(kafka: KafkaSettings, topic: Topic, *, without: tuple[str, ...] = ()) -> NewTopic:
@@ -147,22 +122,13 @@ def _created(client: WatchedAdmin, kafka: KafkaSettings, topic: Topic, future: A
     return True
 
 
-def _metadata(client: WatchedAdmin, kafka: KafkaSettings) -> ClusterMetadata:
-    try:
-        return client.list_topics(timeout=TIMEOUT_S)
-    except KafkaException as error:
-        client.poll(0)
-        client.trouble.raise_denied()
-        raise explained(error, kafka) from error
-
-
 def _configurations(
     client: WatchedAdmin, kafka: KafkaSettings, resources: list[ConfigResource]
 ) -> dict[str, dict[str, str | None]]:
     try:
-        asked = client.describe_configs(resources, request_timeout=TIMEOUT_S).items()
+        asked = client.describe_configs(resources, request_timeout=DESCRIBE_TIMEOUT_S).items()
         return {
-            resource.name: {key: entry.value for key, entry in future.result(TIMEOUT_S).items()}
+            resource.name: {key: entry.value for key, entry in future.result(DESCRIBE_TIMEOUT_S).items()}
             for resource, future in asked
         }
     except KafkaException as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from confluent_kafka import KafkaException, TopicPartition
 
 from onerec.kafka import clients, watermarks
+from onerec.kafka.metadata import metadata
 from onerec.kafka.trouble import explained, no_topic
 from onerec.settings import KafkaSettings
 from schemas.topics import Topic
@@ -63,12 +64,7 @@ def commit(kafka: KafkaSettings, group: str, topic: Topic, next_offsets: Mapping
 
 def _partitions(consumer: clients.WatchedConsumer, kafka: KafkaSettings, topic: Topic) -> list[int]:
     name = clients.topic_name(kafka, topic)
-    try:
-        found = consumer.list_topics(name, timeout=TIMEOUT_S).topics.get(name)
-    except KafkaException as error:
-        consumer.poll(0)
-        consumer.trouble.raise_denied()
-        raise explained(error, kafka, f"topic {name}") from error
+    found = metadata(consumer, kafka).topics.get(name)
     if found is None or not found.partitions:
         raise no_topic(kafka, f"topic {name}")
     return sorted(found.partitions)

@@ -13,8 +13,9 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from onerec.errors import CheckFailedError
 from onerec.kafka import clients
 from onerec.kafka.dead_letters import DeadLetters
+from onerec.kafka.metadata import metadata
 from onerec.kafka.registry import codec
-from onerec.kafka.trouble import DENIED, NO_TOPIC, PROBE_TIMEOUT_S, explained
+from onerec.kafka.trouble import DENIED, NO_TOPIC, explained
 from onerec.settings import KafkaSettings
 from schemas.bounds import violation
 from schemas.codec import DecodeError
@@ -22,7 +23,6 @@ from schemas.rules import Limits
 from schemas.topics import Topic
 
 LOG = logging.getLogger(__name__)
-BROKER_GRACE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,11 @@ class RecordReader:
         *,
         refused: DeadLetters,
         limits: Limits | None = None,
-        grace_s: float = BROKER_GRACE_S,
     ) -> None:
-        """`grace_s`: how long no broker may answer before `read` raises."""
         self._consumer = consumer
         self._kafka = kafka
         self._refused = refused
         self._limits = limits or Limits()
-        self._grace_s = grace_s
         self._topics = {clients.topic_name(kafka, topic): (topic, codec(kafka, topic)) for topic in topics}
 
     def read(self, max_records: int, timeout_s: float) -> list[Received]:
@@ -70,7 +67,7 @@ class RecordReader:
         """The next messages as they are, for `received`; raises as `read`."""
         first = self._consumer.poll(timeout_s)
         if first is None:
-            self._consumer.trouble.check(self._list_topics, self._grace_s)
+            self._consumer.trouble.check(self._list_topics, self._kafka.broker_patience_s)
             return []
         self._consumer.trouble.seen_alive()
         return [first, *self._consumer.consume(max_messages - 1, 0)] if max_messages > 1 else [first]
@@ -102,7 +99,7 @@ class RecordReader:
     def _take_error(self, error: KafkaError, message: Message) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
             return
-        if error.code() in NO_TOPIC and self._exists(message.topic()):
+        if error.code() in NO_TOPIC and message.topic() in metadata(self._consumer, self._kafka).topics:
             LOG.warning("kafka: %s: not known to every broker yet", error.str())
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise CheckFailedError(
@@ -113,12 +110,6 @@ class RecordReader:
             raise explained(KafkaException(error), self._kafka, f"topic {message.topic()}")
         else:
             LOG.warning("kafka: %s", error.str())
-
-    def _exists(self, name: str | None) -> bool:
-        try:
-            return name in self._list_topics(PROBE_TIMEOUT_S).topics
-        except KafkaException as error:
-            raise explained(error, self._kafka) from error
 
     def _list_topics(self, timeout_s: float) -> Any:
         return self._consumer.list_topics(timeout=timeout_s)

@@ -63,20 +63,20 @@ class Trouble:
         """A broker has answered."""
         self._down_since_s = None
 
-    def check(self, probe: Callable[[float], object], grace_s: float) -> None:
-        """Raise DependencyMissingError where access is denied or no broker has answered for `grace_s`.
+    def check(self, probe: Callable[[float], object], patience_s: float) -> None:
+        """Raise DependencyMissingError where access is denied or no broker has answered for `patience_s`.
 
-        librdkafka says when the last broker goes but not when one comes back, so after `grace_s` the `probe` asks
+        librdkafka says when the last broker goes but not when one comes back, so after `patience_s` the `probe` asks
         (any call that needs a broker, given its timeout in seconds).
         """
         self.raise_denied()
-        if self._down_since_s is None or self.down_s() < grace_s:
+        if self._down_since_s is None or self.down_s() < patience_s:
             return
         try:
             probe(PROBE_TIMEOUT_S)
         except KafkaException as error:
             self.raise_denied()
-            raise no_broker(self._kafka, f"none for {grace_s:g} s ({error.args[0].str()})") from error
+            raise no_broker(self._kafka, f"none for {patience_s:g} s ({error.args[0].str()})") from error
         self.seen_alive()
 
     def down_s(self) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from onerec.kafka import admin, clients
+from onerec.kafka import clients
+from onerec.kafka.metadata import require_names
 from onerec.kafka.registry import codec
 from onerec.kafka.trouble import explained, no_broker
 from onerec.settings import KafkaSettings
@@ -18,8 +19,6 @@ from schemas.topics import Topic
 OnDelivery = Callable[[KafkaError | None, Message], None]
 QUEUE_WAIT_S = 0.05
 FLUSH_SLICE_S = 0.2
-METADATA_TIMEOUT_S = 10.0
-BROKER_GRACE_S = 60.0
 
 
 class RecordWriter:
@@ -30,13 +29,11 @@ class RecordWriter:
         kafka: KafkaSettings,
         *,
         transactional_id: str | None = None,
-        grace_s: float = BROKER_GRACE_S,
         **properties: Any,
     ) -> None:
-        """`grace_s`: how long no broker may answer before sending raises; `properties` as for clients.producer."""
+        """`properties` as for clients.producer."""
         self.producer = clients.producer(kafka, transactional_id=transactional_id, **properties)
         self._kafka = kafka
-        self._grace_s = grace_s
         self._targets: dict[str, tuple[str, Codec]] = {}
         self._failure: tuple[KafkaError, str] | None = None
 
@@ -54,7 +51,7 @@ class RecordWriter:
 
         `on_delivery(error, message)` is called from a later send, poll or flush. Raises ValueError where the record
         does not fit its schema, and DependencyMissingError where the topic is missing, an earlier record could not
-        be delivered or no broker has answered for `grace_s`.
+        be delivered or no broker has answered for `kafka.broker_patience_s`.
         """
         target = self._targets.get(topic.name)
         name, topic_codec = self._first_use(topic) if target is None else target
@@ -84,23 +81,15 @@ class RecordWriter:
         if self._failure is not None:
             error, topic = self._failure
             raise explained(KafkaException(error), self._kafka, f"topic {topic}")
-        self.producer.trouble.check(self._list_topics, self._grace_s)
+        self.producer.trouble.check(self._list_topics, self._kafka.broker_patience_s)
 
     def _first_use(self, topic: Topic) -> tuple[str, Codec]:
         """Name and codec; the topic must exist, since to produce to a missing one makes it with a wrong layout."""
         name = clients.topic_name(self._kafka, topic)
-        admin.require_names(self._kafka, {name}, self._existing)
+        require_names(self.producer, self._kafka, {name})
         target = (name, codec(self._kafka, topic))
         self._targets[topic.name] = target
         return target
-
-    def _existing(self) -> set[str]:
-        try:
-            return set(self._list_topics(METADATA_TIMEOUT_S).topics)
-        except KafkaException as error:
-            self.producer.poll(0)
-            self.producer.trouble.raise_denied()
-            raise explained(error, self._kafka) from error
 
     def _list_topics(self, timeout_s: float) -> Any:
         return self.producer.list_topics(timeout=timeout_s)

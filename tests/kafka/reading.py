@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from confluent_kafka import TopicPartition
 
@@ -43,3 +44,10 @@ def read_all(kafka: KafkaSettings, *topics: Topic) -> list[Received]:
 def dead_letters(kafka: KafkaSettings) -> list[Received]:
     """What lies in dead-letters now."""
     return read_all(kafka, DEAD_LETTERS)
+
+
+def until_it_raises(step: Callable[[], object], limit_s: float = 30.0) -> None:
+    """Repeat `step`, which the test expects to raise, for a while."""
+    deadline_s = time.monotonic() + limit_s
+    while time.monotonic() < deadline_s:
+        step()

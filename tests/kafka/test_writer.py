@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError, Message
 
 from onerec.errors import DependencyMissingError
-from onerec.kafka import admin
+from onerec.kafka import admin, metadata
 from onerec.kafka.follow import TopicFollower
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
@@ -42,7 +42,7 @@ def test_time_partition_and_report_of_delivery(kafka: KafkaSettings) -> None:
 
 @pytest.mark.broker
 def test_a_missing_topic_is_named_and_not_made(bare_kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin, "APPEAR_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(metadata, "APPEAR_TIMEOUT_S", 0.2)
     writer = RecordWriter(bare_kafka)
     with pytest.raises(DependencyMissingError, match=r"impressions\. Run `onerec topics create`"):
         writer.send(IMPRESSIONS, id_key(7), IMPRESSION)
@@ -66,7 +66,7 @@ def test_what_does_not_fit_its_schema_is_no_kafka_error(kafka: KafkaSettings) ->
 
 
 def test_without_a_broker_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onerec.kafka.writer.METADATA_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(metadata, "TIMEOUT_S", 0.3)
     writer = RecordWriter(NOBODY)
     with pytest.raises(DependencyMissingError, match=r"No Kafka broker answers at 127\.0\.0\.1:1.*bootstrap_servers"):
         writer.send(IMPRESSIONS, id_key(7), IMPRESSION)

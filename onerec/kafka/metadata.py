@@ -1,0 +1,57 @@
+"""Asking a cluster for its brokers and topics: patient with a slow one, quick to see a wrong password."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
+
+from onerec.kafka.trouble import Trouble, explained, no_topic
+from onerec.settings import KafkaSettings
+
+TIMEOUT_S = 10.0
+SLICE_S = 1.0
+APPEAR_TIMEOUT_S = 5.0
+APPEAR_POLL_S = 0.05
+
+
+class Client(Protocol):
+    """What consumers, producers and admin clients of ours have in common."""
+
+    trouble: Trouble
+
+    def list_topics(self, topic: str | None = None, timeout: float = -1) -> ClusterMetadata:
+        """Librdkafka's metadata request."""
+
+    def poll(self, timeout: float = -1) -> object:
+        """Serve callbacks, `error_cb` among them."""
+
+
+def metadata(client: Client, kafka: KafkaSettings, timeout_s: float | None = None) -> ClusterMetadata:
+    """Brokers, topics and the cluster's id; TIMEOUT_S is the default. Raises DependencyMissingError.
+
+    Asked in slices, because librdkafka tells of a refused login only between requests.
+    """
+    deadline_s = time.monotonic() + (TIMEOUT_S if timeout_s is None else timeout_s)
+    while True:
+        try:
+            return client.list_topics(timeout=max(0.1, min(SLICE_S, deadline_s - time.monotonic())))
+        except KafkaException as error:
+            client.poll(0)
+            client.trouble.raise_denied()
+            if time.monotonic() >= deadline_s:
+                raise explained(error, kafka) from error
+
+
+def require_names(client: Client, kafka: KafkaSettings, names: set[str]) -> None:
+    """Return once the topics `names` exist: one just made may not be known to every broker yet.
+
+    Raises DependencyMissingError that names those that do not appear.
+    """
+    deadline_s = time.monotonic() + APPEAR_TIMEOUT_S
+    while missing := names - set(metadata(client, kafka).topics):
+        if time.monotonic() > deadline_s:
+            raise no_topic(kafka, "topic " + ", ".join(sorted(missing)))
+        time.sleep(APPEAR_POLL_S)
