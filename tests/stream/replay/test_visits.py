@@ -13,14 +13,18 @@ def test_cut_as_a_loop_would(exposures: Exposures) -> None:
     found = visits_of(some)
     last: dict[int, tuple[int, int]] = {}
     position: dict[int, int] = {}
+    shown: dict[int, set[int]] = {}
     starts: list[tuple[int, int]] = []
     for row, (user, time) in enumerate(zip(some.user_ids.tolist(), some.times_ms.tolist(), strict=True)):
-        if user not in last or time - last[user][0] > VISIT_GAP_MS:
+        item = int(some.item_ids[row])
+        if user not in last or time - last[user][0] > VISIT_GAP_MS or item in shown[user]:
             starts.append((user, time))
             last[user] = time, len(starts) - 1
             position[user] = -1
+            shown[user] = set()
         last[user] = time, last[user][1]
         position[user] += 1
+        shown[user].add(item)
         visit = found.of_exposure[row]
         assert (found.user_ids[visit], found.start_ms[visit]) == starts[last[user][1]]
         assert found.positions[row] == position[user]
@@ -30,7 +34,7 @@ def test_cut_as_a_loop_would(exposures: Exposures) -> None:
 
 def test_ids_are_unique_and_fit_63_bits(exposures: Exposures) -> None:
     found = visits_of(exposures)
-    assert len(found.request_ids) == 141_258
+    assert len(found.request_ids) == 141_873
     assert len(np.unique(found.request_ids)) == len(found.request_ids)
     assert (found.request_ids >= 0).all()
 
