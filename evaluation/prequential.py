@@ -162,7 +162,8 @@ class LiveEvaluator:
             return
         self._begun = True
         for user_id, history in self._histories.items():
-            if history.updated_ms < self._first_event_ms:
+            # An imported history has no times, or times before the stream; the joiner's end with an event of it.
+            if max(unpack_longs(history.history_times_ms), default=0) < self._first_event_ms:
                 self._baselines.add_history(user_id, unpack_longs(history.history_items))
         self._histories.clear()
 

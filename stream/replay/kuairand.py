@@ -31,7 +31,7 @@ FLAGS = {
 
 
 class KuaiRand:
-    """The log of 25 April to 4 May 2022: 166,932 exposures, 24,076 users, 7,583 videos."""
+    """The log of 25 April to 4 May 2022: 166,929 exposures, 24,076 users, 7,583 videos."""
 
     def __init__(self, folder: Path = DEFAULT_FOLDER) -> None:
         self.folder = folder
@@ -73,9 +73,12 @@ class KuaiRand:
         )
 
     def exposures(self) -> Exposures:
-        """All exposures; the file is in time order."""
+        """The exposures in time order, without the three that are in the histories already.
+
+        The files are cut by day of the app's time zone, and a little apart: some histories end after the log begins.
+        """
         table = self._read(LOG)
-        return Exposures(
+        exposures = Exposures(
             user_ids=_longs(table["user_id"]),
             item_ids=_longs(table["video_id"]),
             times_ms=_longs(table["time_ms"]),
@@ -83,6 +86,14 @@ class KuaiRand:
             durations_ms=_longs(table["duration_ms"]),
             labels=_flags(table),
         )
+        return exposures.rows(np.flatnonzero(exposures.times_ms > self._history_ends_ms(exposures.user_ids)))
+
+    def _history_ends_ms(self, users: Longs) -> Longs:
+        """[E] when the history of each exposure's user ends; -1 where there is none."""
+        table = self._read(HISTORIES)
+        known, ends_ms = _longs(table["user_id"]), _longs(table["last_time_ms"])  # in order of user_id
+        place = np.minimum(np.searchsorted(known, users), len(known) - 1)
+        return np.where(known[place] == users, ends_ms[place], -1)
 
     def _read(self, name: str) -> pa.Table:
         path = self.folder / name

@@ -14,6 +14,7 @@ from evaluation.prequential import run_prequential
 from onerec.kafka.writer import RecordWriter
 from onerec.service import Stop
 from onerec.settings import KafkaSettings, Settings, load_settings
+from schemas.packed import pack_longs
 from schemas.records import (
     ClosedBy,
     History,
@@ -143,9 +144,9 @@ def test_live_figures_are_the_offline_figures(kafka: KafkaSettings, tmp_path: Pa
     send_events(writer, exposures)
     # What the joiner writes while the stream runs is newer than the first event and must not be learned twice.
     newer = History(
-        user_id=int(exposures.user_ids[0]),
-        history_items=b"\x01" + bytes(7),
-        history_times_ms=bytes(8),
+        user_id=31_000_000,
+        history_items=pack_longs([1]),
+        history_times_ms=pack_longs([int(exposures.times_ms[-1])]),
         history_labels=b"\x01",
         updated_ms=int(exposures.times_ms[-1]),
     )

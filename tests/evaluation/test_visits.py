@@ -199,6 +199,6 @@ def test_the_order_of_arrival_changes_nothing(settings: Settings) -> None:
 def test_baselines_score_on_the_first_events_what_they_scored_when_written(settings: Settings) -> None:
     """A change of the protocol or of a baseline shows here."""
     summary = score_log(settings, KuaiRand(), 5000).scoreboard.summary()
-    assert (summary["visits"], summary["visits_with_a_positive"]) == (1474, 1502)
+    assert (summary["visits"], summary["visits_with_a_positive"]) == (1475, 1503)
     for system, expected in ((POPULARITY, 0.0862), (COOCCURRENCE, 0.1147), (COMBINED, 0.1194)):
         assert summary[f"{system}_hit_rate_at_10"] == pytest.approx(expected, abs=0.002)

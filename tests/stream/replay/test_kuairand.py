@@ -14,15 +14,16 @@ from stream.replay.kuairand import DEFAULT_FOLDER, HISTORIES, LOG, KuaiRand, new
 from stream.replay.log import Exposures, Histories, MissingFileError
 
 
-def test_the_label_rule_is_the_flag_of_the_log(exposures: Exposures) -> None:
-    flag = pq.read_table(DEFAULT_FOLDER / LOG)["long_view"].to_numpy() > 0
+def test_the_label_rule_is_the_flag_of_the_log() -> None:
+    table = pq.read_table(DEFAULT_FOLDER / LOG)
+    flag = table["long_view"].to_numpy() > 0
     rule = LabelSettings()
-    views = zip(exposures.watch_ms.tolist(), exposures.durations_ms.tolist(), strict=True)
+    views = zip(table["play_time_ms"].to_pylist(), table["duration_ms"].to_pylist(), strict=True)
     assert np.array_equal([rule.is_long_view(*view) for view in views], flag)
 
 
 def test_exposures_are_the_log_in_time_order(exposures: Exposures) -> None:
-    assert len(exposures) == 166_932
+    assert len(exposures) == 166_932 - 3
     assert (np.diff(exposures.times_ms) >= 0).all()
     table = pq.read_table(DEFAULT_FOLDER / LOG)
     for column, label in (("is_like", Label.LIKE), ("is_forward", Label.SHARE), ("is_hate", Label.DISLIKE)):

@@ -91,4 +91,4 @@ def test_start_and_count_cut_the_log(exposures: Exposures) -> None:
     window = exposures.window(start_ms, 10)
     assert len(window) == 10
     assert window.times_ms[0] == start_ms
-    assert len(exposures.window(start_ms, None)) >= 66_932
+    assert len(exposures.window(start_ms, None)) >= 66_929

@@ -34,7 +34,7 @@ def test_cut_as_a_loop_would(exposures: Exposures) -> None:
 
 def test_ids_are_unique_and_fit_63_bits(exposures: Exposures) -> None:
     found = visits_of(exposures)
-    assert len(found.request_ids) == 141_873
+    assert len(found.request_ids) == 141_870
     assert len(np.unique(found.request_ids)) == len(found.request_ids)
     assert (found.request_ids >= 0).all()
 
