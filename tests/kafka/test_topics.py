@@ -13,9 +13,11 @@ from onerec.cli.topics import app
 from onerec.kafka import admin, layout
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
+from schemas.records import Impression
 from schemas.topics import ACTIONS, HISTORIES, IMPRESSIONS, ITEMS, TOPICS, TRAINER_JOURNAL, Cleanup, id_key
 from tests.kafka.reading import read_all
-from tests.schemas.examples import BY_TYPE
+from tests.kafka_process import KafkaProcess
+from tests.schemas.examples import BY_TYPE, TIME_MS
 
 NOBODY = "127.0.0.1:1"
 
@@ -63,9 +65,24 @@ def test_events_of_any_age_stay(kafka: KafkaSettings) -> None:
     ahead_ms = time.time_ns() // 1_000_000 + 30 * 86_400_000
     times_ms = [1, 946_684_800_000, 1_650_000_000_000, ahead_ms]
     for time_ms in times_ms:
-        writer.send(IMPRESSIONS, id_key(7), BY_TYPE[IMPRESSIONS.record], timestamp_ms=time_ms)  # type: ignore[index]
+        writer.send(IMPRESSIONS, id_key(7), BY_TYPE[Impression], timestamp_ms=time_ms)
     writer.flush(10)
     assert [received.timestamp_ms for received in read_all(kafka, IMPRESSIONS)] == times_ms
+
+
+def test_a_log_of_the_past_outlives_the_search_for_old_records(kafka_process: KafkaProcess) -> None:
+    kafka = KafkaSettings(bootstrap_servers=kafka_process.bootstrap_servers, topic_prefix="kept-")
+    week = kafka.model_copy(update={"topic_prefix": "week-", "retention_ms": 604_800_000})
+    for settings in (kafka, week):
+        admin.create_topics(settings, topics=[IMPRESSIONS])
+        writer = RecordWriter(settings)
+        writer.send(IMPRESSIONS, id_key(7), BY_TYPE[Impression], timestamp_ms=TIME_MS, partition=0)
+        writer.flush(10)
+    deadline_s = time.monotonic() + 30
+    while admin.beginning_offsets(week, IMPRESSIONS)[0] == 0:
+        assert time.monotonic() < deadline_s, "a week's retention should have deleted the record of 2022"
+    assert admin.beginning_offsets(kafka, IMPRESSIONS)[0] == 0
+    assert len(read_all(kafka, IMPRESSIONS)) == 1
 
 
 @pytest.mark.broker

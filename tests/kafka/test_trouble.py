@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -96,15 +95,11 @@ def test_names_of_properties() -> None:
     assert found["fetch.wait.max.ms"] == 1
 
 
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture
+def secured(kafka_process: KafkaProcess) -> str:
     """Servers of a Kafka that asks for a password, and grants its user nothing."""
-    home = os.environ.get("KAFKA_HOME")
-    if not home:
-        pytest.skip("KAFKA_HOME names no Apache Kafka, which alone asks for passwords here")
-    with KafkaProcess(Path(home), tmp_path_factory.mktemp("secured")) as process:
-        admin.create_topics(KafkaSettings(bootstrap_servers=process.bootstrap_servers))
-        yield process.secured_servers
+    admin.create_topics(KafkaSettings(bootstrap_servers=kafka_process.bootstrap_servers))
+    return kafka_process.secured_servers
 
 
 def logged_in(servers: str, password: str) -> KafkaSettings:
