@@ -138,14 +138,12 @@ class LocalStore:
         self._db = self._opened()
 
     def _open(self) -> Rdict:
-        existed = self.directory.exists()
         db = self._opened()
         problem = self._problem(db)
         if problem is None:
             return db
         db.close()
-        if existed:
-            LOG.warning("local state %s: %s; it is filled again from its topics", self.directory, problem)
+        LOG.warning("local state %s: %s; it is filled again from its topics", self.directory, problem)
         shutil.rmtree(self.directory, ignore_errors=True)
         return self._opened()
 
@@ -172,9 +170,11 @@ class LocalStore:
             packed: bytes | None = db.get(META_KEY)
         except Exception as error:
             return f"is damaged ({error})"
-        meta: dict[str, Any] = json.loads(packed) if packed else {}
+        if packed is None:
+            return None  # new, or killed before anything was put on disk
+        meta: dict[str, Any] = json.loads(packed)
         if meta.get("identity") != self._identity:
-            return "is of another cluster or other topics" if meta else "is empty"
+            return "is of another cluster or other topics"
         if not 0 <= time.time() - meta["written_s"] <= self._max_age_s:
             return "was last written too long ago, or in the future"
         self._positions = dict(meta["positions"])

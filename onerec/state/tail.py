@@ -7,7 +7,7 @@ transaction that has written to the partition is resolved, so nothing that was c
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
@@ -15,15 +15,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from onerec.errors import DependencyMissingError
 from onerec.kafka import clients
 from onerec.kafka.trouble import explained
+from onerec.kafka.watermarks import Part
 from onerec.settings import KafkaSettings
 
-TIMEOUT_S = 10.0
 STALLED_S = 60.0
 """Longer than a broker takes to abort the transaction of a dead producer (its timeout, and a round of checks)."""
 BATCH = 5000
-
-Part = tuple[str, int]
-"""A topic's name on the broker and a partition."""
 
 
 class Raw(NamedTuple):
@@ -34,20 +31,6 @@ class Raw(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Mapping[str, object]
-
-
-def bounds(kafka: KafkaSettings, parts: Collection[Part]) -> dict[Part, tuple[int, int]]:
-    """By partition the first offset that the broker still has and the next one to come, open transactions included.
-
-    Raises DependencyMissingError for no broker or no topic.
-    """
-    observer = clients.consumer(kafka, isolation_level="read_uncommitted")
-    try:
-        return {part: observer.get_watermark_offsets(TopicPartition(*part), timeout=TIMEOUT_S) for part in parts}
-    except KafkaException as error:
-        raise explained(error, kafka, "offsets of the local state's topics") from error
-    finally:
-        observer.close()
 
 
 class Tail:
@@ -61,7 +44,7 @@ class Tail:
         *,
         stalled_s: float = STALLED_S,
     ) -> None:
-        """From `starts` to `ends`, as `bounds` tells them."""
+        """From `starts` to `ends`, both as an uncommitted reader finds them (`onerec.kafka.watermarks`)."""
         self._kafka = kafka
         self._ends = dict(ends)
         self._stalled_s = stalled_s
@@ -94,10 +77,8 @@ class Tail:
 
     def _take(self, message: Message) -> Raw | None:
         """Note where this puts us; the record, None where it is only the end of a partition."""
-        topic, partition, offset, error = message.topic(), message.partition(), message.offset(), message.error()
-        assert topic is not None
-        assert partition is not None
-        assert offset is not None
+        topic, partition, offset, _ = clients.place(message)
+        error = message.error()
         part = (topic, partition)
         if error is None:
             self.positions[part] = offset + 1

@@ -43,14 +43,22 @@ class Assignment:
         self._incremental = wiring.kafka.group_protocol == "consumer"
         self._closed = False
         self._heard = False
-        assignor = {"group_remote_assignor" if self._incremental else "partition_assignment_strategy": "range"}
+        membership = (
+            {"group_remote_assignor": "range"}
+            if self._incremental
+            else {
+                "partition_assignment_strategy": "range",
+                # A static member that was killed gets its partitions back at once, not after its session's timeout.
+                "group_instance_id": f"joiner-{settings.stream.joiner.instance}",
+            }
+        )
         self.consumer = clients.consumer(
             wiring.kafka,
             group=GROUP,
             auto_offset_reset="error",  # we always say where to begin
             enable_partition_eof=True,
             fetch_message_max_bytes=262_144,  # small fetches keep the two inputs close together in event time
-            **assignor,
+            **membership,
         )
         self.consumer.subscribe(
             list(wiring.inputs), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost

@@ -33,16 +33,13 @@ class Exposure:
     kinds: int = 0
     watch_ms: int = 0
     duration_ms: int = 0
+    packed: bytes | None = None
+    """Its bytes in the changelog, kept until an action changes it: most are written many times unchanged."""
 
     @property
     def key(self) -> tuple[int, int]:
         """What an action names: one item of one request's answer."""
         return (self.request_id, self.item_id)
-
-    @property
-    def order(self) -> tuple[int, int, int, int]:
-        """Event-time order; ties as they stood in the answer."""
-        return (self.time_ms, self.request_id, self.position, self.item_id)
 
     def take(self, action: Action) -> bool:
         """Add what an action says; False where nothing is new. The order of actions makes no difference."""
@@ -53,7 +50,10 @@ class Exposure:
         if bit == VIEWED:
             self.watch_ms = max(self.watch_ms, action.watch_ms or 0)
             self.duration_ms = max(self.duration_ms, action.duration_ms or 0)
-        return known != (self.kinds, self.watch_ms, self.duration_ms, self.produced_ms)
+        if known == (self.kinds, self.watch_ms, self.duration_ms, self.produced_ms):
+            return False
+        self.packed = None
+        return True
 
     def labels(self, rule: LabelSettings) -> int:
         """The label byte: a view counts where it is a long one."""

@@ -23,7 +23,6 @@ class PacedCollection:
 
     def freeze(self) -> None:
         """What is there now stays: never walk over it again."""
-        gc.collect()
         gc.freeze()
 
     def turn(self, now_s: float) -> None:

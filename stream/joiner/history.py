@@ -24,7 +24,16 @@ class ExposureHistory:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def insert(self, item_id: int, time_ms: int, labels: int, *, before_last: int = 0, by_time: bool = False) -> int:
+    def append(self, item_id: int, time_ms: int, labels: int, keep: int) -> int:
+        """Put an exposure last and forget all but the newest `keep`; its index."""
+        surplus = max(0, len(self.labels) + 1 - keep)
+        at = surplus * LONG_BYTES
+        self.items = self.items[at:] + item_id.to_bytes(LONG_BYTES, "little", signed=True)
+        self.times_ms = self.times_ms[at:] + time_ms.to_bytes(LONG_BYTES, "little", signed=True)
+        self.labels = self.labels[surplus:] + bytes((labels,))
+        return len(self.labels) - 1
+
+    def insert(self, item_id: int, time_ms: int, labels: int, before_last: int, *, by_time: bool) -> int:
         """Put an exposure before the last `before_last` ones, `by_time` also before those that are later; its index."""
         index = len(self) - before_last
         if by_time:

@@ -14,14 +14,13 @@ from onerec.settings import JoinerSettings
 from schemas.bounds import Limits, violation
 from schemas.codec import DecodeError
 from schemas.reasons import Reason
-from stream.joiner.exposure import Came
 from stream.joiner.items import KnownItems
 from stream.joiner.partition import Partition
+from stream.joiner.transaction import FENCED, TransactionError
 from stream.joiner.watermark import IMPRESSIONS
 from stream.joiner.wiring import Wiring
 
 LOG = logging.getLogger(__name__)
-NO_TIMESTAMP = -1
 LOST_OFFSETS = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
 
@@ -39,7 +38,7 @@ class Intake:
         """Join these messages, of those partitions that are ours; how many they were.
 
         Raises CheckFailedError where the broker no longer has our offsets and DependencyMissingError for a missing
-        topic or denied access.
+        topic or denied access, TransactionError where another process has taken our place.
         """
         batches: dict[tuple[int, int], list[Message]] = {}
         ends: dict[tuple[int, int], int] = {}
@@ -72,25 +71,29 @@ class Intake:
         known = self._items.ids
         limits = self._limits
         take = partition.join.impression if source == IMPRESSIONS else partition.join.action
+        newest_ms = partition.watermark.newest_ms[source]
         for message, record in zip(batch, records, strict=True):
             if isinstance(record, DecodeError):
-                partition.refuse(source, _came(message), record.reason, record.detail)
+                partition.refuse(source, message, record.reason, record.detail)
                 continue
             broken = violation(record, now_ms, limits)
             if broken is not None:
-                partition.refuse(source, _came(message), *broken)
+                partition.refuse(source, message, *broken)
                 continue
             if record.item_id not in known and not caught_up:
                 self._items.catch_up()
                 caught_up = True
             if record.item_id not in known:
-                partition.refuse(source, _came(message), Reason.UNKNOWN_ITEM, f"item {record.item_id} has no id")
+                partition.refuse(source, message, Reason.UNKNOWN_ITEM, f"item {record.item_id} has no id")
                 continue
-            take(record, _came(message))
-            partition.saw(source, record.time_ms)
+            take(record, message)
+            newest_ms = max(newest_ms, record.time_ms)
+        partition.watermark.newest_ms[source] = newest_ms
         return caught_up
 
     def _take_error(self, error: KafkaError, message: Message) -> None:
+        if error.code() in FENCED:
+            raise TransactionError(error)
         if error.code() in LOST_OFFSETS:
             raise CheckFailedError(
                 f"The broker has lost the next records of {message.topic()}[{message.partition()}]: {error.str()}.",
@@ -100,8 +103,3 @@ class Intake:
         if error.code() in NO_TOPIC or error.code() in DENIED or error.fatal():
             raise explained(KafkaException(error), self._wiring.kafka, f"topic {message.topic()}")
         LOG.warning("kafka: %s", error.str())
-
-
-def _came(message: Message) -> Came:
-    kind, timestamp_ms = message.timestamp()
-    return Came(message.offset() or 0, timestamp_ms if kind else NO_TIMESTAMP, message.key(), message.value() or b"")

@@ -10,16 +10,23 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from onerec.settings import JoinerSettings
 from schemas.reasons import Reason
 from schemas.records import Action, ClosedBy, History, Impression, Session
+from schemas.topics import ACTIONS, IMPRESSIONS
 from stream.joiner.exposure import Came, Exposure, Waiting
 from stream.joiner.user import NEVER_MS, User
 
+MOST_OPEN = 4000
+"""Open impressions of one user, and waiting actions, from which on more are refused: all of a user's state is one
+record of the changelog, which has to stay below a broker's `message.max.bytes` of 1 MB."""
 BEGINNING_MS = -(2**63)
 """A watermark that has not passed anything."""
 
+Source = TypeVar("Source")
+"""What an event came as: a Kafka message."""
 LoadHistory = Callable[[int], History | None]
 
 
@@ -53,15 +60,18 @@ class Changes:
         self.refusals.append(Refusal(source, came, reason, detail))
 
 
-class Join:
+class Join(Generic[Source]):
     """Users with something open, and timers for what falls due. Histories of all others stay where they are stored."""
 
-    def __init__(self, settings: JoinerSettings, load_history: LoadHistory) -> None:
+    def __init__(self, settings: JoinerSettings, load_history: LoadHistory, came: Callable[[Source], Came]) -> None:
+        """`load_history` knows the histories of users of whom nothing is open; `came` tells where an event stood."""
         self.settings = settings
         self.users: dict[int, User] = {}
         self.watermark_ms = BEGINNING_MS
         self.changes = Changes()
         self._load_history = load_history
+        self._came = came
+        self._window_ms = settings.feedback_window_ms
         self._timers: list[tuple[int, int]] = []
 
     def restore(self, user: User) -> None:
@@ -70,49 +80,49 @@ class Join:
         self.users[user.user_id] = user
         self._set_timer(user)
 
-    def impression(self, record: Impression, came: Came) -> None:
+    def impression(self, record: Impression, source: Source) -> None:
         """An item was shown. One that is known already is counted and changes nothing."""
         self.changes.events += 1
         user = self._user(record.user_id)
-        exposure = Exposure(
-            record.request_id,
-            record.item_id,
-            record.position,
-            record.time_ms,
-            record.model_version,
-            record.produced_ms,
-        )
-        key = exposure.key
-        if key in user.open or any(key == other.key for other in user.session):
+        time_ms = record.time_ms
+        key = (record.request_id, record.item_id)
+        if key in user.open or (user.session and any(key == other.key for other in user.session)):
             self.changes.duplicates += 1
-        elif record.time_ms + self.settings.feedback_window_ms <= self.watermark_ms:
-            self._late_impression(user, exposure, came)
+            return
+        exposure = Exposure(
+            record.request_id, record.item_id, record.position, time_ms, record.model_version, record.produced_ms
+        )
+        if time_ms + self._window_ms <= self.watermark_ms:
+            self._late_impression(user, exposure, source)
+        elif len(user.open) >= MOST_OPEN:
+            self._refuse_excess(IMPRESSIONS.name, source)
         else:
-            user.take_waiting(exposure, self.settings.feedback_window_ms)
+            if user.waiting:
+                user.take_waiting(exposure, self._window_ms)
             user.open[key] = exposure
             user.state_changed = True
-            self._due(user, record.time_ms + self.settings.feedback_window_ms)
+            self._due(user, time_ms + self._window_ms)
 
-    def action(self, record: Action, came: Came) -> None:
+    def action(self, record: Action, source: Source) -> None:
         """Something was done with an item. One that is known already is counted and changes nothing."""
         self.changes.events += 1
         user = self._user(record.user_id)
-        window_ms = self.settings.feedback_window_ms
+        window_ms = self._window_ms
         key = (record.request_id, record.item_id)
         exposure = user.open.get(key)
-        if exposure is not None and abs(record.time_ms - exposure.time_ms) < window_ms:
+        if exposure is not None and -window_ms < record.time_ms - exposure.time_ms < window_ms:
             if exposure.take(record):
                 user.state_changed = True
             else:
                 self.changes.duplicates += 1
-            return
-        waiting = Waiting(record, came)
-        if record.time_ms + window_ms <= self.watermark_ms:
-            user.resolve(waiting, self.settings, self.changes)
+        elif record.time_ms + window_ms <= self.watermark_ms:
+            user.resolve(Waiting(record, self._came(source)), self.settings, self.changes)
         elif any(other.action == record for other in user.waiting.get(key, ())):
             self.changes.duplicates += 1
+        elif user.waiting_count() >= MOST_OPEN:
+            self._refuse_excess(ACTIONS.name, source)
         else:
-            user.waiting.setdefault(key, []).append(waiting)
+            user.waiting.setdefault(key, []).append(Waiting(record, self._came(source)))
             user.state_changed = True
             self._due(user, record.time_ms + window_ms)
 
@@ -166,7 +176,11 @@ class Join:
         if user.due_ms != NEVER_MS:
             heapq.heappush(self._timers, (user.due_ms, user.user_id))
 
-    def _late_impression(self, user: User, exposure: Exposure, came: Came) -> None:
+    def _refuse_excess(self, topic: str, source: Source) -> None:
+        detail = f"the user has {MOST_OPEN} open already, more than people do"
+        self.changes.refuse(topic, self._came(source), Reason.OUT_OF_BOUNDS, detail)
+
+    def _late_impression(self, user: User, exposure: Exposure, source: Source) -> None:
         """Its window has passed already: join it at once with what is there."""
         history = user.history
         if history.holds(exposure.item_id, exposure.time_ms):
@@ -175,10 +189,10 @@ class Join:
         oldest_ms = history.time_ms(0)
         if len(history) >= self.settings.history_items and oldest_ms is not None and exposure.time_ms < oldest_ms:
             detail = "older than the whole history: it cannot be told from a repetition"
-            self.changes.refuse("impressions", came, Reason.LATE, detail)
+            self.changes.refuse(IMPRESSIONS.name, self._came(source), Reason.LATE, detail)
             return
         self.changes.late_impressions += 1
-        user.take_waiting(exposure, self.settings.feedback_window_ms)
+        user.take_waiting(exposure, self._window_ms)
         user.add(exposure, self.settings, self.changes, late=True)
         due_ms = user.due_ms
         user.reschedule(self.settings)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from confluent_kafka import Message
+
 from onerec.settings import JoinerSettings
 from onerec.state.store import LocalStore
 from schemas.reasons import Reason
@@ -19,6 +21,7 @@ from stream.joiner.user import User
 from stream.joiner.watermark import INPUTS, Watermark
 from stream.joiner.wiring import Wiring
 
+NO_TIMESTAMP = -1
 SOURCES = (IMPRESSIONS.name, ACTIONS.name)
 USER_PREFIX = b"u"
 HISTORY_PREFIX = b"h"
@@ -74,7 +77,7 @@ class Partition:
         packed = store.get(POINT_KEY)
         self.watermark = Watermark() if packed is None else Point.unpack(packed).watermark()
         self.inputs = [Input(offset) for offset in next_offsets]
-        self.join = Join(settings, self._load_history)
+        self.join = Join(settings, self._load_history, came_of)
         self.join.watermark_ms = self.watermark.value_ms
         self.open = Open()
         self._counted: dict[int, tuple[int, int, int]] = {}
@@ -90,11 +93,6 @@ class Partition:
         impressions, actions = self.inputs
         return (impressions.next_offset, actions.next_offset)
 
-    def saw(self, source: int, time_ms: int) -> None:
-        """An event of this time was joined."""
-        newest_ms = self.watermark.newest_ms
-        newest_ms[source] = max(newest_ms[source], time_ms)
-
     def advance(self, now_s: float) -> None:
         """Let the watermark pass what it can, and close everything once the inputs have stood still long enough."""
         idle = [source for source in INPUTS if self.inputs[source].is_idle(now_s, self.settings.idle_close_s)]
@@ -106,9 +104,9 @@ class Partition:
             self.join.advance(self.watermark.pass_everything(self.settings.feedback_window_ms))
             self.join.close_idle()
 
-    def refuse(self, source: int, came: Came, reason: Reason, detail: str) -> None:
+    def refuse(self, source: int, message: Message, reason: Reason, detail: str) -> None:
         """Put an input record to dead-letters with the next commit."""
-        self.join.changes.refusals.append(Refusal(SOURCES[source], came, reason, detail))
+        self.join.changes.refusals.append(Refusal(SOURCES[source], came_of(message), reason, detail))
 
     def has_changes(self) -> bool:
         """Whether a transaction has something to write."""
@@ -186,10 +184,16 @@ class Partition:
     def _count(self, user_id: int, user: User) -> None:
         """Keep the sums of what is open without walking over all users."""
         before = self._counted.pop(user_id, (0, 0, 0))
-        waiting = sum(map(len, user.waiting.values())) if user.waiting else 0
+        waiting = user.waiting_count() if user.waiting else 0
         now = (len(user.open), waiting, int(bool(user.session)))
         if now != (0, 0, 0):
             self._counted[user_id] = now
         self.open.impressions += now[0] - before[0]
         self.open.actions += now[1] - before[1]
         self.open.sessions += now[2] - before[2]
+
+
+def came_of(message: Message) -> Came:
+    """Where a message stood, and its bytes."""
+    kind, timestamp_ms = message.timestamp()
+    return Came(message.offset() or 0, timestamp_ms if kind else NO_TIMESTAMP, message.key(), message.value() or b"")

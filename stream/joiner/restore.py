@@ -17,9 +17,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from onerec.errors import CheckFailedError
 from onerec.kafka.trouble import explained
+from onerec.kafka.watermarks import Bounds, Part, watermarks
 from onerec.settings import Settings
 from onerec.state.store import LocalStore
-from onerec.state.tail import Part, Raw, Tail, bounds
+from onerec.state.tail import Raw, Tail
 from stream.joiner.partition import HISTORY_PREFIX, POINT_KEY, USER_PREFIX, Partition
 from stream.joiner.state import Point
 from stream.joiner.transaction import OFFSETS_HEADER, unpack_offsets
@@ -97,11 +98,11 @@ class Restoration:
         }
 
     def _begin(self, committed: Mapping[int, Offsets | None]) -> None:
-        inputs = bounds(self._wiring.kafka, [(topic, n) for topic in self._wiring.inputs for n in self.numbers])
+        inputs = self._bounds(self._wiring.inputs)
         for number in self.numbers:
             self._check_inputs(number, committed[number], inputs)
         state_topics = {"changelog": self._wiring.changelog, "histories": self._wiring.histories}
-        ends = bounds(self._wiring.kafka, [(topic, n) for topic in state_topics.values() for n in self.numbers])
+        ends = self._bounds(state_topics.values())
         starts: dict[Part, int] = {}
         for number in self.numbers:
             store = LocalStore(self._directory(number), self._wiring.identity)
@@ -114,11 +115,16 @@ class Restoration:
                 starts[topic, number] = store.positions.get(name, ends[topic, number][0])
         self._tail = Tail(self._wiring.kafka, starts, {part: high for part, (_, high) in ends.items()})
 
+    def _bounds(self, topics: Iterable[str]) -> dict[Part, Bounds]:
+        """First offset and end, whatever open transactions there are: a committed reader waits for those."""
+        parts = [(topic, number) for topic in topics for number in self.numbers]
+        return watermarks(self._wiring.kafka, parts, isolation_level="read_uncommitted")
+
     def _directory(self, number: int) -> Path:
         joiner = self._settings.stream.joiner
         return self._settings.store.state_dir / f"joiner-{joiner.instance}" / f"partition-{number}"
 
-    def _check_inputs(self, number: int, committed: Offsets | None, inputs: Mapping[Part, tuple[int, int]]) -> None:
+    def _check_inputs(self, number: int, committed: Offsets | None, inputs: Mapping[Part, Bounds]) -> None:
         for topic, offset in zip(self._wiring.inputs, committed or (), strict=False):
             low, high = inputs[topic, number]
             if not low <= offset <= high:
@@ -164,9 +170,8 @@ class Restoration:
         return Partition(number, store, begin, self._wiring, self._settings.stream.joiner)
 
     def _beginning(self, number: int) -> Offsets:
-        parts = [(topic, number) for topic in self._wiring.inputs]
-        found = bounds(self._wiring.kafka, parts)
-        impressions, actions = (found[part][0] for part in parts)
+        found = self._bounds(self._wiring.inputs)
+        impressions, actions = (found[topic, number][0] for topic in self._wiring.inputs)
         return (impressions, actions)
 
 

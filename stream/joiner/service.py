@@ -6,11 +6,12 @@ import logging
 import time
 from contextlib import closing
 
-from confluent_kafka import Message
+from confluent_kafka import KafkaException, Message
 
 from onerec.errors import CheckFailedError, DependencyMissingError
 from onerec.kafka.admin import wait_for_broker
 from onerec.kafka.dead_letters import DeadLetters
+from onerec.kafka.trouble import DENIED, explained
 from onerec.service import Stop
 from onerec.settings import KafkaSettings, Settings
 from stream.joiner import metrics
@@ -40,7 +41,7 @@ def run_joiner(settings: Settings, stop: Stop) -> None:
     kafka, joiner = settings.kafka, settings.stream.joiner
     wiring = wire(kafka)
     items: KnownItems = ItemsWithTokens(kafka, DeadLetters(kafka, "joiner")) if joiner.known_items_only else AnyItem()
-    failures = Failures(joiner.instance)
+    failures = Failures(kafka, joiner.instance)
     try:
         while not stop.is_set():
             try:
@@ -66,7 +67,8 @@ def _same_log(kafka: KafkaSettings, before: Wiring) -> Wiring:
 class Failures:
     """Failed transactions since the last one that was committed."""
 
-    def __init__(self, instance: str) -> None:
+    def __init__(self, kafka: KafkaSettings, instance: str) -> None:
+        self._kafka = kafka
         self._instance = instance
         self._in_row = 0
         self._fenced_s: float | None = None
@@ -75,6 +77,8 @@ class Failures:
         """Note one. Raises CheckFailedError or DependencyMissingError where beginning anew will not help."""
         metrics.REBUILDS.inc()
         self._in_row += 1
+        if error.cause.code() in DENIED:
+            raise explained(KafkaException(error.cause), self._kafka, "transactions of the joiner") from error
         LOG.warning("a transaction failed (%s): beginning anew from what is committed", error)
         now_s = time.monotonic()
         if error.fenced:

@@ -18,9 +18,10 @@ from stream.joiner.watermark import Watermark
 
 VERSION = 1
 _COUNTS = struct.Struct("<BIIII")
-_EXPOSURE = struct.Struct("<qqiq?qqBqq")
+_EXPOSURE = struct.Struct("<qqqq?qqBqq")
 _CAME = struct.Struct("<qqii")
 _NO_KEY = -1
+_NOTHING = ExposureHistory()
 _POINT = struct.Struct("<B5q")
 
 
@@ -56,12 +57,13 @@ class Point:
 
 def pack_user(user: User, history_items: int) -> bytes:
     """All of a user but the newest `history_items` of the history."""
-    waiting = [one for actions in user.waiting.values() for one in actions]
-    beyond = user.history.part(0, max(0, len(user.history) - history_items))
+    waiting = [one for actions in user.waiting.values() for one in actions] if user.waiting else []
+    surplus = len(user.history) - history_items
+    beyond = user.history.part(0, surplus) if surplus > 0 else _NOTHING
     parts = [
         _COUNTS.pack(VERSION, len(user.open), len(waiting), len(user.session), len(beyond)),
-        *map(_pack_exposure, user.open.values()),
-        *map(_pack_exposure, user.session),
+        *[exposure.packed or _pack_exposure(exposure) for exposure in user.open.values()],
+        *[exposure.packed or _pack_exposure(exposure) for exposure in user.session],
         beyond.items,
         beyond.times_ms,
         beyond.labels,
@@ -97,7 +99,7 @@ def unpack_user(user: User, data: bytes, decode_action: Callable[[bytes], Action
 
 def _pack_exposure(exposure: Exposure) -> bytes:
     version = exposure.model_version
-    return _EXPOSURE.pack(
+    exposure.packed = _EXPOSURE.pack(
         exposure.request_id,
         exposure.item_id,
         exposure.position,
@@ -109,6 +111,7 @@ def _pack_exposure(exposure: Exposure) -> bytes:
         exposure.watch_ms,
         exposure.duration_ms,
     )
+    return exposure.packed
 
 
 def _unpack_exposure(data: bytes, at: int) -> Exposure:

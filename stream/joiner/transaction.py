@@ -17,8 +17,8 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from onerec.kafka import clients
+from onerec.kafka.watermarks import Part
 from onerec.state.store import LocalStore
-from onerec.state.tail import Part
 from stream.joiner.join import Changes
 from stream.joiner.wiring import Wiring
 
@@ -29,7 +29,15 @@ INIT_TIMEOUT_S = 30.0
 COMMIT_TIMEOUT_S = 15.0
 """As long as the broker keeps a transaction open (transaction.timeout.ms): later it cannot succeed."""
 QUEUE_WAIT_S = 0.05
-FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+FENCED = frozenset(
+    {
+        KafkaError._FENCED,
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.FENCED_INSTANCE_ID,
+    }
+)
+"""Another process of our instance has come after us."""
 Headers = list[tuple[str, str | bytes | None]]
 OnDelivery = Callable[[KafkaError | None, Message], None]
 
@@ -50,6 +58,7 @@ class TransactionError(Exception):
 
     def __init__(self, cause: KafkaError) -> None:
         super().__init__(cause.str())
+        self.cause = cause
         self.fenced = cause.code() in FENCED
 
 
@@ -120,9 +129,8 @@ class Transactions:
             work.store.write(work.local, self._positions(work.partition, ends))
 
     def poll(self) -> None:
-        """Serve callbacks. Raises DependencyMissingError where the broker denies us."""
+        """Serve callbacks; what they tell comes out at the next commit."""
         self._producer.poll(0)
-        self._producer.trouble.raise_denied()
 
     def discard(self) -> None:
         """Never use the producer again."""
@@ -178,8 +186,8 @@ def _note_end(ends: dict[Part, int]) -> OnDelivery:
     """Notes where a partition's last record came to stand."""
 
     def delivered(error: KafkaError | None, message: Message) -> None:
-        topic, partition, offset = message.topic(), message.partition(), message.offset()
-        if error is None and topic is not None and partition is not None and offset is not None:
+        if error is None:
+            topic, partition, offset, _ = clients.place(message)
             ends[topic, partition] = offset + 1
 
     return delivered

@@ -11,6 +11,7 @@ watermark moved or how events were batched:
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Protocol
@@ -18,12 +19,14 @@ from typing import Protocol
 from onerec.settings import JoinerSettings
 from schemas.reasons import Reason
 from schemas.records import ClosedBy, History, Session
+from schemas.topics import ACTIONS
 from stream.joiner.exposure import Came, Exposure, Waiting
 from stream.joiner.history import ExposureHistory
 from stream.joiner.sessions import session_record
 
 NEVER_MS = 2**63 - 1
-_ORDER = attrgetter("order")
+_ORDER = attrgetter("time_ms", "request_id", "position", "item_id")
+"""Event-time order of exposures; ties as they stood in the answer."""
 
 
 class Out(Protocol):
@@ -76,25 +79,43 @@ class User:
         """Whether only the history is left, which has its own topic."""
         return not (self.open or self.waiting or self.session)
 
+    def waiting_count(self) -> int:
+        """How many actions wait for their impressions."""
+        return sum(map(len, self.waiting.values()))
+
     def work_off(self, watermark_ms: int, settings: JoinerSettings, out: Out) -> None:
         """Do what falls due up to the watermark, in order of its time, and find what is due next."""
-        window_ms = settings.feedback_window_ms
-        closing = sorted((e for e in self.open.values() if e.time_ms + window_ms <= watermark_ms), key=_ORDER)
-        for exposure in closing:
-            del self.open[exposure.key]
-        overdue = self._take_overdue(watermark_ms - window_ms)
-        self.state_changed |= bool(closing or overdue)
-        while closing or overdue:
-            if overdue and (not closing or overdue[0].action.time_ms < closing[0].time_ms):
-                waiting = overdue.pop(0)
-                next_ms = closing[0].time_ms if closing else self._first_open_ms()
-                self._close_gap(waiting.action.time_ms + window_ms, next_ms, settings, out)
-                self.resolve(waiting, settings, out)
-            else:
-                self.add(closing.pop(0), settings, out)
+        until_ms = watermark_ms - settings.feedback_window_ms
+        closing = [exposure for exposure in self.open.values() if exposure.time_ms <= until_ms]
+        if closing:
+            closing.sort(key=_ORDER)
+            self.state_changed = True
+            for exposure in closing:
+                del self.open[exposure.key]
+        overdue = self._take_overdue(until_ms) if self.waiting else []
+        if overdue:
+            self._work_off_both(closing, overdue, settings, out)
+        else:
+            for exposure in closing:
+                self.add(exposure, settings, out)
         first_open_ms = self._first_open_ms()
         self._close_gap(watermark_ms, first_open_ms, settings, out)
         self.due_ms = self._next_due_ms(first_open_ms, settings)
+
+    def _work_off_both(
+        self, closing: list[Exposure], overdue: list[Waiting], settings: JoinerSettings, out: Out
+    ) -> None:
+        """Close exposures and resolve actions in the order in which they fall due, each a window after its time."""
+        self.state_changed = True
+        coming = deque(closing)
+        for waiting in overdue:
+            while coming and coming[0].time_ms <= waiting.action.time_ms:
+                self.add(coming.popleft(), settings, out)
+            next_ms = coming[0].time_ms if coming else self._first_open_ms()
+            self._close_gap(waiting.action.time_ms + settings.feedback_window_ms, next_ms, settings, out)
+            self.resolve(waiting, settings, out)
+        for exposure in coming:
+            self.add(exposure, settings, out)
 
     def add(self, exposure: Exposure, settings: JoinerSettings, out: Out, *, late: bool = False) -> None:
         """A closed exposure enters history and session; a late one takes its place in event time."""
@@ -103,7 +124,7 @@ class User:
             return
         if self.session and exposure.time_ms >= self.session[-1].time_ms + settings.session_gap_ms:
             self.close_session(ClosedBy.GAP, settings, out)
-        after = sum(other.order > exposure.order for other in self.session) if late else 0
+        after = sum(_ORDER(other) > _ORDER(exposure) for other in self.session) if late else 0
         self.session.insert(len(self.session) - after, exposure)
         self._remember(exposure, settings, before_last=after)
         if len(self.session) >= settings.session_items:
@@ -124,12 +145,12 @@ class User:
         labels = waiting.labels(settings.labels)
         changed = self.history.add_labels(action.item_id, until_ms, labels, newest=settings.history_items)
         if changed is None:
-            out.refuse("actions", waiting.came, Reason.ORPHAN, f"no impression of item {action.item_id}")
+            out.refuse(ACTIONS.name, waiting.came, Reason.ORPHAN, f"no impression of item {action.item_id}")
             return
         if changed:
             self.history_changed = True
             self.updated_ms = max(self.updated_ms, action.time_ms)
-        out.refuse("actions", waiting.came, Reason.LATE, f"the impression of item {action.item_id} had closed")
+        out.refuse(ACTIONS.name, waiting.came, Reason.LATE, f"the impression of item {action.item_id} had closed")
 
     def reschedule(self, settings: JoinerSettings) -> None:
         """Find what falls due next, after the state was restored."""
@@ -156,18 +177,17 @@ class User:
         self, exposure: Exposure, settings: JoinerSettings, *, before_last: int, by_time: bool = False
     ) -> int:
         """Put it into the history; its index there."""
-        index = self.history.insert(
-            exposure.item_id,
-            exposure.time_ms,
-            exposure.labels(settings.labels),
-            before_last=before_last,
-            by_time=by_time,
-        )
-        dropped = self.history.keep(settings.history_items + len(self.session))
+        keep = settings.history_items + len(self.session)
+        labels = exposure.labels(settings.labels)
+        if before_last or by_time:
+            index = self.history.insert(exposure.item_id, exposure.time_ms, labels, before_last, by_time=by_time)
+            index -= self.history.keep(keep)
+        else:
+            index = self.history.append(exposure.item_id, exposure.time_ms, labels, keep)
         self.state_changed = True
         self.history_changed = True
         self.updated_ms = max(self.updated_ms, exposure.time_ms)
-        return index - dropped
+        return index
 
     def _before(self, stop: int, settings: JoinerSettings) -> ExposureHistory:
         return self.history.part(max(0, stop - settings.history_items), stop)

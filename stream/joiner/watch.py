@@ -9,7 +9,6 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from onerec.errors import CheckFailedError
 from onerec.kafka import clients
-from onerec.kafka.trouble import no_broker
 from onerec.settings import KafkaSettings
 from stream.joiner import metrics
 from stream.joiner.join import BEGINNING_MS
@@ -37,16 +36,13 @@ class BrokerWatch:
         if now_s < self._check_s:
             return
         self._check_s = now_s + CHECK_INTERVAL_S
-        self._consumer.trouble.raise_denied()
+        self._consumer.trouble.check(self._probe, BROKER_GRACE_S)
         try:
-            found = self._consumer.list_topics(self._wiring.inputs[0], timeout=CHECK_TIMEOUT_S).cluster_id
-        except KafkaException as error:
-            if self._consumer.trouble.down_s() > BROKER_GRACE_S:
-                raise no_broker(self._wiring.kafka, error.args[0].str()) from error
-            return
-        self._consumer.trouble.seen_alive()
-        if str(found) != self._wiring.cluster_id:
-            raise another_log(self._wiring.kafka, self._wiring.cluster_id, str(found))
+            found = self._probe(CHECK_TIMEOUT_S)
+        except KafkaException:
+            return  # not now; the check above gives up in time
+        if found != self._wiring.cluster_id:
+            raise another_log(self._wiring.kafka, self._wiring.cluster_id, found)
 
     def show(self, partitions: Mapping[int, Partition], now_s: float) -> None:
         """Set the gauges. Call it when nothing is uncommitted, so that they do not promise what may yet fail."""
@@ -62,6 +58,10 @@ class BrokerWatch:
         passed = [partition.watermark.value_ms for partition in owned if partition.watermark.value_ms > BEGINNING_MS]
         if passed:
             metrics.WATERMARK_LAG.set(time.time() - min(passed) / 1000)
+
+    def _probe(self, timeout_s: float) -> str:
+        """The cluster's id."""
+        return str(self._consumer.list_topics(self._wiring.inputs[0], timeout=timeout_s).cluster_id)
 
     def _lag(self, partition: Partition) -> int:
         lag = 0

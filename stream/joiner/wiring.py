@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaException, TopicCollection
@@ -66,6 +67,11 @@ def wire(kafka: KafkaSettings) -> Wiring:
             f"Topics of one user must have the same number of partitions, but they have {counts}.",
             "`onerec topics check` says what the settings want; make the topics anew with it.",
         )
+    return names(kafka, str(metadata.cluster_id), _topic_ids(admin, kafka, (JOINER_CHANGELOG, HISTORIES)))
+
+
+def names(kafka: KafkaSettings, cluster_id: str, state_topics: Sequence[str]) -> Wiring:
+    """The wiring by these settings; `state_topics` name the topics of the state so that a new one has a new name."""
     return Wiring(
         kafka=kafka,
         inputs=(clients.topic_name(kafka, IMPRESSIONS), clients.topic_name(kafka, ACTIONS)),
@@ -78,8 +84,8 @@ def wire(kafka: KafkaSettings) -> Wiring:
         session_codec=codec(kafka, SESSIONS),
         history_codec=codec(kafka, HISTORIES),
         dead_letter_codec=codec(kafka, DEAD_LETTERS),
-        identity="/".join((str(metadata.cluster_id), *_topic_ids(admin, kafka, (JOINER_CHANGELOG, HISTORIES)))),
-        cluster_id=str(metadata.cluster_id),
+        identity="/".join((cluster_id, *state_topics)),
+        cluster_id=cluster_id,
     )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from schemas.records import Action, ActionKind, Impression
+from onerec.settings import JoinerSettings
+from schemas.records import Action, ActionKind, History, Impression, Session
 from stream.joiner.exposure import Came
 from stream.joiner.join import Changes, Join
 
@@ -58,8 +59,8 @@ def view(item: int, time_ms: int, watch_ms: int, *, user: int = 1, request: int 
 class Results:
     """All that a join gave out, over any number of commits."""
 
-    sessions: list[object] = field(default_factory=list)
-    histories: dict[int, object] = field(default_factory=dict)
+    sessions: list[Session] = field(default_factory=list)
+    histories: dict[int, History] = field(default_factory=dict)
     refused: list[tuple[str, str]] = field(default_factory=list)
     late_impressions: int = 0
     duplicates: int = 0
@@ -75,7 +76,11 @@ class Results:
                 user.history_changed = False
 
 
-def feed(join: Join, event: Event) -> None:
+def new_join(rules: JoinerSettings) -> Join[Came]:
+    return Join(rules, lambda _: None, lambda came: came)
+
+
+def feed(join: Join[Came], event: Event) -> None:
     if isinstance(event, Impression):
         join.impression(event, CAME)
     else:

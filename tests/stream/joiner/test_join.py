@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
-from hypothesis import given, settings as hypothesis_settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from onerec.settings import JoinerSettings
 from schemas.packed import unpack_longs
 from schemas.records import ActionKind, ClosedBy, Session
-from stream.joiner.join import Join
 from stream.joiner.watermark import Watermark
-from tests.stream.joiner.events import Event, Results, action, delivered, feed, impression, view, visits
+from tests.stream.joiner.events import Event, Results, action, delivered, feed, impression, new_join, view, visits
 from tests.stream.joiner.oracle import ExpectedItem, ExpectedSession, expected
 
 SETTINGS = JoinerSettings(
@@ -23,7 +24,7 @@ END_MS = 1_000_000
 
 def run(events: list[Event], rules: JoinerSettings, *, batch: int = 1) -> Results:
     """All events in this order, the watermark after every `batch`, then everything falls due."""
-    join = Join(rules, lambda _: None)
+    join = new_join(rules)
     watermark = Watermark()
     results = Results()
     for number, event in enumerate(events):
@@ -94,7 +95,7 @@ def test_whatever_the_order_every_impression_is_in_one_session_or_refused(events
     for session in results.sessions:
         times = [item.time_ms for item in session.items]
         assert times == sorted(times)
-        assert all(after - before < SETTINGS.session_gap_ms for before, after in zip(times, times[1:], strict=False))
+        assert all(after - before < SETTINGS.session_gap_ms for before, after in pairwise(times))
         assert all(time_ms <= times[0] for _, time_ms, _ in entries(session))
 
 
@@ -112,12 +113,11 @@ def test_repeated_events_change_nothing(events: list[Event], seed: int) -> None:
 
 def only(results: Results) -> Session:
     (session,) = results.sessions
-    assert isinstance(session, Session)
     return session
 
 
 def test_a_session_closes_at_m_items_as_soon_as_the_last_ones_window_has_passed() -> None:
-    join = Join(SETTINGS, lambda _: None)
+    join = new_join(SETTINGS)
     for item in (1, 2, 3):
         feed(join, impression(item, item))
     join.advance(3 + 14)
@@ -132,7 +132,7 @@ def test_a_session_closes_at_m_items_as_soon_as_the_last_ones_window_has_passed(
 
 
 def test_an_incomplete_session_closes_when_its_gap_has_passed() -> None:
-    join = Join(SETTINGS, lambda _: None)
+    join = new_join(SETTINGS)
     feed(join, impression(1, 100))
     join.advance(139)
     assert join.changes.sessions == []
@@ -144,7 +144,7 @@ def test_an_incomplete_session_closes_when_its_gap_has_passed() -> None:
 
 
 def test_an_open_impression_within_the_gap_holds_the_session_open() -> None:
-    join = Join(SETTINGS, lambda _: None)
+    join = new_join(SETTINGS)
     feed(join, impression(1, 100))
     feed(join, impression(2, 139))
     join.advance(145)
@@ -184,7 +184,7 @@ def test_actions_before_their_impression_wait_for_it_and_become_orphans_where_it
 
 
 def test_a_late_impression_joins_at_once_and_is_counted() -> None:
-    join = Join(SETTINGS, lambda _: None)
+    join = new_join(SETTINGS)
     feed(join, impression(1, 200))
     join.advance(230)
     feed(join, action(9, 216))
@@ -201,7 +201,7 @@ def test_a_late_impression_joins_at_once_and_is_counted() -> None:
 def test_a_late_impression_older_than_the_session_by_a_gap_is_a_session_of_its_own_with_the_history_of_its_time() -> (
     None
 ):
-    join = Join(SETTINGS, lambda _: None)
+    join = new_join(SETTINGS)
     feed(join, impression(1, 100))
     join.advance(150)
     feed(join, impression(2, 200))
@@ -217,7 +217,7 @@ def test_a_late_impression_older_than_the_session_by_a_gap_is_a_session_of_its_o
 
 
 def test_a_late_repetition_is_a_duplicate_and_one_older_than_a_full_history_is_refused() -> None:
-    join = Join(SETTINGS, lambda _: None)
+    join = new_join(SETTINGS)
     for item in range(1, 7):
         feed(join, impression(item, item * 100))
     join.advance(700)
@@ -233,7 +233,7 @@ def test_a_late_repetition_is_a_duplicate_and_one_older_than_a_full_history_is_r
 
 
 def test_standing_still_publishes_what_is_in_the_making() -> None:
-    join = Join(SETTINGS, lambda _: None)
+    join = new_join(SETTINGS)
     watermark = Watermark()
     feed(join, impression(1, 100))
     watermark.newest_ms = [100, 90]
