@@ -72,6 +72,8 @@ class Bus:
 
     partitions: int
     batch: int = 5
+    serves_aborted: bool = False
+    """As the embedded broker does: a committed reader gets aborted records too."""
     logs: dict[Part, list[Entry]] = field(default_factory=dict)
     offsets: dict[Part, int] = field(default_factory=dict)
     read: dict[Part, int] = field(default_factory=dict)
@@ -91,7 +93,11 @@ class Bus:
     def committed(self, topic: str) -> list[Entry]:
         """All that a committed reader sees, by partition."""
         parts = sorted(part for part in self.logs if part[0] == topic)
-        return [entry for part in parts for entry in self.logs[part] if entry.state == "committed"]
+        return [entry for part in parts for entry in self.logs[part] if self.visible(entry)]
+
+    def visible(self, entry: Entry) -> bool:
+        """Whether a committed reader gets it."""
+        return entry.state == "committed" or (self.serves_aborted and entry.state == "aborted")
 
     def stable_end(self, part: Part) -> int:
         """Where a committed reader stops."""
@@ -252,7 +258,7 @@ class Consumer:
             offset = self._positions[part]
             entry = self._bus.log(part)[offset]
             self._positions[part] += 1
-            if entry.state == "committed" or (entry.state in ("open", "aborted") and not self._committed):
+            if self._bus.visible(entry) or (entry.state in ("open", "aborted") and not self._committed):
                 found.append(Message(part, offset, entry))
         if self._positions[part] == end and len(found) < most and self._told_end.get(part) != end:
             self._told_end[part] = end

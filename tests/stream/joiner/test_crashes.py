@@ -38,7 +38,7 @@ LAST_MS = 10_000
 
 
 def story() -> list[Event]:
-    """Two users with full and incomplete sessions, orphans, late and early actions; then time passes."""
+    """Full and incomplete sessions, orphans, late and early actions of two users; a third who soon leaves."""
     events: list[Event] = []
     for user in (1, 2):
         for number in range(6):
@@ -53,6 +53,13 @@ def story() -> list[Event]:
             action(15, 148 + user, user=user, request=5),
         ]
         events += [impression(7, LAST_MS, user=user, request=77), action(8, LAST_MS, user=user, request=78)]
+        for number in range(3):  # time passes; user 3 has nothing open from here on
+            at = 1000 * (1 + number)
+            events += [
+                impression(20 + number, at, user=user, request=20 + number),
+                action(20 + number, at, user=user, request=20 + number),
+            ]
+    events += [impression(10, 35, user=3, request=1), action(10, 36, user=3, request=1)]
     return sorted(events, key=lambda event: event.time_ms)
 
 
@@ -170,13 +177,14 @@ def test_the_story_without_a_crash(system: Callable[..., System]) -> None:
 
     outcome = calm.outcome()
 
-    assert [(s.user_id, [item.item_id for item in s.items]) for s in outcome.sessions] == [
-        (user, pair) for user in (1, 2) for pair in ([10, 11], [12, 13], [14, 15])
-    ]
+    pairs = [[10, 11], [12, 13], [14, 15], [20], [21], [22]]
+    found = [(session.user_id, [item.item_id for item in session.items]) for session in outcome.sessions]
+    assert found == [(user, items) for user in (1, 2) for items in pairs] + [(3, [10])]
     assert sorted(reason for _, _, reason in outcome.refused) == ["late", "late", "orphan", "orphan"]  # type: ignore[misc]
     assert {key: record.history_labels for key, record in outcome.histories.items()} == {
-        b"1": bytes([1, 1, 1 + 2]),
-        b"2": bytes([1, 1, 1 + 2]),
+        b"1": bytes([2, 2, 2]),
+        b"2": bytes([2, 2, 2]),
+        b"3": bytes([2]),
     }
 
 
@@ -228,3 +236,23 @@ def test_a_new_machine_restores_the_state_from_the_changelog(system: Callable[..
     moved.live()
 
     assert moved.outcome() == wanted
+
+
+def test_on_a_broker_that_serves_what_was_aborted_the_state_is_right_and_only_repetitions_are_added(
+    system: Callable[..., System],
+) -> None:
+    calm = system()
+    calm.live()
+    wanted = calm.outcome()
+
+    for crashes in ([9, 9, 9, 9], [14, 15, 16], [21, 8, 30]):
+        crashed = system()
+        crashed.bus.serves_aborted = True
+        crashed.live_through(crashes)
+
+        outcome = crashed.outcome()
+        assert len(outcome.sessions) > len(wanted.sessions)
+        once = {session.session_id: session for session in outcome.sessions}
+        assert all(once[session.session_id] == session for session in outcome.sessions)
+        assert sorted(once) == sorted(session.session_id for session in wanted.sessions)
+        assert outcome.histories == wanted.histories
