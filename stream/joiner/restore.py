@@ -50,6 +50,8 @@ class Restoration:
         self._committed: dict[int, Offsets | None] | None = None
         self._stores: dict[int, LocalStore] = {}
         self._tail: Tail | None = None
+        self._newest: dict[int, Offsets] = {}
+        """By partition the input offsets of the newest record of the state, whether it counts or not."""
 
     def step(self, timeout_s: float) -> list[Partition] | None:
         """Go on for about `timeout_s`; the partitions once all are restored, None before.
@@ -140,7 +142,10 @@ class Restoration:
         for record in records:
             topic, number = record.part
             change = changes.setdefault(number, [])
-            if _counts(record, committed[number]):
+            joined = _header(record)
+            if joined is not None:
+                self._newest[number] = joined
+            if _counts(joined, committed[number]):
                 change.append((self._local_key(topic, record.key or b""), record.value))
         for number, change in changes.items():
             positions = {
@@ -159,13 +164,12 @@ class Restoration:
         packed = store.get(POINT_KEY)
         restored = None if packed is None else Point.unpack(packed).next_offsets
         begin = committed if committed is not None else self._beginning(number)
-        if restored != committed and (committed is not None or restored != begin):
-            raise CheckFailedError(
-                f"The joiner's state of partition {number} is as of input offsets {restored}, but its group has "
-                f"committed {committed}.",
-                "The group was reset or has expired, or the changelog was deleted: reset the joiner's group and delete "
-                "the topic joiner-changelog to join everything anew.",
-            )
+        newest = self._newest.get(number, restored)
+        # Before anything is joined the beginning is committed; without that, only its own record may be there.
+        if committed is None and newest not in (None, begin):
+            raise _unfitting(number, newest, committed)
+        if committed is not None and restored != committed:
+            raise _unfitting(number, restored, committed)
         del self._stores[number]
         return Partition(number, store, begin, self._wiring, self._settings.stream.joiner)
 
@@ -175,11 +179,23 @@ class Restoration:
         return (impressions, actions)
 
 
-def _counts(record: Raw, committed: Offsets | None) -> bool:
+def _header(record: Raw) -> Offsets | None:
+    """The input offsets up to which the transaction that wrote a record has joined; None for an imported one."""
+    packed = record.headers.get(OFFSETS_HEADER)
+    return unpack_offsets(packed) if isinstance(packed, bytes) else None
+
+
+def _counts(joined: Offsets | None, committed: Offsets | None) -> bool:
     """Whether the transaction that wrote a record is covered by the committed input offsets."""
-    header = record.headers.get(OFFSETS_HEADER)
-    if not isinstance(header, bytes):
+    if joined is None:
         return True
-    impressions, actions = unpack_offsets(header)
-    reached = committed or (0, 0)
-    return impressions <= reached[0] and actions <= reached[1]
+    return committed is not None and joined[0] <= committed[0] and joined[1] <= committed[1]
+
+
+def _unfitting(number: int, restored: Offsets | None, committed: Offsets | None) -> CheckFailedError:
+    return CheckFailedError(
+        f"The joiner's state of partition {number} is as of input offsets {restored}, but its group has committed "
+        f"{committed}.",
+        "The group was reset or has expired, or the changelog was deleted: reset the joiner's group and delete the "
+        "topic joiner-changelog to join everything anew.",
+    )

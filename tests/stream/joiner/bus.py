@@ -252,7 +252,7 @@ class Consumer:
         return self._bus.stable_end(part) if self._committed else len(self._bus.log(part))
 
     def _read(self, part: Part, most: int) -> list[Message]:
-        found = []
+        found: list[Message] = []
         end = self._end(part)
         while self._positions[part] < end and len(found) < most:
             offset = self._positions[part]
