@@ -25,6 +25,7 @@ from onerec.settings import SeedSettings
 from trainer import metrics
 from trainer.batches import SessionBatch
 from trainer.budget import Budget
+from trainer.environment import has_fast_bf16
 from trainer.objectives import history_reward_loss, next_token_loss
 from trainer.samples import Rows, Samples, Source, sample_batch
 from trainer.shards import Shards
@@ -102,6 +103,7 @@ class _Lessons:
         self._dropout = _without_dropout(state.onerec)
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the second core has a shard of its own
+        self._bf16 = state.config.bf16 or has_fast_bf16()
         self._shards = Shards(state.onerec, state.settings.seed.threads)
 
     def step(self, share: float) -> SeedStep:
@@ -144,7 +146,7 @@ class _Lessons:
 
     def _part(self, part: SessionBatch, share: float) -> Callable[[OneRec], Tensor]:
         def loss(replica: OneRec) -> Tensor:
-            value = next_token_loss(replica, part, self._catalogue.trie)
+            value = next_token_loss(replica, part, self._catalogue.trie, bf16=self._bf16)
             assert value is not None, "every sample has a positive"
             return value * share
 

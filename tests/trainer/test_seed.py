@@ -1,0 +1,127 @@
+"""The seed learns within its budget, repeats its bits, and can be made again from what it journalled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from onerec.features import HistoryArrays
+from onerec.settings import SeedSettings
+from tests.trainer import toy
+from tests.trainer.test_step import copied, same
+from trainer.budget import Budget, Recorded, SampleCount, WallTime, budget_of
+from trainer.environment import make_deterministic
+from trainer.objectives import next_token_loss
+from trainer.samples import Samples, cut, sample_batch
+from trainer.seed import SeedStep, learning_rate_share, train_seed
+from trainer.shards import Shards
+from trainer.state import TrainState
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> None:
+    make_deterministic(1)
+
+
+def samples() -> Samples:
+    """Users whose items count up by one: what follows is a function of what came before."""
+    histories = []
+    for user in range(40):
+        items = np.arange(user, user + 11, dtype=np.int64) % toy.ITEMS
+        labels = np.array([k % 2 for k in range(11)], np.uint8)
+        histories.append(HistoryArrays(items, np.zeros(11, np.int64), labels))
+    return cut(histories, toy.catalogue(), toy.TINY)
+
+
+def seeded(budget: Budget, **seed: object) -> tuple[TrainState, list[SeedStep]]:
+    state, steps = toy.state(seed=SeedSettings(**{"batch": 16, "threads": 1} | seed)), []  # type: ignore[arg-type, var-annotated]
+    train_seed(state, samples(), toy.catalogue(), budget, on_step=steps.append)
+    return state, steps
+
+
+def test_learns_and_leaves_fresh_optimizers() -> None:
+    state, steps = seeded(SampleCount(1500), learning_rate=1e-2)
+    losses = [step.losses["next_token"] for step in steps]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    rewards = [step.losses["reward"] for step in steps if "reward" in step.losses]
+    assert rewards[-1] < rewards[0]
+    assert state.step == state.online_from == len(steps)
+    assert not state.onerec_optimizer.state
+
+
+def test_rate_rises_and_decays_over_the_budget() -> None:
+    _, steps = seeded(SampleCount(800), learning_rate=1.0, warmup_share=0.2, final_share=0.05)
+    rates = [step.learning_rate for step in steps]
+    peak = int(np.argmax(rates))
+    assert 0.1 < peak / len(rates) < 0.3
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] < 0.1
+    assert learning_rate_share(1.0, SeedSettings(final_share=0.05)) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_same_bits_again(threads: int) -> None:
+    runs = [copied(seeded(SampleCount(200), threads=threads)[0].tensors()) for _ in range(2)]
+    assert same(*runs)
+
+
+def test_seed_by_wall_time_is_made_again_from_its_shares() -> None:
+    state, steps = seeded(budget_of(SeedSettings(budget_s=0.2)))
+    again, _ = seeded(Recorded([step.losses["share"] for step in steps]))
+    assert len(steps) > 1
+    assert same(again.tensors(), state.tensors())
+
+
+def test_wall_time_ends_by_the_clock() -> None:
+    now = WallTime(10.0, started_s=0.0).share(0, 0)
+    assert now > 0
+    assert WallTime(2.0, started_s=0.0).share(0, 0) == pytest.approx(5 * now, rel=0.1)
+
+
+def test_untrained_where_nobody_liked_anything() -> None:
+    history = HistoryArrays(np.arange(9), np.zeros(9, np.int64), np.zeros(9, np.uint8))
+    state = toy.state()
+    before = copied(state.weights())
+    train_seed(state, cut([history], toy.catalogue(), toy.TINY), toy.catalogue(), SampleCount(9), on_step=pytest.fail)
+    assert same(state.weights(), before)
+    assert state.step == 0
+
+
+def test_dropout_is_off_during_the_seed_only() -> None:
+    state, _ = seeded(SampleCount(32))
+    state.onerec.dropout.p = 0.3
+    train_seed(state, samples(), toy.catalogue(), SampleCount(32), on_step=lambda _: None)
+    assert state.onerec.dropout.p == 0.3
+
+
+def gradients(count: int) -> tuple[list[torch.Tensor], Sequence[torch.Tensor]]:
+    """Gradients and expert loads of one batch, in `count` shards."""
+    state, all_samples = toy.state(), samples()
+    shards = Shards(state.onerec, count)
+    parts = [
+        sample_batch(all_samples, np.arange(30)[shard::count].copy(), toy.catalogue(), toy.TINY)
+        for shard in range(count)
+    ]
+    total = sum(float(part.weight.sum()) for part in parts)
+    trie = toy.catalogue().trie
+    shards.backward(
+        [
+            lambda model, part=part: next_token_loss(model, part, trie) * (float(part.weight.sum()) / total)  # type: ignore[misc]
+            for part in parts
+        ]
+    )
+    shards.close()
+    loads = [block.moe.load for block in state.onerec.decoder.blocks]
+    return [parameter.grad for parameter in state.onerec.parameters() if parameter.grad is not None], loads
+
+
+def test_shards_have_the_gradient_of_the_whole_batch() -> None:
+    (whole, whole_load), (parts, parts_load) = gradients(1), gradients(3)
+    assert len(whole) == len(parts) > 10
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(whole_load, parts_load, strict=True))
