@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from onerec.errors import CheckFailedError, DependencyMissingError
 from onerec.kafka import clients
-from onerec.kafka.reader import BROKER_GRACE_S, Received
+from onerec.kafka.reader import Received
 from onerec.kafka.registry import codec
 from onerec.kafka.trouble import DENIED, NO_TOPIC, explained
 from onerec.settings import KafkaSettings
@@ -100,7 +100,7 @@ class Intake:
         """
         first = self._consumer.poll(timeout_s)
         if first is None:
-            self._consumer.trouble.check(lambda limit_s: self._consumer.list_topics(timeout=limit_s), BROKER_GRACE_S)
+            self._consumer.trouble.check(self._list_topics, self._kafka.broker_patience_s)
             return
         self._consumer.trouble.seen_alive()
         for message in (first, *self._consumer.consume(FETCH, 0)):
@@ -205,13 +205,16 @@ class Intake:
     def cluster_id(self, timeout_s: float = 5.0) -> str | None:
         """The id of the cluster that answers now; None where none does."""
         try:
-            return str(self._consumer.list_topics(timeout=timeout_s).cluster_id)
+            return str(self._list_topics(timeout_s).cluster_id)
         except KafkaException:
             return None
 
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
+
+    def _list_topics(self, timeout_s: float) -> Any:
+        return self._consumer.list_topics(timeout=timeout_s)
 
     def _named(self, topic: str, partition: int) -> TopicPartition:
         return TopicPartition(self._kafka.topic_prefix + topic, partition)

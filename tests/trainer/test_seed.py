@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from onerec.features import HistoryArrays
+from onerec.model.moe import SparseMoE
+from onerec.model.onerec import OneRec
 from onerec.settings import SeedSettings
 from tests.trainer import toy
 from tests.trainer.test_step import copied, same
+from trainer.batches import SessionBatch
 from trainer.budget import Budget, Recorded, SampleCount, WallTime, budget_of
 from trainer.environment import make_deterministic
 from trainer.objectives import next_token_loss
@@ -37,7 +42,8 @@ def samples() -> Samples:
 
 
 def seeded(budget: Budget, **seed: object) -> tuple[TrainState, list[SeedStep]]:
-    state, steps = toy.state(seed=SeedSettings(**{"batch": 16, "threads": 1} | seed)), []  # type: ignore[arg-type, var-annotated]
+    settings: dict[str, Any] = {"batch": 16, "threads": 1} | seed
+    state, steps = toy.state(seed=SeedSettings(**settings)), list[SeedStep]()
     train_seed(state, samples(), toy.catalogue(), budget, on_step=steps.append)
     return state, steps
 
@@ -85,37 +91,43 @@ def test_wall_time_ends_by_the_clock() -> None:
 def test_untrained_where_nobody_liked_anything() -> None:
     history = HistoryArrays(np.arange(9), np.zeros(9, np.int64), np.zeros(9, np.uint8))
     state = toy.state()
-    before = copied(state.weights())
-    train_seed(state, cut([history], toy.catalogue(), toy.TINY), toy.catalogue(), SampleCount(9), on_step=pytest.fail)
+    before, steps = copied(state.weights()), list[SeedStep]()
+    train_seed(state, cut([history], toy.catalogue(), toy.TINY), toy.catalogue(), SampleCount(9), on_step=steps.append)
     assert same(state.weights(), before)
-    assert state.step == 0
+    assert (state.step, steps) == (0, [])
 
 
 def test_dropout_is_off_during_the_seed_only() -> None:
-    state, _ = seeded(SampleCount(32))
-    state.onerec.dropout.p = 0.3
-    train_seed(state, samples(), toy.catalogue(), SampleCount(32), on_step=lambda _: None)
-    assert state.onerec.dropout.p == 0.3
+    weights = []
+    for dropout in (0.5, 0.0):
+        state = TrainState.new(dataclasses.replace(toy.TINY, dropout=dropout), toy.state().settings)
+        train_seed(state, samples(), toy.catalogue(), SampleCount(300), on_step=lambda _: None)
+        weights.append(copied(state.weights()))
+        assert state.onerec.dropout.p == dropout
+    assert same(*weights)
 
 
-def gradients(count: int) -> tuple[list[torch.Tensor], Sequence[torch.Tensor]]:
+def gradients(count: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Gradients and expert loads of one batch, in `count` shards."""
-    state, all_samples = toy.state(), samples()
-    shards = Shards(state.onerec, count)
+    state, all_samples, trie = toy.state(), samples(), toy.catalogue().trie
     parts = [
         sample_batch(all_samples, np.arange(30)[shard::count].copy(), toy.catalogue(), toy.TINY)
         for shard in range(count)
     ]
     total = sum(float(part.weight.sum()) for part in parts)
-    trie = toy.catalogue().trie
-    shards.backward(
-        [
-            lambda model, part=part: next_token_loss(model, part, trie) * (float(part.weight.sum()) / total)  # type: ignore[misc]
-            for part in parts
-        ]
-    )
+
+    def loss_of(part: SessionBatch) -> Callable[[OneRec], torch.Tensor]:
+        def loss(model: OneRec) -> torch.Tensor:
+            value = next_token_loss(model, part, trie)
+            assert value is not None
+            return value * (float(part.weight.sum()) / total)
+
+        return loss
+
+    shards = Shards(state.onerec, count)
+    shards.backward([loss_of(part) for part in parts])
     shards.close()
-    loads = [block.moe.load for block in state.onerec.decoder.blocks]
+    loads = [module.load for module in state.onerec.modules() if isinstance(module, SparseMoE)]
     return [parameter.grad for parameter in state.onerec.parameters() if parameter.grad is not None], loads
 
 
@@ -124,4 +136,5 @@ def test_shards_have_the_gradient_of_the_whole_batch() -> None:
     assert len(whole) == len(parts) > 10
     for a, b in zip(whole, parts, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert len(whole_load) == len(parts_load) == 2
     assert all(torch.equal(a, b) for a, b in zip(whole_load, parts_load, strict=True))
