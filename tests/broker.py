@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
+from onerec.errors import DependencyMissingError
 from onerec.kafka.embedded import EmbeddedBroker
 from onerec.settings import KafkaSettings
 from tests.kafka_process import KafkaProcess
@@ -116,7 +118,11 @@ def _container(_directory: Path) -> Iterator[Broker]:
 
 @contextmanager
 def _kafka(directory: Path) -> Iterator[Broker]:
-    with KafkaProcess(Path(os.environ[HOME]), directory) as process:
+    with ExitStack() as stack:
+        try:
+            process = stack.enter_context(KafkaProcess(Path(os.environ[HOME]), directory))
+        except (RuntimeError, DependencyMissingError) as error:
+            raise UnavailableError(f"{HOME}={os.environ[HOME]}: {error}") from error
         yield Broker("kafka", process.bootstrap_servers, exactly_once=True)
 
 
@@ -137,7 +143,7 @@ def _no_container() -> str | None:
     try:
         client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
         client.ping()
-    except docker.errors.DockerException:
+    except (docker.errors.DockerException, OSError):
         return "no Docker engine answers"
     client.close()
     return None
@@ -150,6 +156,8 @@ def _no_kafka() -> str | None:
         return f"{HOME} is not set"
     if not (Path(home) / "bin" / "kafka-server-start.sh").is_file():
         return f"{HOME}={home} holds no Kafka"
+    if shutil.which("java") is None:
+        return "Apache Kafka needs Java 17 or newer"
     return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -58,8 +57,6 @@ class KafkaProcess:
         self.secured_servers = f"{LOOPBACK}:{self._secured}"
 
     def __enter__(self) -> Self:
-        if shutil.which("java") is None:
-            raise FileNotFoundError("Apache Kafka needs Java 17 or newer")
         self._directory.mkdir(parents=True, exist_ok=True)
         configuration = self._directory / "server.properties"
         configuration.write_text(
@@ -109,7 +106,7 @@ class KafkaProcess:
     def _format(self, configuration: Path) -> None:
         cluster_id = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
         command: list[str | Path] = [self._home / "bin" / "kafka-storage.sh", "format", "--standalone"]
-        command += ["-t", cluster_id, "-c", configuration]
+        command += [f"--cluster-id={cluster_id}", "--config", configuration]  # an id may begin with a dash
         done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"kafka-storage.sh format failed: {done.stdout}{done.stderr}")

@@ -37,12 +37,15 @@ def metadata(client: Client, kafka: KafkaSettings, timeout_s: float | None = Non
     deadline_s = time.monotonic() + (TIMEOUT_S if timeout_s is None else timeout_s)
     while True:
         try:
-            return client.list_topics(timeout=max(0.1, min(SLICE_S, deadline_s - time.monotonic())))
+            found = client.list_topics(timeout=max(0.1, min(SLICE_S, deadline_s - time.monotonic())))
         except KafkaException as error:
             client.poll(0)
             client.trouble.raise_denied()
             if time.monotonic() >= deadline_s:
                 raise explained(error, kafka) from error
+        else:
+            client.trouble.seen_alive()
+            return found
 
 
 def require_names(client: Client, kafka: KafkaSettings, names: set[str]) -> None:

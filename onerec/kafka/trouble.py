@@ -43,15 +43,19 @@ class Trouble:
         self._level = level
         self._logged_s: dict[int, float] = {}
         self._denied: KafkaError | None = None
+        self._was_alive = False
         self._down_since_s: float | None = None
 
     def __call__(self, error: KafkaError) -> None:
-        """Called by librdkafka from poll, consume and flush."""
+        """Called by librdkafka from poll, consume and flush.
+
+        A login that is refused at first is refused for good; one that has worked may fail while a broker restarts.
+        """
         self._log(error)
-        if error.code() in DENIED or error.fatal():
+        if error.fatal() or (error.code() in DENIED and not self._was_alive):
             self._denied = error
-        elif error.code() == KafkaError._ALL_BROKERS_DOWN and self._down_since_s is None:
-            self._down_since_s = time.monotonic()
+        elif error.code() in DENIED or error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._down_since_s = self._down_since_s or time.monotonic()
 
     def _log(self, error: KafkaError) -> None:
         now_s = time.monotonic()
@@ -61,6 +65,7 @@ class Trouble:
 
     def seen_alive(self) -> None:
         """A broker has answered."""
+        self._was_alive = True
         self._down_since_s = None
 
     def check(self, probe: Callable[[float], object], patience_s: float) -> None:

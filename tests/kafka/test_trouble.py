@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from onerec.errors import DependencyMissingError
 from onerec.kafka import admin, clients, metadata, trouble
@@ -78,6 +78,30 @@ def test_the_same_error_is_logged_once(caplog: pytest.LogCaptureFixture) -> None
     assert watch.down_s() >= 0
     watch.seen_alive()
     assert watch.down_s() == 0
+
+
+def answering(_timeout_s: float) -> None:
+    """A probe that finds a broker."""
+
+
+def test_a_login_that_has_worked_may_fail_for_a_while() -> None:
+    def silent(_timeout_s: float) -> None:
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    refused_login = KafkaError(KafkaError._AUTHENTICATION)
+    first = trouble.Trouble(NOBODY)
+    first(refused_login)
+    with pytest.raises(DependencyMissingError, match="denies access"):
+        first.check(answering, 30.0)
+    later = trouble.Trouble(NOBODY)
+    later.seen_alive()
+    later(refused_login)
+    later.check(silent, 30.0)
+    later.check(answering, 0.0)
+    assert later.down_s() == 0
+    later(refused_login)
+    with pytest.raises(DependencyMissingError, match="No Kafka broker answers"):
+        later.check(silent, 0.0)
 
 
 def test_the_password_is_not_shown() -> None:
