@@ -198,9 +198,9 @@ class Intake:
 
     def oldest(self, topic: Topic) -> Received | None:
         """The record of the topic that comes next, over its partitions; None where none waits."""
-        heads = [queue.entries[0] for queue in self._queues.values() if queue.topic is topic and queue.entries]
-        records = [record for *_, record in heads if isinstance(record, Received)]
-        return min(records, key=lambda received: received.timestamp_ms, default=None)
+        queues = (queue for queue in self._queues.values() if queue.topic is topic)
+        records = (next((r for *_, r in queue.entries if isinstance(r, Received)), None) for queue in queues)
+        return min((r for r in records if r is not None), key=lambda r: r.timestamp_ms, default=None)
 
     def cluster_id(self, timeout_s: float = 5.0) -> str | None:
         """The id of the cluster that answers now; None where none does."""

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onerec.errors import CheckFailedError
-from onerec.kafka.follow import TopicFollower
-from onerec.kafka.reader import Received
+from onerec.kafka import admin
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
 from schemas.records import JournalEntry, JournalKind, OffsetRange
 from schemas.topics import TRAINER_JOURNAL
+from trainer.intake import Intake, vanished
 
+PARTITION = (TRAINER_JOURNAL.name, 0)
 FLUSH_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 300.0
 
@@ -73,19 +74,26 @@ def _append(steps: list[JournalEntry], entry: JournalEntry, after_step: int) -> 
 
 
 def read_journal(kafka: KafkaSettings, model: str, *, start: int, timeout_s: float) -> list[tuple[int, JournalEntry]]:
-    """The model's entries from offset `start` to the end as of now, with their offsets."""
-    entries: list[tuple[int, JournalEntry]] = []
+    """The model's entries from offset `start` to the end as of now, with their offsets.
 
-    def keep(received: Received) -> None:
-        if received.record.model == model:
-            entries.append((received.offset, received.record))
-
-    follower = TopicFollower(kafka, TRAINER_JOURNAL, keep, start={0: start}, service="trainer")
+    Raises CheckFailedError where the journal ends before `start` or an entry is not readable.
+    """
+    end = admin.end_offsets(kafka, TRAINER_JOURNAL)[PARTITION[1]]
+    if start > end:
+        raise vanished(f"topic {TRAINER_JOURNAL.name} ends at offset {end}, the checkpoint stands at {start}")
+    intake = Intake(kafka, [TRAINER_JOURNAL])
     try:
-        follower.catch_up(timeout_s)
+        intake.add({PARTITION: start})
+        intake.reach({PARTITION: end}, timeout_s)
+        taken = intake.take({PARTITION: end})
     finally:
-        follower.close()
-    return entries
+        intake.close()
+    if taken.bad:
+        raise CheckFailedError(
+            f"The journal is not readable at offset {taken.bad[0].message.offset()}: {taken.bad[0].detail}.",
+            "Nothing but trainers may write to topic trainer-journal: restore it.",
+        )
+    return [(received.offset, received.record) for received in taken.records if received.record.model == model]
 
 
 class Journal:

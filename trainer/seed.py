@@ -21,6 +21,7 @@ from torch.optim import AdamW
 
 from onerec.catalogue import CatalogueSnapshot
 from onerec.model.onerec import OneRec
+from onerec.model.reward import OBJECTIVES, RewardModel
 from onerec.settings import SeedSettings
 from trainer import metrics
 from trainer.batches import SessionBatch
@@ -69,7 +70,19 @@ def train_seed(
         finally:
             lessons.close()
     metrics.SEED_PROGRESS.set(1.0)
+    _start_untaught_towers(state.reward)
     state.restart_optimizers()
+
+
+def _start_untaught_towers(reward: RewardModel) -> None:
+    """Histories tell neither watch time nor follows: their towers start as what is nearest, long views and likes.
+
+    A tower that has learned nothing is noise, and the sampler, which standardises objectives, would count it in
+    full. The first real sessions correct the level.
+    """
+    towers = dict(zip(OBJECTIVES, reward.towers, strict=True))
+    for untaught, nearest in (("swt", "vtr"), ("wtr", "ltr")):
+        towers[untaught].load_state_dict(towers[nearest].state_dict())
 
 
 def _run(lessons: _Lessons, budget: Budget, on_step: Callable[[SeedStep], None], stopped: Callable[[], bool]) -> None:

@@ -91,10 +91,20 @@ def test_wall_time_ends_by_the_clock() -> None:
 def test_untrained_where_nobody_liked_anything() -> None:
     history = HistoryArrays(np.arange(9), np.zeros(9, np.int64), np.zeros(9, np.uint8))
     state = toy.state()
-    before, steps = copied(state.weights()), list[SeedStep]()
+    before, steps = copied(state.onerec.state_dict()), list[SeedStep]()
     train_seed(state, cut([history], toy.catalogue(), toy.TINY), toy.catalogue(), SampleCount(9), on_step=steps.append)
-    assert same(state.weights(), before)
+    assert same(state.onerec.state_dict(), before)
     assert (state.step, steps) == (0, [])
+
+
+def test_towers_that_histories_do_not_teach_start_as_the_nearest_ones() -> None:
+    state, _ = seeded(SampleCount(64))
+    snapshot, chosen = toy.catalogue(), samples()
+    batch = sample_batch(chosen, np.arange(5), snapshot, toy.TINY)
+    rewards = state.reward(batch.history, batch.codes, batch.durations_ms.float(), batch.mask)
+    assert torch.equal(rewards.swt, rewards.vtr)
+    assert torch.equal(rewards.wtr, rewards.ltr)
+    assert not torch.equal(rewards.vtr, rewards.ltr)
 
 
 def test_dropout_is_off_during_the_seed_only() -> None:
