@@ -123,7 +123,7 @@ class Partition:
             self._write_user(user, work)
         for session in changes.sessions:
             encoded = self._wiring.session_codec.encode(session)
-            work.sessions.append(Record(id_key(session.user_id), encoded, session.end_ms))
+            work.sessions.append(Record(id_key(session.user_id), encoded, max(1, session.end_ms)))
         for refusal in changes.refusals:
             work.dead_letters.append(Record(refusal.came.key, self._dead_letter(refusal)))
         work.change(POINT_KEY, POINT_KEY, point)
@@ -151,7 +151,7 @@ class Partition:
             user.history_changed = False
             record = user.history_record(self.settings.history_items)
             encoded = self._wiring.history_codec.encode(record)
-            work.histories.append(Record(key, encoded, record.updated_ms))
+            work.histories.append(Record(key, encoded, max(1, record.updated_ms)))
             work.local.append((HISTORY_PREFIX + key, encoded))
 
     def _dead_letter(self, refusal: Refusal) -> bytes:

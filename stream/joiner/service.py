@@ -21,7 +21,7 @@ from stream.joiner.garbage import PacedCollection
 from stream.joiner.intake import Intake
 from stream.joiner.items import AnyItem, ItemsWithTokens, KnownItems
 from stream.joiner.transaction import TransactionError, Transactions
-from stream.joiner.watch import BROKER_GRACE_S, BrokerWatch, another_log
+from stream.joiner.watch import BrokerWatch, another_log
 from stream.joiner.wiring import Wiring, wire
 
 LOG = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def run_joiner(settings: Settings, stop: Stop) -> None:
 
 def _same_log(kafka: KafkaSettings, before: Wiring) -> Wiring:
     """Look at the broker again; one that does not answer yet is waited for. Raises CheckFailedError for another log."""
-    wait_for_broker(kafka, BROKER_GRACE_S)
+    wait_for_broker(kafka, kafka.broker_patience_s)
     wiring = wire(kafka)
     if wiring.cluster_id != before.cluster_id:
         raise another_log(kafka, before.cluster_id, wiring.cluster_id)

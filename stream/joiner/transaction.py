@@ -63,7 +63,7 @@ class TransactionError(Exception):
 
 
 class Record(NamedTuple):
-    """One record to write; `time_ms` 0 is now."""
+    """One record to write; `time_ms` is its event time, 0 for now."""
 
     key: bytes | None
     value: bytes | None

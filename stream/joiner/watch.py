@@ -19,7 +19,6 @@ from stream.joiner.wiring import Wiring
 CHECK_INTERVAL_S = 10.0
 CHECK_TIMEOUT_S = 2.0
 SHOW_INTERVAL_S = 0.25
-BROKER_GRACE_S = 60.0
 
 
 class BrokerWatch:
@@ -36,7 +35,7 @@ class BrokerWatch:
         if now_s < self._check_s:
             return
         self._check_s = now_s + CHECK_INTERVAL_S
-        self._consumer.trouble.check(self._probe, BROKER_GRACE_S)
+        self._consumer.trouble.check(self._probe, self._wiring.kafka.broker_patience_s)
         try:
             found = self._probe(CHECK_TIMEOUT_S)
         except KafkaException:
