@@ -121,6 +121,11 @@ class JoinerSettings(Table):
     transaction_events: int = Field(20_000, ge=1, description="A transaction ends after so many events")
     transaction_ms: int = Field(200, ge=1, description="or so much wall time.")
     instance: str = Field("0", pattern=r"^[A-Za-z0-9._-]+$", description="Makes the transactional id; one an instance.")
+    static_member: bool = Field(
+        True,
+        description="Restarted, it gets its partitions back at once instead of after the session's timeout; a joiner "
+        "that is taken away is missed only after that timeout, and by the embedded broker never.",
+    )
     labels: LabelSettings = LabelSettings()
     high_quality: HighQualityRule = HighQualityRule()
 

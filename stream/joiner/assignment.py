@@ -43,15 +43,10 @@ class Assignment:
         self._incremental = wiring.kafka.group_protocol == "consumer"
         self._closed = False
         self._heard = False
-        membership = (
-            {"group_remote_assignor": "range"}
-            if self._incremental
-            else {
-                "partition_assignment_strategy": "range",
-                # A static member that was killed gets its partitions back at once, not after its session's timeout.
-                "group_instance_id": f"joiner-{settings.stream.joiner.instance}",
-            }
-        )
+        membership = {"group_remote_assignor" if self._incremental else "partition_assignment_strategy": "range"}
+        if settings.stream.joiner.static_member and not self._incremental:
+            # KIP-848 has static members too, but refuses the successor of one that was killed until its timeout.
+            membership["group_instance_id"] = f"joiner-{settings.stream.joiner.instance}"
         self.consumer = clients.consumer(
             wiring.kafka,
             group=GROUP,
