@@ -155,6 +155,9 @@ class ReplaySettings(Table):
     speed: float = Field(0.0, ge=0.0, description="Event time per wall time; 0 for as fast as it goes.")
     shuffle_ms: int = Field(0, ge=0, description="Events are displaced by up to so much event time.")
     late_share: Share = Field(0.0, description="Share of actions sent after their window has closed.")
+    ask_ahead_ms: int = Field(
+        0, ge=0, description="Requests are sent so much event time early, so that answers are there when needed."
+    )
     max_unanswered: int = Field(0, ge=0, description="Pause while so many requests have no answer; 0 never pauses.")
     answer_timeout_s: float = Field(30.0, gt=0, description="A request without an answer is then given up.")
     view_report_ms: int | None = Field(

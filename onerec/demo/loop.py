@@ -30,6 +30,8 @@ READY_TIMEOUT_S = 600.0
 DRAIN_TIMEOUT_S = 60.0
 SCRAPE_EVERY_S = 1.0
 MAX_UNANSWERED = 48
+ASK_AHEAD_MS = 300_000
+"""Enough event time for the worker to fill its batches; far less than the 30 minutes between a user's visits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ class Demo:
             "stream",
             "replay",
             *("--only", "events", "--events", str(self.options.events)),
-            *("--max-unanswered", str(MAX_UNANSWERED), "--summary", str(self._file("replay.json"))),
+            *("--max-unanswered", str(MAX_UNANSWERED), "--ask-ahead-ms", str(ASK_AHEAD_MS)),
+            *("--summary", str(self._file("replay.json"))),
         )
         while replay.running:
             self._tick(except_for=REPLAY)

@@ -48,7 +48,13 @@ def replay(  # noqa: PLR0917 - a command line
         float | None, typer.Option(min=0.0, max=1.0, help="Send this share of the actions after their window.")
     ] = None,
     max_unanswered: Annotated[
-        int | None, typer.Option(min=0, help="Pause while so many requests have no answer; 0 never pauses.")
+        int | None,
+        typer.Option(
+            min=0, help="Pause while so many requests, or the one of the next event, have no answer; 0 never pauses."
+        ),
+    ] = None,
+    ask_ahead_ms: Annotated[
+        int | None, typer.Option(min=0, help="Send requests so much event time early; with --max-unanswered 1 or more.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of shuffle and lateness.")] = None,
     summary: Annotated[Path | None, typer.Option(help="Write what was sent to this file as JSON.")] = None,
@@ -60,6 +66,7 @@ def replay(  # noqa: PLR0917 - a command line
         "shuffle_ms": shuffle_ms,
         "late_share": late_share,
         "max_unanswered": max_unanswered,
+        "ask_ahead_ms": ask_ahead_ms,
         "seed": seed,
     }
     settings = _settings(config, {name: value for name, value in wanted.items() if value is not None})

@@ -118,6 +118,7 @@ def disorder_of(settings: Settings) -> Disorder:
         shuffle_ms=replay.shuffle_ms,
         late_share=replay.late_share,
         window_ms=joiner.feedback_window_ms + joiner.allowed_lateness_ms,
+        ask_ahead_ms=replay.ask_ahead_ms,
         view_report_ms=report_ms or None,
     )
 

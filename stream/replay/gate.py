@@ -1,4 +1,4 @@
-"""Holds a replay back while too many of its requests have no answer, so that a fast replay does not outrun serving.
+"""Holds a replay back where a request has no answer yet, so that a fast replay does not outrun serving.
 
 Without it an unthrottled replay would ask everything before the first answer, and no answer could build on what
 was learned from the log before it.
@@ -31,7 +31,7 @@ class Asked(Protocol):
 
 
 class UnansweredGate:
-    """Counts requests without an answer; at most `limit` are let through, 0 for any number."""
+    """Lets at most `limit` requests be without an answer, and no event before its request's answer; 0 for no gate."""
 
     def __init__(self, kafka: KafkaSettings, limit: int, answer_timeout_s: float) -> None:
         """Answers from now on count. A request is given up after `answer_timeout_s`."""
@@ -62,6 +62,19 @@ class UnansweredGate:
             self._answers.poll(WAIT_S)
             self._give_up()
         self._asked_s[request_id] = time.monotonic()
+
+    def pass_event(self, request_id: int, stop: Asked) -> None:
+        """Return once the request that this event follows from has its answer, or when asked to stop.
+
+        Nobody acts on an answer before it is there; and were the event joined first, the user's history would hold
+        what the answer is to predict.
+        """
+        if self._answers is None or request_id not in self._asked_s:
+            return
+        self._answers.poll(0.0)
+        while request_id in self._asked_s and not stop.is_set():
+            self._answers.poll(WAIT_S)
+            self._give_up()
 
     def close(self) -> None:
         """Stop following the answers."""

@@ -82,6 +82,8 @@ def send_events(
             pace.wait(due_ms, stop)
             if kind == Kind.REQUEST:
                 gate.pass_request(row[0], stop)
+            else:
+                gate.pass_event(row[0], stop)
             if stop.is_set():
                 break
             topic, record = event(kind, row, time.time_ns() // 1_000_000)

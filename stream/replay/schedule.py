@@ -53,6 +53,8 @@ class Disorder:
     late_share: float = 0.0
     """This share of the actions is sent after `window_ms`, when their window has closed."""
     window_ms: int = 120_000
+    ask_ahead_ms: int = 0
+    """Requests are sent so much event time before their own event time."""
     view_report_ms: int | None = None
     """A view is reported when it ends or after so long, whichever comes first; None for when it ends."""
 
@@ -79,7 +81,7 @@ def reported_watch_ms(exposures: Exposures, view_report_ms: int | None) -> Longs
 
 def schedule(exposures: Exposures, visits: Visits, disorder: Disorder) -> Schedule:
     """Merge everything that the exposures and their visits give rise to."""
-    parts = [_requests(visits), _impressions(exposures, disorder)]
+    parts = [_requests(visits, disorder), _impressions(exposures, disorder)]
     watched = reported_watch_ms(exposures, disorder.view_report_ms)
     every = np.arange(len(exposures))
     parts.append(_actions(Kind.VIEW, every, exposures.times_ms + watched, exposures, disorder))
@@ -103,9 +105,9 @@ class _Part:
     due_ms: Longs
 
 
-def _requests(visits: Visits) -> _Part:
+def _requests(visits: Visits, disorder: Disorder) -> _Part:
     asked_ms = visits.start_ms - ASKED_BEFORE_MS
-    return _Part(Kind.REQUEST, np.arange(len(asked_ms)), asked_ms, asked_ms)
+    return _Part(Kind.REQUEST, np.arange(len(asked_ms)), asked_ms, asked_ms - disorder.ask_ahead_ms)
 
 
 def _impressions(exposures: Exposures, disorder: Disorder) -> _Part:
