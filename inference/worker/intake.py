@@ -41,7 +41,7 @@ class Intake:
         self._on_partitions, self._before_revoke = on_partitions, before_revoke
         self._refused = DeadLetters(settings.kafka, "worker")
         group = settings.inference.worker.group
-        self._consumer: Consumer = clients.consumer(settings.kafka, group=group, fetch_wait_max_ms=10)
+        self._consumer: Consumer = clients.consumer(settings.kafka, group=group, fetch_wait_max_ms=20)
         self._reader = RecordReader(self._consumer, [REQUESTS], settings.kafka, refused=self._refused)
         self._offsets = Offsets()
         self._commit_at_s = 0.0

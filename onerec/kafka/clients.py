@@ -15,7 +15,7 @@ CONSUMER_DEFAULTS: dict[str, Any] = {
     "isolation.level": "read_committed",
     "auto.offset.reset": "earliest",
     "session.timeout.ms": 6000,
-    "fetch.wait.max.ms": 50,
+    "fetch.wait.max.ms": 100,  # Apache Kafka answers at once when there is data; the embedded broker polls
     "fetch.message.max.bytes": 1_048_576,
     "fetch.queue.backoff.ms": 10,  # the default of 1000 stalls a reader to a third of its rate
     "queued.min.messages": 20_000,

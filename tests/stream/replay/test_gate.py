@@ -88,3 +88,16 @@ def test_without_a_limit_nothing_is_followed() -> None:
     gate.pass_request(1, Never())
     assert gate.unanswered == 0
     gate.close()
+
+
+def test_no_event_passes_before_the_answer_to_its_own_request(kafka: KafkaSettings) -> None:
+    gate = UnansweredGate(kafka, 5, answer_timeout_s=60)
+    stop = AnswersLater(kafka, 11)
+    gate.pass_request(11, stop)
+    gate.pass_request(12, stop)
+    gate.pass_event(10, stop)  # of a request that was never asked here
+    assert stop.asked == 0
+    gate.pass_event(11, stop)
+    assert stop.asked >= 3
+    assert gate.unanswered == 1
+    gate.close()
