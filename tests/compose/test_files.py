@@ -12,6 +12,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
+from inference.weights_metrics import weights_metrics
 from onerec.cli.up import SERVICES
 from onerec.settings import load_settings
 
@@ -23,7 +24,6 @@ METRIC_MODULES = (
     "stream.joiner.metrics",
     "stream.tokenizer.metrics",
     "trainer.metrics",
-    "inference.metrics",
     "inference.worker.metrics",
     "inference.sampler.metrics",
 )
@@ -91,6 +91,7 @@ def test_prometheus_scrapes_every_service_on_its_port(monkeypatch: pytest.Monkey
 def test_the_dashboard_asks_for_metrics_that_the_services_have() -> None:
     for module in METRIC_MODULES:
         importlib.import_module(module)
+    weights_metrics("worker")
     known = {name for collector in list(REGISTRY._collector_to_names.values()) for name in collector}
     asked = {
         word

@@ -18,7 +18,7 @@ def test_the_label_rule_is_the_flag_of_the_log() -> None:
     table = pq.read_table(DEFAULT_FOLDER / LOG)
     flag = table["long_view"].to_numpy() > 0
     rule = LabelSettings()
-    views = zip(table["play_time_ms"].to_pylist(), table["duration_ms"].to_pylist(), strict=True)
+    views = zip(*(table[name].to_numpy().tolist() for name in ("play_time_ms", "duration_ms")), strict=True)
     assert np.array_equal([rule.is_long_view(*view) for view in views], flag)
 
 
