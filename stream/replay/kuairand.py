@@ -37,7 +37,7 @@ class KuaiRand:
         self.folder = folder
 
     def items(self) -> Items:
-        """All videos, with embeddings of histories, tags, authors, music and length."""
+        """All videos, the most seen first, with embeddings of histories, tags, authors, music and length."""
         table = self._read(VIDEOS)
         item_ids = _longs(table["video_id"])
         durations_ms = _longs(table["video_duration"])  # NaN where unknown
@@ -45,7 +45,7 @@ class KuaiRand:
         authors = _longs(table["author_id"])
         histories = self.histories(last=1_000_000)
         attributes = Attributes(tags=tags, authors=authors, durations_ms=durations_ms, music=_longs(table["music_id"]))
-        return Items(
+        items = Items(
             item_ids=item_ids,
             embeddings=embed(item_ids, histories, attributes),
             durations_ms=durations_ms,
@@ -53,6 +53,7 @@ class KuaiRand:
             tags=tags,
             created_ms=_days(table["upload_dt"]),
         )
+        return items.most_seen_first(histories)
 
     def histories(self, last: int) -> Histories:
         """The exposures before 25 April (at most 50 a user are in the file), with long views and likes; no times."""

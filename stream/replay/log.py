@@ -42,6 +42,20 @@ class Items:
     tags: tuple[tuple[str, ...], ...]
     created_ms: Longs
 
+    def most_seen_first(self, histories: Histories) -> Items:
+        """By exposures in the histories: items published earlier go first where two want one semantic id."""
+        ids, counts = np.unique(histories.items, return_counts=True)
+        seen = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+        order = np.argsort([-seen.get(item_id, 0) for item_id in self.item_ids.tolist()], kind="stable")
+        return Items(
+            item_ids=self.item_ids[order],
+            embeddings=self.embeddings[order],
+            durations_ms=self.durations_ms[order],
+            author_ids=self.author_ids[order],
+            tags=tuple(self.tags[row] for row in order.tolist()),
+            created_ms=self.created_ms[order],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Histories:

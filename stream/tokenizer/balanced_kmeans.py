@@ -17,6 +17,10 @@ Why this is fast and still the same algorithm:
 - Cluster k needs the w nearest as a set, not in order: a partial selection (linear in the free points) does.
 - Points that are already taken need no distance: each block is computed for the free points only, which halves
   the work, and the block bounds the memory (`BLOCK_BYTES`) whatever |V| and K are.
+
+Measured on one core: 7,583 x 64 with K = 128, 50 sweeps in 0.5 s; 200,000 x 64 with K = 1024, 0.8 s a sweep.
+1,000,000 x 256 with K = 8192 was run for the first 512 clusters of a sweep: 7.5 s and 3.5 GB, points included; a
+whole sweep is estimated at 60 to 80 s by that, and goes down with the cores that the matrix product gets.
 """
 
 from __future__ import annotations

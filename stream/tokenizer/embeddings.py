@@ -6,11 +6,12 @@ Three parts side by side, then the `width` directions in which they vary most:
   sequence, weighted by 1 / distance, factorised by a subspace iteration; rows of length 1 times the root of the
   spectrum, shrunk by n / (n + 20) for an item seen n times.
 - For items that few have seen, what their music, author and tags suggest: the mean of the vectors of items with
-  the same, from the narrowest group that knows something; its weight falls as 2 / (n + 2).
+  the same, from the narrowest group that knows something; its weight falls as 1 / (n + 1).
 - The tags themselves and the logarithm of the length, so that an item that nobody has seen has a place too.
 
-Weights and window were chosen on KuaiRand's first days by how well a user's next long view ranks among all
-items from the mean of the last 20 embeddings, after quantising.
+Window and weights were chosen on KuaiRand's histories without their last three events, by how often a user's
+next long view is among the best 200 of all 7,583 items by cosine with the mean of the last 20: windows of 3, 5,
+10 and 50 give .490, .491, .481 and .470, and .386, .386, .372 and .365 after quantising with K = 128.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class Recipe:
     """How embeddings are made; the defaults are those measured on KuaiRand."""
 
     width: int = 64
-    window: int = 50
+    window: int = 5
     shrinkage: float = 20.0  # events at which an item's own vector has half its length
-    cold_events: float = 2.0  # events at which the groups' vector has half its weight
-    tag_weight: float = 0.5
-    duration_weight: float = 0.2
+    cold_events: float = 1.0  # events at which the groups' vector has half its weight
+    tag_weight: float = 0.4
+    duration_weight: float = 0.1
     vocabulary: int = 16_384  # most-seen items whose co-occurrence is counted: 1 GB of float32
     seed: int = 0
 
