@@ -68,7 +68,7 @@ def run_prequential(settings: Settings, report: Path | None, stop: Stop) -> None
     def take(received: list[Received]) -> None:
         for each in received:
             evaluator.take(each)
-            if each.topic in EVENTS:
+            if each.topic in (IMPRESSIONS, ACTIONS):  # requests may be asked ahead of their event time
                 horizon.saw(each.record.time_ms)
 
     next_show_s = next_write_s = 0.0
@@ -152,7 +152,7 @@ class LiveEvaluator:
             "leaked": self.leakage.leaked,
             "leakage_checked": self.leakage.checked,
             "leakage_unchecked": self.leakage.unchecked,
-            "answers_ahead_of_history": self._visits.answers_ahead,
+            "answers_ahead_of_history": dict(self._visits.answers_ahead),
             "frozen_answers_by_other_versions": self.frozen_by_others,
         }
 

@@ -91,7 +91,8 @@ class Ledger:
 
     def summary(self) -> dict[str, Any]:
         """All figures as JSON can hold them."""
-        counted = steps(self._journal)
+        every = steps(self._journal)
+        counted = [entry for entry in every if entry.ranges]  # steps of the seed consume no offsets
         sessions = audit(SESSIONS.name, self._session_offsets, counted)
         pairs = audit(PREFERENCES.name, self._pair_offsets, counted)
         return {
@@ -110,6 +111,7 @@ class Ledger:
             "pairs_duplicated": pairs.duplicated,
             "reward": self._reward(),
             "loss": _loss(counted),
+            "seed_steps": len(every) - len(counted),
             "steps": len(counted),
             "steps_refused": sum(entry.refused is not None for entry in counted),
             **self._freshness(),

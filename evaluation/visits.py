@@ -58,8 +58,8 @@ class VisitEvaluator:
     def __init__(self, settings: EvaluationSettings, feedback_ms: int, baselines: Baselines) -> None:
         """`feedback_ms`: event time after an exposure within which its actions happen."""
         self.scoreboard = Scoreboard((*ANSWERING, *SYSTEMS), settings.min_history)
-        self.answers_ahead = 0
-        """Answers that built on more exposures than the user had had: they saw the future."""
+        self.answers_ahead: Counter[str] = Counter()
+        """By system the answers that built on more exposures than the user had had: they saw the future."""
         self.unanswered: Counter[str] = Counter()
         """Visits that count but for the answer of a system that answers others."""
         self._settings = settings
@@ -91,6 +91,8 @@ class VisitEvaluator:
         """A served model has answered a request."""
         answers = self._answers.setdefault(system, {})
         waiting = self._waiting.get(request_id)
+        if waiting is not None and request_id not in answers:
+            self._check_ahead(system, answer, waiting)
         if request_id in self._visits or waiting is not None or answer.time_ms + KEEP_MS > self._done_ms:
             answers.setdefault(request_id, answer)
         if waiting is not None and self._complete(request_id):
@@ -149,9 +151,9 @@ class VisitEvaluator:
 
     def _close(self, request_id: int, visit: _Visit) -> None:
         del self._visits[request_id]
-        live = self._answers.get(LIVE, {}).get(request_id)
-        if live is not None and live.history_length > visit.earlier:
-            self.answers_ahead += 1
+        for system, answers in self._answers.items():
+            if request_id in answers:
+                self._check_ahead(system, answers[request_id], visit)
         if not visit.positives or not visit.ranked:
             for answers in self._answers.values():
                 answers.pop(request_id, None)
@@ -159,6 +161,10 @@ class VisitEvaluator:
             self._score(request_id, visit)
         else:
             self._waiting[request_id] = visit
+
+    def _check_ahead(self, system: str, answer: Answer, visit: _Visit) -> None:
+        """Users with fewer exposures than a history holds tell; how many of the others, one may conclude from them."""
+        self.answers_ahead[system] += answer.history_length > visit.earlier
 
     def _complete(self, request_id: int) -> bool:
         """Whether all systems that have answered any request have answered this one."""

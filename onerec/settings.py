@@ -159,6 +159,9 @@ class ReplaySettings(Table):
         0, ge=0, description="Requests are sent so much event time early, so that answers are there when needed."
     )
     max_unanswered: int = Field(0, ge=0, description="Pause while so many requests have no answer; 0 never pauses.")
+    await_shadow: bool = Field(
+        False, description="A request counts as answered once the shadow worker has answered it, too."
+    )
     answer_timeout_s: float = Field(30.0, gt=0, description="A request without an answer is then given up.")
     view_report_ms: int | None = Field(
         None,

@@ -160,7 +160,7 @@ class Demo:
             "replay",
             *("--only", "events", "--events", str(self.options.events)),
             *("--max-unanswered", str(MAX_UNANSWERED), "--ask-ahead-ms", str(ASK_AHEAD_MS)),
-            *("--summary", str(self._file("replay.json"))),
+            *("--await-shadow", "--summary", str(self._file("replay.json"))),
         )
         while replay.running:
             self._tick(except_for=REPLAY)

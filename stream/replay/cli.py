@@ -56,6 +56,10 @@ def replay(  # noqa: PLR0917 - a command line
     ask_ahead_ms: Annotated[
         int | None, typer.Option(min=0, help="Send requests so much event time early; with --max-unanswered 1 or more.")
     ] = None,
+    await_shadow: Annotated[
+        bool | None,
+        typer.Option("--await-shadow", help="Wait for the shadow worker, too: then it sees the same histories."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of shuffle and lateness.")] = None,
     summary: Annotated[Path | None, typer.Option(help="Write what was sent to this file as JSON.")] = None,
     config: Config = None,
@@ -67,6 +71,7 @@ def replay(  # noqa: PLR0917 - a command line
         "late_share": late_share,
         "max_unanswered": max_unanswered,
         "ask_ahead_ms": ask_ahead_ms,
+        "await_shadow": await_shadow,
         "seed": seed,
     }
     settings = _settings(config, {name: value for name, value in wanted.items() if value is not None})

@@ -12,6 +12,7 @@ from onerec.errors import SettingsError
 from onerec.kafka.writer import RecordWriter
 from onerec.service import Stop
 from onerec.settings import LabelSettings, Settings
+from schemas.topics import RECOMMENDATIONS, SHADOW_RECOMMENDATIONS
 from stream.replay.cli import PARTS, Options
 from stream.replay.gate import UnansweredGate
 from stream.replay.kuairand import DEFAULT_FOLDER, KuaiRand
@@ -75,7 +76,8 @@ class _Replay:
         LOG.info("%d exposures in %d visits: %d records", len(exposures), len(visits.request_ids), len(plan))
         rows = event_rows(exposures, visits, plan, disorder.view_report_ms)
         replay = self._settings.stream.replay
-        gate = UnansweredGate(self._settings.kafka, replay.max_unanswered, replay.answer_timeout_s)
+        topics = (RECOMMENDATIONS, SHADOW_RECOMMENDATIONS) if replay.await_shadow else (RECOMMENDATIONS,)
+        gate = UnansweredGate(self._settings.kafka, replay.max_unanswered, replay.answer_timeout_s, topics=topics)
         pace = Pace(replay.speed)
         try:
             send_events(self._writer, rows, len(plan), gate=gate, pace=pace, sent=self._sent, stop=self._stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,7 @@ def run(kafka: KafkaSettings) -> KafkaSettings:
         (PREFERENCES, id_key(1), pair(2, 0.7, 0.3)),
         (MODEL_VERSIONS, b"onerec", version(1, {})),
         (MODEL_VERSIONS, b"onerec", version(2, {0: 2})),
+        (TRAINER_JOURNAL, b"onerec", replace(step(0, 0, 1, loss=8.0), ranges=())),
         (TRAINER_JOURNAL, b"onerec", step(1, 0, 2, loss=3.0)),
         (TRAINER_JOURNAL, b"onerec", step(2, 1, 3, loss=9.0, refused="not finite")),
         (TRAINER_JOURNAL, b"onerec", step(3, 3, 4, loss=2.0)),
@@ -195,7 +197,8 @@ def test_counts(run: KafkaSettings) -> None:
     assert (found["sessions"], found["sessions_repeated"], found["sessions_trained"]) == (4, 1, 3)
     assert (found["lost"], found["duplicated"]) == (1, 1)
     assert (found["preference_pairs"], found["pairs_trained"]) == (2, 3)
-    assert (found["versions_published"], found["steps"], found["steps_refused"]) == (2, 3, 1)
+    assert (found["seed_steps"], found["steps"], found["steps_refused"]) == (1, 3, 1)
+    assert found["versions_published"] == 2
     assert found["loss"] == {"first": 2.5, "last": 2.5}
     assert found["reward"] == {"chosen_mean": 0.6, "rejected_mean": 0.2}
     assert (found["dead_letters"], found["dead_letters_by_reason"]) == (1, {"late": 1})

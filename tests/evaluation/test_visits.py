@@ -138,11 +138,12 @@ def test_an_answer_that_built_on_the_future_is_counted() -> None:
     found.answered(LIVE, 1, answer(10, history_length=0))
     found.answered(LIVE, 2, answer(10, history_length=2))
     found.finish()
-    assert found.answers_ahead == 0
+    assert not found.answers_ahead[LIVE]
     show(found, 3, 1, 200, [13], liked=True)
     found.answered(LIVE, 3, answer(10, history_length=4, minute=200))
+    found.answered(FROZEN, 3, answer(10, history_length=3, minute=200))
     found.finish()
-    assert found.answers_ahead == 1
+    assert found.answers_ahead == {LIVE: 1, FROZEN: 0}
 
 
 def test_users_with_little_history_are_kept_out_of_the_headline() -> None:

@@ -7,7 +7,7 @@ import pytest
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
 from schemas.records import Recommendation, Status
-from schemas.topics import RECOMMENDATIONS, id_key
+from schemas.topics import RECOMMENDATIONS, SHADOW_RECOMMENDATIONS, Topic, id_key
 from stream.replay.gate import UnansweredGate
 
 pytestmark = pytest.mark.broker
@@ -33,7 +33,7 @@ class Never:
         return False
 
 
-def answer(writer: RecordWriter, request_id: int) -> None:
+def answer(writer: RecordWriter, request_id: int, topic: Topic = RECOMMENDATIONS) -> None:
     record = Recommendation(
         request_id=request_id,
         user_id=1,
@@ -48,7 +48,7 @@ def answer(writer: RecordWriter, request_id: int) -> None:
         produced_ms=1_650_000_000_000,
         latency_ms=1.0,
     )
-    writer.send(RECOMMENDATIONS, id_key(1), record)
+    writer.send(topic, id_key(1), record)
     writer.flush(10)
 
 
@@ -98,6 +98,17 @@ def test_no_event_passes_before_the_answer_to_its_own_request(kafka: KafkaSettin
     gate.pass_event(10, stop)  # of a request that was never asked here
     assert stop.asked == 0
     gate.pass_event(11, stop)
+    assert stop.asked >= 3
+    assert gate.unanswered == 1
+    gate.close()
+
+
+def test_waits_for_the_shadow_as_well_where_asked(kafka: KafkaSettings) -> None:
+    gate = UnansweredGate(kafka, 1, answer_timeout_s=60, topics=(RECOMMENDATIONS, SHADOW_RECOMMENDATIONS))
+    stop = AnswersLater(kafka, 11)
+    gate.pass_request(11, stop)
+    answer(RecordWriter(kafka), 11, SHADOW_RECOMMENDATIONS)
+    gate.pass_request(12, stop)
     assert stop.asked >= 3
     assert gate.unanswered == 1
     gate.close()
