@@ -7,6 +7,7 @@ import typer
 from onerec.cli.check import check
 from onerec.cli.config import config
 from onerec.cli.demo import demo
+from onerec.cli.model import model
 from onerec.cli.recommend import recommend
 from onerec.cli.replay import replay
 from onerec.cli.topics import app as topics
@@ -26,6 +27,7 @@ app.add_typer(topics, name="topics")
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(replay)
 app.command()(recommend)
 app.add_typer(versions, name="versions")
+app.command()(model)
 app.command()(config)
 app.command()(check)
 

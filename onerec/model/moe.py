@@ -47,7 +47,7 @@ class SparseMoE(nn.Module):
         rows = spread_rows(x, source, places)
         hidden = swiglu(grouped_product(rows, self.w_in.to(x.dtype), counts))
         outputs = grouped_product(hidden, self.w_out.to(x.dtype), counts)
-        picked = collect_rows(outputs, places.flatten()).view(*places.shape, -1)  # [R, k, d]
+        picked = collect_rows(outputs, places.flatten()).view(*places.shape, x.shape[1])  # [R, k, d]
         mixed = picked[:, 0] * gates[:, :1]
         for place in range(1, self.active):
             mixed = mixed + picked[:, place] * gates[:, place : place + 1]

@@ -23,7 +23,7 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (places,) = ctx.saved_tensors
-        copies = grads[0].index_select(0, places.flatten()).view(*places.shape, -1)
+        copies = grads[0].index_select(0, places.flatten()).view(*places.shape, grads[0].shape[1])
         grad = copies[:, 0]
         for copy in range(1, places.shape[1]):  # a sum over so short a dimension is not vectorised
             grad = grad + copies[:, copy]

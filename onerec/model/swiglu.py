@@ -16,17 +16,18 @@ class _SwiGLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
         gate, value = x.chunk(2, dim=-1)
-        return functional.silu(gate).mul_(value)
+        activated = functional.silu(gate)
+        ctx.save_for_backward(x, activated)
+        return activated * value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
+        x, activated = ctx.saved_tensors
         gate, value = x.chunk(2, dim=-1)
         grad_x = torch.empty_like(x)
         grad_gate, grad_value = grad_x.chunk(2, dim=-1)
-        torch.mul(functional.silu(gate), grads[0], out=grad_value)
+        torch.mul(activated, grads[0], out=grad_value)
         torch.ops.aten.silu_backward.grad_input(grads[0] * value, gate, grad_input=grad_gate)
         return grad_x
 
