@@ -168,6 +168,13 @@ def test_help_needs_no_broker_and_lists_the_options() -> None:
         assert option in shown.output
 
 
+def test_the_onerec_command_hands_over_with_all_options() -> None:
+    command = [sys.executable, "-c", "from onerec.cli.app import main; main()", "replay", "--only", "sessions"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--only does not know sessions" in done.stderr
+
+
 def test_a_window_starts_where_it_is_told(exposures: Exposures) -> None:
     first = exposures.window(start_ms("2022-04-27T18:00+02:00"), 1)
     assert 0 <= first.times_ms[0] - 1_651_075_200_000 < 600_000
