@@ -29,12 +29,6 @@ def make_deterministic(threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def has_fast_bf16() -> bool:
-    """Whether the processor multiplies bf16 matrices faster than float32 ones."""
-    features = str(machine()["features"])
-    return "avx512_bf16" in features or "amx_bf16" in features
-
-
 def describe(settings: Settings) -> dict[str, str]:
     """The environment of a run, for the journal and the checkpoint."""
     found = machine()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,26 +17,19 @@ from schemas.labels import Label
 from trainer.batches import PairBatch, SessionBatch
 
 
-def autocast(enabled: bool, device: str = "cpu") -> AbstractContextManager[object]:
-    """Matrix products in bf16, where `enabled`: for presets that are wide enough to gain from it."""
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=enabled)
-
-
-def next_token_loss(model: OneRec, batch: SessionBatch, trie: Trie, *, bf16: bool | None = None) -> Tensor | None:
+def next_token_loss(model: OneRec, batch: SessionBatch, trie: Trie) -> Tensor | None:
     """Mean negative log-probability per token of the covered exposures (paper, equation 4); None without any.
 
     Only sessions that have a covered exposure are computed, and only up to the last such slot of the batch:
-    slots attend to earlier ones alone. Exposures that are not covered stay in the decoder's input. `bf16` is the
-    preset's unless it is given.
+    slots attend to earlier ones alone. Exposures that are not covered stay in the decoder's input.
     """
     covered = batch.weight > 0
     rows = torch.nonzero(covered.any(1)).squeeze(1)
     if not len(rows):
         return None
     slots = int(torch.nonzero(covered.any(0)).max()) + 1
-    with autocast(model.config.bf16 if bf16 is None else bf16):
-        memory = model.encode(select(batch.history, rows))
-        log_probs = token_log_probs(model, memory, batch.leaves[rows, :slots], trie)
+    memory = model.encode(select(batch.history, rows))
+    log_probs = token_log_probs(model, memory, batch.leaves[rows, :slots], trie, covered[rows, :slots])
     return ntp_loss(log_probs, batch.weight[rows, :slots])
 
 
@@ -68,10 +59,9 @@ def preference_loss(
 
 def _summed_log_probs(model: OneRec, pairs: PairBatch, trie: Trie) -> tuple[Tensor, Tensor]:
     """Log-probabilities [P] of chosen and rejected; the histories are encoded once."""
-    with autocast(model.config.bf16):
-        memory = model.encode(pairs.history)
-        both = Memory(memory.states.repeat(2, 1, 1), memory.mask.repeat(2, 1))
-        log_probs = token_log_probs(model, both, torch.cat([pairs.chosen, pairs.rejected]), trie)
+    memory = model.encode(pairs.history)
+    both = Memory(memory.states.repeat(2, 1, 1), memory.mask.repeat(2, 1))
+    log_probs = token_log_probs(model, both, torch.cat([pairs.chosen, pairs.rejected]), trie)
     chosen, rejected = log_probs.sum((1, 2)).chunk(2)
     return chosen, rejected
 

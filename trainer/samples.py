@@ -119,14 +119,18 @@ class Source:
 
 
 def _endless(rows: Rows, lengths: Rows, size: int, random: np.random.Generator) -> Iterator[Rows]:
-    """Batches of about `size` of `rows`: all of them once an epoch, those of about one length together."""
+    """Batches of `size` of `rows`: all of them once an epoch, those of about one length together.
+
+    Only the last batch of an epoch may be smaller: every further size would cost the model new kernels.
+    """
     while True:
         order = random.permutation(rows)
-        for pool in np.array_split(order, max(1, round(len(order) / (POOL * size)))):
+        for first in range(0, len(order), POOL * size):
+            pool = order[first : first + POOL * size]
             ordered = pool[np.argsort(lengths[pool], kind="stable")]
-            cuts = np.array_split(ordered, max(1, round(len(pool) / size)))
-            for batch in random.permutation(len(cuts)):
-                yield cuts[batch]
+            starts = np.arange(0, len(ordered), size)
+            for start in random.permutation(starts):
+                yield ordered[start : start + size]
 
 
 def sample_batch(

@@ -26,7 +26,6 @@ from onerec.settings import SeedSettings
 from trainer import metrics
 from trainer.batches import SessionBatch
 from trainer.budget import Budget
-from trainer.environment import has_fast_bf16
 from trainer.objectives import history_reward_loss, next_token_loss
 from trainer.samples import Rows, Samples, Source, sample_batch
 from trainer.shards import Shards
@@ -116,7 +115,7 @@ class _Lessons:
         self._dropout = _without_dropout(state.onerec)
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the second core has a shard of its own
-        self._bf16 = state.config.bf16 or has_fast_bf16()
+        state.onerec.bf16 = state.config.bf16_seed  # before the replicas are copied
         self._shards = Shards(state.onerec, state.settings.seed.threads)
 
     def step(self, share: float) -> SeedStep:
@@ -140,6 +139,7 @@ class _Lessons:
         """Give back what the steps took."""
         self._shards.close()
         torch.set_num_threads(self._threads)
+        self.state.onerec.bf16 = self.state.config.bf16
         for module, probability in self._dropout.items():
             module.p = probability
 
@@ -159,7 +159,7 @@ class _Lessons:
 
     def _part(self, part: SessionBatch, share: float) -> Callable[[OneRec], Tensor]:
         def loss(replica: OneRec) -> Tensor:
-            value = next_token_loss(replica, part, self._catalogue.trie, bf16=self._bf16)
+            value = next_token_loss(replica, part, self._catalogue.trie)
             assert value is not None, "every sample has a positive"
             return value * share
 

@@ -54,11 +54,17 @@ class Decoder(nn.Module):
 
 
 class OneRec(nn.Module):
-    """Encoder-decoder over semantic ids. Decoder input is [BOS s1 .. sL] for each item of the session."""
+    """Encoder-decoder over semantic ids. Decoder input is [BOS s1 .. sL] for each item of the session.
+
+    `bf16` says whether matrix products run in bfloat16 (the preset's choice at first); parameters and the
+    residual stream stay float32, no autocast is needed. On CPU each new shape of a product is compiled first,
+    which takes 2 ms: it pays where shapes repeat.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.bf16 = config.bf16
         width = config.d_model
         self.code_embedding = nn.Embedding(config.levels * config.codes, width)
         self.label_embedding = nn.Embedding(LABEL_VALUES, width)
@@ -110,7 +116,7 @@ class OneRec(nn.Module):
         """Encode histories; padding does not change the states of what is there."""
         x, mask = self.encoder_inputs(history)
         bias = padding_bias(mask)
-        dtype = product_dtype(self.config.bf16, x)
+        dtype = product_dtype(self.bf16, x)
         for block in self.encoder.stack():
             x = block(x, bias, dtype)
         return Memory(self.encoder.norm(x, dtype), mask)

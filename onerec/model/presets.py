@@ -30,7 +30,8 @@ class ModelConfig:
     active_experts: int
     expert_hidden: int
     dropout: float = 0.1
-    bf16: bool = False  # bf16 autocast: pays from d_model 256 on, costs below
+    bf16: bool = False  # matrix products in bfloat16: on CPU it pays from d_model 256 on
+    bf16_seed: bool = False  # the same while the seed trains, whose batches repeat few shapes: pays from 128 on
     beam_width: int
     embedding_dim: int  # width of the item embeddings that the tokenizer quantises
     reward_d_model: int
@@ -88,6 +89,7 @@ def _small() -> ModelConfig:
         experts=8,
         active_experts=2,
         expert_hidden=256,
+        bf16_seed=True,
         beam_width=32,
         embedding_dim=64,
         reward_d_model=64,
@@ -111,6 +113,7 @@ def _base() -> ModelConfig:
         active_experts=2,
         expert_hidden=1024,
         bf16=True,
+        bf16_seed=True,
         beam_width=64,
         embedding_dim=256,
         reward_d_model=128,
@@ -140,6 +143,7 @@ def _1b() -> ModelConfig:
         active_experts=2,
         expert_hidden=2816,
         bf16=True,
+        bf16_seed=True,
         beam_width=128,
         embedding_dim=512,
         reward_d_model=256,
