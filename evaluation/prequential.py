@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evaluation import metrics
 from evaluation.baselines import Baselines
 from evaluation.feed import Feed, Horizon
@@ -23,7 +25,6 @@ from onerec.kafka.admin import end_offsets
 from onerec.kafka.reader import Received
 from onerec.service import Stop
 from onerec.settings import LabelSettings, Settings
-from schemas.packed import unpack_longs
 from schemas.records import (
     Action,
     ActionKind,
@@ -163,8 +164,8 @@ class LiveEvaluator:
         self._begun = True
         for user_id, history in self._histories.items():
             # An imported history has no times, or times before the stream; the joiner's end with an event of it.
-            if max(unpack_longs(history.history_times_ms), default=0) < self._first_event_ms:
-                self._baselines.add_history(user_id, unpack_longs(history.history_items))
+            if np.frombuffer(history.history_times_ms, "<i8").max(initial=0) < self._first_event_ms:
+                self._baselines.add_history(user_id, np.frombuffer(history.history_items, "<i8").tolist())
         self._histories.clear()
 
     def _history(self, _: Received, record: History) -> None:

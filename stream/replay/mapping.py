@@ -106,7 +106,7 @@ def read_mapping(path: Path) -> Mapping:
         raise LogError(f"{path} is no TOML: {error}.", "Mend the file.") from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise LogError(f"{path} is no mapping: {wrong}.", "The keys are listed in stream/replay/mapping.py.") from error
+        raise LogError(f"{path} is no mapping: {wrong}.", "docs/replay.md lists the keys.") from error
 
 
 class MappedLog:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,9 @@ import pytest
 
 from onerec.settings import LabelSettings
 from schemas.labels import Label
+from stream.replay import mapping as mapping_module
 from stream.replay.log import LogError
-from stream.replay.mapping import MappedLog
+from stream.replay.mapping import ExposuresMapping, ItemsMapping, MappedLog, Mapping
 
 MAPPING = """
 [exposures]
@@ -159,3 +162,14 @@ def test_embeddings_of_unequal_width_are_named(folder: Path) -> None:
     pq.write_table(table.set_column(place, "vector", pa.array([[1.0, 2.0], [3.0]])), folder / "items.parquet")
     with pytest.raises(LogError, match=r"row 2: vector 1 has another width than row 1 \(2\)"):
         read(folder).items()
+
+
+def test_the_documented_mapping_is_one() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "replay.md").read_text()
+    documented = page.split("```toml\n")[1].split("```")[0]
+    mapping = Mapping.model_validate(tomllib.loads(documented))
+    assert mapping.exposures.histories_before == "2022-04-25"
+    described = textwrap.dedent(str(mapping_module.__doc__).split("\n", 1)[1])
+    assert described.strip() == documented.strip()
+    named = {key for table in (ExposuresMapping, ItemsMapping) for key in table.model_fields}
+    assert {key for key in named if key not in documented} == set()
