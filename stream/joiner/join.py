@@ -22,6 +22,8 @@ from stream.joiner.user import NEVER_MS, User
 MOST_OPEN = 4000
 """Open impressions of one user, and waiting actions, from which on more are refused: all of a user's state is one
 record of the changelog, which has to stay below a broker's `message.max.bytes` of 1 MB."""
+MOST_USERS = 20_000
+"""Users worked off in one go: when much falls due at once, it becomes several transactions of bearable size."""
 BEGINNING_MS = -(2**63)
 """A watermark that has not passed anything."""
 
@@ -116,6 +118,7 @@ class Join(Generic[Source]):
             else:
                 self.changes.duplicates += 1
         elif record.time_ms + window_ms <= self.watermark_ms:
+            self._catch_up(user)
             user.resolve(Waiting(record, self._came(source)), self.settings, self.changes)
         elif any(other.action == record for other in user.waiting.get(key, ())):
             self.changes.duplicates += 1
@@ -126,26 +129,31 @@ class Join(Generic[Source]):
             user.state_changed = True
             self._due(user, record.time_ms + window_ms)
 
-    def advance(self, watermark_ms: int) -> None:
-        """No event before `watermark_ms` is waited for any more: work off what falls due. It never goes back."""
-        if watermark_ms <= self.watermark_ms:
-            return
-        self.watermark_ms = watermark_ms
+    def advance(self, watermark_ms: int, most: int = MOST_USERS) -> None:
+        """No event before `watermark_ms` is waited for any more: work off what falls due, of `most` users at a time.
+
+        The watermark never goes back. What is left is worked off by the next calls, whatever their watermark.
+        """
+        self.watermark_ms = max(self.watermark_ms, watermark_ms)
         timers = self._timers
-        while timers and timers[0][0] <= watermark_ms:
+        while timers and timers[0][0] <= self.watermark_ms and most > 0:
             due_ms, user_id = heapq.heappop(timers)
             user = self.users.get(user_id)
             if user is not None and user.due_ms == due_ms:
-                user.work_off(watermark_ms, self.settings, self.changes)
-                self.changes.users[user_id] = user
-                self._set_timer(user)
+                self._work_off(user)
+                most -= 1
 
-    def close_idle(self) -> None:
-        """The stream stands still: publish the sessions in the making too. Call it after `advance` has passed all."""
-        for user in self.users.values():
-            if user.session:
-                user.close_session(ClosedBy.IDLE, self.settings, self.changes)
-                self.changes.users[user.user_id] = user
+    def is_behind(self) -> bool:
+        """Whether `advance` has something left to do."""
+        return bool(self._timers) and self._timers[0][0] <= self.watermark_ms
+
+    def close_idle(self, most: int = MOST_USERS) -> bool:
+        """The stream stands still: publish sessions in the making too, `most` at a time; whether that was all."""
+        standing = [user for user in self.users.values() if user.session]
+        for user in standing[:most]:
+            user.close_session(ClosedBy.IDLE, self.settings, self.changes)
+            self.changes.users[user.user_id] = user
+        return len(standing) <= most
 
     def take_changes(self) -> Changes:
         """What has happened since the last call; after the commit, `forget` the users in it."""
@@ -176,12 +184,23 @@ class Join(Generic[Source]):
         if user.due_ms != NEVER_MS:
             heapq.heappush(self._timers, (user.due_ms, user.user_id))
 
+    def _work_off(self, user: User) -> None:
+        user.work_off(self.watermark_ms, self.settings, self.changes)
+        self.changes.users[user.user_id] = user
+        self._set_timer(user)
+
+    def _catch_up(self, user: User) -> None:
+        """Before something late is joined, all that is due comes first."""
+        if user.due_ms <= self.watermark_ms:
+            self._work_off(user)
+
     def _refuse_excess(self, topic: str, source: Source) -> None:
         detail = f"the user has {MOST_OPEN} open already, more than people do"
         self.changes.refuse(topic, self._came(source), Reason.OUT_OF_BOUNDS, detail)
 
     def _late_impression(self, user: User, exposure: Exposure, source: Source) -> None:
         """Its window has passed already: join it at once with what is there."""
+        self._catch_up(user)
         history = user.history
         if history.holds(exposure.item_id, exposure.time_ms):
             self.changes.duplicates += 1

@@ -100,9 +100,8 @@ class Partition:
             self._stands_still = False
             self.join.advance(self.watermark.advance(self.settings.allowed_lateness_ms, idle))
         elif not self._stands_still:
-            self._stands_still = True
             self.join.advance(self.watermark.pass_everything(self.settings.feedback_window_ms))
-            self.join.close_idle()
+            self._stands_still = not self.join.is_behind() and self.join.close_idle()
 
     def refuse(self, source: int, message: Message, reason: Reason, detail: str) -> None:
         """Put an input record to dead-letters with the next commit."""
