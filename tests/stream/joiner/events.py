@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -80,11 +81,11 @@ def new_join(rules: JoinerSettings) -> Join[Came]:
     return Join(rules, lambda _: None, lambda came: came)
 
 
-def feed(join: Join[Came], event: Event) -> None:
+def feed(join: Join[Any], event: Event, source: object = CAME) -> None:
     if isinstance(event, Impression):
-        join.impression(event, CAME)
+        join.impression(event, source)
     else:
-        join.action(event, CAME)
+        join.action(event, source)
 
 
 KINDS = st.sampled_from(list(ActionKind))
