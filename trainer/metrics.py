@@ -30,6 +30,7 @@ CHECKPOINT_SECONDS = Histogram(
     buckets=(0.02, 0.05, 0.1, 0.5, 1, 5, 30),
 )
 CHECKPOINT_FAILURES = Counter("trainer_checkpoint_failures_total", "Checkpoints that the disk did not take.")
+STORE_FAILURES = Counter("trainer_store_failures_total", "Attempts to write a version that the store did not take.")
 DIFFERENT = Counter("trainer_versions_differing_total", "Versions that the journal did not lead to again at resume.")
 SEED_PROGRESS = Gauge("trainer_seed_progress_ratio", "Share of the seed's budget that is done.")
 SEED_SAMPLES = Counter("trainer_seed_samples_total", "Samples that the seed was trained on.")

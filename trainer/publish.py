@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import Settings
 from onerec.weights.directives import collect
-from onerec.weights.errors import IncompatibleWeightsError, VersionMissingError
+from onerec.weights.errors import IncompatibleWeightsError, StoreUnreachableError, VersionMissingError
 from onerec.weights.record import facts_of
 from onerec.weights.store import Artifact, WeightsStore
 from onerec.weights.tensors import digest
@@ -33,6 +33,7 @@ from trainer.step import StepResult
 
 LOG = logging.getLogger(__name__)
 FLUSH_TIMEOUT_S = 30.0
+STORE_RETRY_S = 1.0
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -76,14 +77,22 @@ class Publisher:
     """Makes versions of the state. The step loop waits while it works."""
 
     def __init__(
-        self, settings: Settings, store: WeightsStore, journal: Journal, writer: RecordWriter, *, announced: int
+        self,
+        settings: Settings,
+        store: WeightsStore,
+        journal: Journal,
+        writer: RecordWriter,
+        *,
+        announced: int,
+        wait: Callable[[float], bool],
     ) -> None:
-        """`announced` is the newest version on model-versions."""
+        """`announced` is the newest version on model-versions; `wait` sleeps and says whether to give up."""
         self._settings = settings
         self._store = store
         self._journal = journal
         self._writer = writer
         self.announced = announced
+        self._wait = wait
         self._parent: tuple[int, dict[str, Tensor]] | None = None
         self._last_s = float("-inf")
         self.learned = Learned()
@@ -128,7 +137,7 @@ class Publisher:
 
     def _announce(self, state: TrainState, version: int, tensors: dict[str, Tensor], codebook_version: int) -> None:
         draft = self._draft(state, version, codebook_version)
-        artifact, parent = self._write(version, tensors, draft)
+        artifact, parent = self._write_patiently(version, tensors, draft)
         record = dataclasses.replace(
             draft,
             parent=parent,
@@ -148,6 +157,19 @@ class Publisher:
         self._parent = (version, tensors)
         self.learned = Learned()
         metrics.VERSION.set(version)
+
+    def _write_patiently(
+        self, version: int, tensors: dict[str, Tensor], draft: ModelVersion
+    ) -> tuple[Artifact, int | None]:
+        """Write as soon as the store can be reached. The stream waits on the broker meanwhile, nothing is lost."""
+        while True:
+            try:
+                return self._write(version, tensors, draft)
+            except StoreUnreachableError as error:
+                metrics.STORE_FAILURES.inc()
+                LOG.error("version %d is not in the store yet: %s", version, error)
+                if self._wait(STORE_RETRY_S):
+                    raise
 
     def _write(self, version: int, tensors: dict[str, Tensor], draft: ModelVersion) -> tuple[Artifact, int | None]:
         """A delta, or a full version each `full_every` and where the store cannot build on the parent."""

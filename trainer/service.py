@@ -65,17 +65,18 @@ def start(settings: Settings, stop: Stop) -> Trainer | None:
     found = checkpoints.load(config, settings.trainer)
     if found is None:
         return _from_seed(settings, config, checkpoints, stop)
-    return _from_checkpoint(settings, checkpoints, *found)
+    return _from_checkpoint(settings, checkpoints, stop, *found)
 
 
 def _from_checkpoint(
-    settings: Settings, checkpoints: Checkpoints, state: TrainState, surroundings: Surroundings
+    settings: Settings, checkpoints: Checkpoints, stop: Stop, state: TrainState, surroundings: Surroundings
 ) -> Trainer:
     check_log(settings.kafka, state, surroundings)
     state.offsets = first_offsets(settings.kafka) | state.offsets
-    writer = RecordWriter(settings.kafka)
-    journal = Journal(settings.kafka, writer, settings.model.name, start=surroundings.journal_offset)
-    trainer = _assemble(settings, checkpoints, state, journal, writer)
+    journal = Journal(
+        settings.kafka, RecordWriter(settings.kafka), settings.model.name, start=surroundings.journal_offset
+    )
+    trainer = _assemble(settings, checkpoints, stop, state, journal)
     steps = journal.story(state.step).steps
     journal.begin(steps[-1].step if steps else state.step, trainer.environment)
     story = journal.story(state.step)
@@ -86,11 +87,10 @@ def _from_checkpoint(
 
 
 def _from_seed(settings: Settings, config: ModelConfig, checkpoints: Checkpoints, stop: Stop) -> Trainer | None:
-    writer = RecordWriter(settings.kafka)
-    journal = Journal(settings.kafka, writer, settings.model.name)
+    journal = Journal(settings.kafka, RecordWriter(settings.kafka), settings.model.name)
     state = TrainState.new(config, settings.trainer)
     state.offsets = first_offsets(settings.kafka)
-    trainer = _assemble(settings, checkpoints, state, journal, writer)
+    trainer = _assemble(settings, checkpoints, stop, state, journal)
     past = read_past(settings.kafka, trainer.supply, settings.trainer.seed, stop)
     if past is None:
         return None
@@ -126,9 +126,7 @@ def _first_version(trainer: Trainer, last_version: int) -> None:
     trainer.publish()
 
 
-def _assemble(
-    settings: Settings, checkpoints: Checkpoints, state: TrainState, journal: Journal, writer: RecordWriter
-) -> Trainer:
+def _assemble(settings: Settings, checkpoints: Checkpoints, stop: Stop, state: TrainState, journal: Journal) -> Trainer:
     announced = _announced(settings)
     return Trainer(
         settings=settings,
@@ -137,7 +135,14 @@ def _assemble(
         state=state,
         supply=Supply(settings.kafka, state.config, settings.trainer, state.offsets),
         journal=journal,
-        publisher=Publisher(settings, WeightsStore(settings.store.uri), journal, writer, announced=announced),
+        publisher=Publisher(
+            settings,
+            WeightsStore(settings.store.uri),
+            journal,
+            RecordWriter(settings.kafka),
+            announced=announced,
+            wait=stop.wait,
+        ),
         checkpoints=checkpoints,
         dead_letters=DeadLetters(settings.kafka, "trainer"),
     )

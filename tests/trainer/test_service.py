@@ -153,6 +153,30 @@ def test_version_that_a_crash_kept_from_being_announced_is_announced(world: Worl
     assert WeightsStore(str(world.folder / "store")).read(2).sha256 == sha
 
 
+def test_store_that_cannot_be_reached_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version is journalled, so it must come: the same bits, once the store takes them."""
+    with trainer(world) as running:
+        world.publish_sessions([toy.session(1, [5])])
+        learn_all(running, sessions=1)
+        store, hidden = world.folder / "store", world.folder / "hidden"
+        store.rename(hidden)
+        store.write_text("a file where the folder was")
+        waited: list[float] = []
+
+        def repair(seconds: float) -> bool:
+            waited.append(seconds)
+            if len(waited) == 2:
+                store.unlink()
+                hidden.rename(store)
+            return False
+
+        monkeypatch.setattr(running.publisher, "_wait", repair)
+        running.publish()
+    assert len(waited) == 2
+    assert [v.version for v in world.versions()] == [1, 2]
+    assert WeightsStore(str(store)).read(2).sha256 == world.versions()[-1].sha256
+
+
 def test_journalled_steps_keep_the_settings_they_were_made_with(world: World) -> None:
     with trainer(world) as running:
         world.publish_sessions([toy.session(n, [n]) for n in range(1, 6)])
