@@ -21,24 +21,17 @@ def route(experts: Experts, rows: Tensor) -> tuple[Tensor, Tensor]:
 def add_experts(experts: Experts, rows: Tensor, residual: Tensor) -> Tensor:
     """Residual [R, d] plus the mixture of normalised rows [R, d].
 
-    Rows are sorted by expert and multiplied in contiguous slices. Measured for 32 to 512 rows of d=128: all experts
-    on all rows costs two to four times as much, gathering each row's expert weights eight times.
+    Rows are sorted by expert and multiplied in contiguous slices. Measured for 32 to 512 rows of d=128 on one core:
+    all experts on all rows costs two to four times as much, gathering each row's expert weights eight times, and a
+    loop over slices in Python five per cent more than the grouped product.
     """
     gates, chosen = route(experts, rows)
     flat = chosen.flatten()
     order = torch.argsort(flat, stable=True)
-    counts = torch.bincount(flat, minlength=len(experts.w_in)).tolist()
+    ends = torch.bincount(flat, minlength=len(experts.bias)).cumsum(0).int()
     picked = rows.index_select(0, order // experts.active)
-    wide = rows.new_empty(len(order), experts.w_in[0].shape[1])
-    for row, weight, out in zip(torch.split(picked, counts), experts.w_in, torch.split(wide, counts), strict=True):
-        if len(row):
-            torch.mm(row, weight, out=out)
-    gate, value = wide.chunk(2, dim=-1)
-    hidden = functional.silu(gate).mul_(value)
-    narrow = torch.empty_like(picked)
-    for row, weight, out in zip(torch.split(hidden, counts), experts.w_out, torch.split(narrow, counts), strict=True):
-        if len(row):
-            torch.mm(row, weight, out=out)
+    gate, value = functional.grouped_mm(picked, experts.w_in, offs=ends).chunk(2, dim=-1)
+    narrow = functional.grouped_mm(functional.silu(gate).mul_(value), experts.w_out, offs=ends)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
     mixed = functional.embedding_bag(

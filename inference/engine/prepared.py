@@ -25,8 +25,8 @@ class Experts(NamedTuple):
 
     router: Tensor  # [E, d]
     bias: Tensor  # [E]
-    w_in: tuple[Tensor, ...]  # E times [d, 2 * hidden]
-    w_out: tuple[Tensor, ...]  # E times [hidden, d]
+    w_in: Tensor  # [E, d, 2 * hidden]
+    w_out: Tensor  # [E, hidden, d]
     active: int
 
 
@@ -65,7 +65,7 @@ class Prepared(NamedTuple):
             heads=tuple(_projection(cast(Tensor, head.weight), decoder_gain).to(dtype) for head in model.heads),
             embeddings=torch.cat([model.bos.detach().unsqueeze(0), model.code_embedding.weight.detach()]).to(dtype),
             rows=_first_rows(model),
-            positions=model.decoder_position.detach().to(dtype),
+            positions=model.decoder_position.detach().to(dtype, copy=True),
             norm_floor=floor,
             codes=model.config.codes,
             first_qkv=_first_qkv(model, layers[0], floor, dtype),
@@ -120,9 +120,9 @@ def _layer(block: DecoderBlock, dtype: torch.dtype) -> Layer:
     w_in = (moe.w_in.detach().float() * gain[None, :, None]).to(dtype)
     experts = Experts(
         router=(moe.centroids.detach().float() * gain).to(dtype),
-        bias=moe.bias.detach().float(),
-        w_in=w_in.unbind(0),
-        w_out=moe.w_out.detach().to(dtype).clone().unbind(0),
+        bias=moe.bias.detach().to(torch.float32, copy=True),
+        w_in=w_in,
+        w_out=moe.w_out.detach().to(dtype, copy=True),
         active=moe.active,
     )
     return Layer(
