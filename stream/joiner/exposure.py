@@ -6,18 +6,7 @@ from dataclasses import dataclass
 
 from onerec.settings import LabelSettings
 from schemas.labels import Label
-from schemas.records import Action, ActionKind
-
-VIEWED = int(Label.LONG_VIEW)
-"""In `Exposure.kinds` the bit of a view of any length; the others are those of `Label`."""
-KIND_BITS: dict[ActionKind, int] = {
-    ActionKind.VIEW: VIEWED,
-    ActionKind.LIKE: int(Label.LIKE),
-    ActionKind.FOLLOW: int(Label.FOLLOW),
-    ActionKind.COMMENT: int(Label.COMMENT),
-    ActionKind.SHARE: int(Label.SHARE),
-    ActionKind.DISLIKE: int(Label.DISLIKE),
-}
+from stream.joiner.rows import ITEM, KIND_BITS, TIME_MS, VIEWED, ActionRow
 
 
 @dataclass(slots=True)
@@ -41,15 +30,17 @@ class Exposure:
         """What an action names: one item of one request's answer."""
         return (self.request_id, self.item_id)
 
-    def take(self, action: Action) -> bool:
+    def take(self, action: ActionRow) -> bool:
         """Add what an action says; False where nothing is new. The order of actions makes no difference."""
-        bit = KIND_BITS[action.kind]
+        _, _, _, kind, _, watch_ms, duration_ms, produced_ms = action
         known = (self.kinds, self.watch_ms, self.duration_ms, self.produced_ms)
-        self.produced_ms = max(self.produced_ms, action.produced_ms) if self.kinds else action.produced_ms
-        self.kinds |= bit
-        if bit == VIEWED:
-            self.watch_ms = max(self.watch_ms, action.watch_ms or 0)
-            self.duration_ms = max(self.duration_ms, action.duration_ms or 0)
+        if not self.kinds or produced_ms > self.produced_ms:
+            self.produced_ms = produced_ms
+        self.kinds |= KIND_BITS[kind]
+        if watch_ms is not None and watch_ms > self.watch_ms:
+            self.watch_ms = watch_ms
+        if duration_ms is not None and duration_ms > self.duration_ms:
+            self.duration_ms = duration_ms
         if known == (self.kinds, self.watch_ms, self.duration_ms, self.produced_ms):
             return False
         self.packed = None
@@ -77,12 +68,23 @@ class Came:
 class Waiting:
     """An action without an impression so far."""
 
-    action: Action
+    action: ActionRow
     came: Came
+
+    @property
+    def time_ms(self) -> int:
+        """Its event time."""
+        return self.action[TIME_MS]
+
+    @property
+    def item_id(self) -> int:
+        """What it is about."""
+        return self.action[ITEM]
 
     def labels(self, rule: LabelSettings) -> int:
         """The label byte that this action alone makes."""
-        bit = KIND_BITS[self.action.kind]
+        _, _, _, kind, _, watch_ms, duration_ms, _ = self.action
+        bit = KIND_BITS[kind]
         if bit != VIEWED:
             return bit
-        return VIEWED if rule.is_long_view(self.action.watch_ms or 0, self.action.duration_ms or 0) else 0
+        return VIEWED if rule.is_long_view(watch_ms or 0, duration_ms or 0) else 0

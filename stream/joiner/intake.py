@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from onerec.errors import CheckFailedError
 from onerec.kafka.trouble import DENIED, NO_TOPIC, explained
 from onerec.settings import JoinerSettings
-from schemas.bounds import Limits, violation
+from schemas.bounds import DURATION_MS, INT, Limits, violation
 from schemas.codec import DecodeError
 from schemas.reasons import Reason
+from schemas.records import Action, Impression
+from stream.joiner.columns import Columns
 from stream.joiner.items import KnownItems
 from stream.joiner.partition import Partition
+from stream.joiner.rows import ITEM, TIME_MS, ActionRow, ImpressionRow, action_row, impression_row
 from stream.joiner.transaction import FENCED, TransactionError
 from stream.joiner.watermark import IMPRESSIONS
 from stream.joiner.wiring import Wiring
@@ -32,6 +36,7 @@ class Intake:
         self._items = items
         self._limits = Limits(max_future_ms=settings.max_future_ms, max_watch_ms=settings.max_watch_ms)
         self._codecs = (wiring.impression_codec, wiring.action_codec)
+        self._columns = (Columns(Impression), Columns(Action))
         self._sources = {topic: source for source, topic in enumerate(wiring.inputs)}
 
     def take(self, messages: Sequence[Message], partitions: Mapping[int, Partition]) -> int:
@@ -67,29 +72,40 @@ class Intake:
         self, batch: Sequence[Message], source: int, partition: Partition, now_ms: int, *, caught_up: bool
     ) -> bool:
         """Join messages of one input of one partition; whether the items have been caught up with."""
-        records = self._codecs[source].decode_many([message.value() for message in batch])
+        values = [message.value() for message in batch]
+        rows: list[Any] = self._columns[source].read(values, bounds_of(self._limits, now_ms))
         known = self._items.ids
-        limits = self._limits
-        take = partition.join.impression if source == IMPRESSIONS else partition.join.action
+        take: Any = partition.join.impression if source == IMPRESSIONS else partition.join.action
         newest_ms = partition.watermark.newest_ms[source]
-        for message, record in zip(batch, records, strict=True):
-            if isinstance(record, DecodeError):
-                partition.refuse(source, message, record.reason, record.detail)
+        for message, fast_row in zip(batch, rows, strict=True):
+            row = fast_row or self._decode(message, source, partition, now_ms)
+            if row is None:
                 continue
-            broken = violation(record, now_ms, limits)
-            if broken is not None:
-                partition.refuse(source, message, *broken)
-                continue
-            if record.item_id not in known and not caught_up:
+            if row[ITEM] not in known and not caught_up:
                 self._items.catch_up()
                 caught_up = True
-            if record.item_id not in known:
-                partition.refuse(source, message, Reason.UNKNOWN_ITEM, f"item {record.item_id} has no id")
+            if row[ITEM] not in known:
+                partition.refuse(source, message, Reason.UNKNOWN_ITEM, f"item {row[ITEM]} has no semantic id")
                 continue
-            take(record, message)
-            newest_ms = max(newest_ms, record.time_ms)
+            take(row, message)
+            newest_ms = max(newest_ms, row[TIME_MS])
         partition.watermark.newest_ms[source] = newest_ms
         return caught_up
+
+    def _decode(
+        self, message: Message, source: int, partition: Partition, now_ms: int
+    ) -> ImpressionRow | ActionRow | None:
+        """The row of a message that is not in the fast form; None where it is refused."""
+        try:
+            record = self._codecs[source].decode(message.value())
+        except DecodeError as error:
+            partition.refuse(source, message, error.reason, error.detail)
+            return None
+        broken = violation(record, now_ms, self._limits)
+        if broken is not None:
+            partition.refuse(source, message, *broken)
+            return None
+        return impression_row(record) if source == IMPRESSIONS else action_row(record)
 
     def _take_error(self, error: KafkaError, message: Message) -> None:
         if error.code() in FENCED:
@@ -103,3 +119,15 @@ class Intake:
         if error.code() in NO_TOPIC or error.code() in DENIED or error.fatal():
             raise explained(KafkaException(error), self._wiring.kafka, f"topic {message.topic()}")
         LOG.warning("kafka: %s", error.str())
+
+
+def bounds_of(limits: Limits, now_ms: int) -> dict[str, int]:
+    """By field the largest value that `schemas.bounds` certainly allows; what is not named may be any from 0."""
+    latest_ms = now_ms + limits.max_future_ms
+    return {
+        "position": INT[1],
+        "time_ms": latest_ms,
+        "produced_ms": latest_ms,
+        "watch_ms": limits.max_watch_ms,
+        "duration_ms": DURATION_MS[1],
+    }

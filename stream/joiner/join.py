@@ -14,9 +14,10 @@ from typing import Generic, TypeVar
 
 from onerec.settings import JoinerSettings
 from schemas.reasons import Reason
-from schemas.records import Action, ClosedBy, History, Impression, Session
+from schemas.records import ClosedBy, History, Session
 from schemas.topics import ACTIONS, IMPRESSIONS
 from stream.joiner.exposure import Came, Exposure, Waiting
+from stream.joiner.rows import ITEM, REQUEST, TIME_MS, USER, ActionRow, ImpressionRow
 from stream.joiner.user import NEVER_MS, User
 
 MOST_OPEN = 4000
@@ -82,18 +83,16 @@ class Join(Generic[Source]):
         self.users[user.user_id] = user
         self._set_timer(user)
 
-    def impression(self, record: Impression, source: Source) -> None:
+    def impression(self, row: ImpressionRow, source: Source) -> None:
         """An item was shown. One that is known already is counted and changes nothing."""
+        request_id, user_id, item_id, position, time_ms, model_version, produced_ms = row
         self.changes.events += 1
-        user = self._user(record.user_id)
-        time_ms = record.time_ms
-        key = (record.request_id, record.item_id)
+        user = self._user(user_id)
+        key = (request_id, item_id)
         if key in user.open or (user.session and any(key == other.key for other in user.session)):
             self.changes.duplicates += 1
             return
-        exposure = Exposure(
-            record.request_id, record.item_id, record.position, time_ms, record.model_version, record.produced_ms
-        )
+        exposure = Exposure(request_id, item_id, position, time_ms, model_version, produced_ms)
         if time_ms + self._window_ms <= self.watermark_ms:
             self._late_impression(user, exposure, source)
         elif len(user.open) >= MOST_OPEN:
@@ -103,31 +102,34 @@ class Join(Generic[Source]):
                 user.take_waiting(exposure, self._window_ms)
             user.open[key] = exposure
             user.state_changed = True
-            self._due(user, time_ms + self._window_ms)
+            if time_ms + self._window_ms < user.due_ms:
+                self._due(user, time_ms + self._window_ms)
 
-    def action(self, record: Action, source: Source) -> None:
+    def action(self, row: ActionRow, source: Source) -> None:
         """Something was done with an item. One that is known already is counted and changes nothing."""
+        time_ms = row[TIME_MS]
         self.changes.events += 1
-        user = self._user(record.user_id)
+        user = self._user(row[USER])
         window_ms = self._window_ms
-        key = (record.request_id, record.item_id)
+        key = (row[REQUEST], row[ITEM])
         exposure = user.open.get(key)
-        if exposure is not None and -window_ms < record.time_ms - exposure.time_ms < window_ms:
-            if exposure.take(record):
+        if exposure is not None and -window_ms < time_ms - exposure.time_ms < window_ms:
+            if exposure.take(row):
                 user.state_changed = True
             else:
                 self.changes.duplicates += 1
-        elif record.time_ms + window_ms <= self.watermark_ms:
+        elif time_ms + window_ms <= self.watermark_ms:
             self._catch_up(user)
-            user.resolve(Waiting(record, self._came(source)), self.settings, self.changes)
-        elif any(other.action == record for other in user.waiting.get(key, ())):
+            user.resolve(Waiting(row, self._came(source)), self.settings, self.changes)
+        elif any(other.action == row for other in user.waiting.get(key, ())):
             self.changes.duplicates += 1
         elif user.waiting_count() >= MOST_OPEN:
             self._refuse_excess(ACTIONS.name, source)
         else:
-            user.waiting.setdefault(key, []).append(Waiting(record, self._came(source)))
+            user.waiting.setdefault(key, []).append(Waiting(row, self._came(source)))
             user.state_changed = True
-            self._due(user, record.time_ms + window_ms)
+            if time_ms + window_ms < user.due_ms:
+                self._due(user, time_ms + window_ms)
 
     def advance(self, watermark_ms: int, most: int = MOST_USERS) -> None:
         """No event before `watermark_ms` is waited for any more: work off what falls due, of `most` users at a time.
@@ -175,10 +177,9 @@ class Join(Generic[Source]):
         return user
 
     def _due(self, user: User, due_ms: int) -> None:
-        """Something of the user falls due at `due_ms`, maybe before all else."""
-        if due_ms < user.due_ms:
-            user.due_ms = due_ms
-            heapq.heappush(self._timers, (due_ms, user.user_id))
+        """Something of the user falls due at `due_ms`, before all else."""
+        user.due_ms = due_ms
+        heapq.heappush(self._timers, (due_ms, user.user_id))
 
     def _set_timer(self, user: User) -> None:
         if user.due_ms != NEVER_MS:

@@ -13,6 +13,7 @@ from onerec.errors import CheckFailedError
 from schemas.records import Action
 from stream.joiner.exposure import Came, Exposure, Waiting
 from stream.joiner.history import ExposureHistory
+from stream.joiner.rows import action_row
 from stream.joiner.user import User
 from stream.joiner.watermark import Watermark
 
@@ -93,8 +94,9 @@ def unpack_user(user: User, data: bytes, decode_action: Callable[[bytes], Action
     user.stored = True
     for _ in range(waiting_count):
         came, at = _unpack_came(data, at)
-        action = decode_action(came.value)
-        user.waiting.setdefault((action.request_id, action.item_id), []).append(Waiting(action, came))
+        record = decode_action(came.value)
+        key = (record.request_id, record.item_id)
+        user.waiting.setdefault(key, []).append(Waiting(action_row(record), came))
 
 
 def _pack_exposure(exposure: Exposure) -> bytes:

@@ -109,10 +109,10 @@ class User:
         self.state_changed = True
         coming = deque(closing)
         for waiting in overdue:
-            while coming and coming[0].time_ms <= waiting.action.time_ms:
+            while coming and coming[0].time_ms <= waiting.time_ms:
                 self.add(coming.popleft(), settings, out)
             next_ms = coming[0].time_ms if coming else self._first_open_ms()
-            self._close_gap(waiting.action.time_ms + settings.feedback_window_ms, next_ms, settings, out)
+            self._close_gap(waiting.time_ms + settings.feedback_window_ms, next_ms, settings, out)
             self.resolve(waiting, settings, out)
         for exposure in coming:
             self.add(exposure, settings, out)
@@ -140,17 +140,16 @@ class User:
 
     def resolve(self, waiting: Waiting, settings: JoinerSettings, out: Out) -> None:
         """An action without an open impression: its labels still reach the history where the item is there."""
-        action = waiting.action
-        until_ms = action.time_ms + settings.feedback_window_ms
+        until_ms = waiting.time_ms + settings.feedback_window_ms
         labels = waiting.labels(settings.labels)
-        changed = self.history.add_labels(action.item_id, until_ms, labels, newest=settings.history_items)
+        changed = self.history.add_labels(waiting.item_id, until_ms, labels, newest=settings.history_items)
         if changed is None:
-            out.refuse(ACTIONS.name, waiting.came, Reason.ORPHAN, f"no impression of item {action.item_id}")
+            out.refuse(ACTIONS.name, waiting.came, Reason.ORPHAN, f"no impression of item {waiting.item_id}")
             return
         if changed:
             self.history_changed = True
-            self.updated_ms = max(self.updated_ms, action.time_ms)
-        out.refuse(ACTIONS.name, waiting.came, Reason.LATE, f"the impression of item {action.item_id} had closed")
+            self.updated_ms = max(self.updated_ms, waiting.time_ms)
+        out.refuse(ACTIONS.name, waiting.came, Reason.LATE, f"the impression of item {waiting.item_id} had closed")
 
     def reschedule(self, settings: JoinerSettings) -> None:
         """Find what falls due next, after the state was restored."""
@@ -203,9 +202,9 @@ class User:
         """Take out the waiting actions with times up to `until_ms`, in order of time."""
         overdue: list[Waiting] = []
         for key, actions in list(self.waiting.items()):
-            left = [waiting for waiting in actions if waiting.action.time_ms > until_ms]
+            left = [waiting for waiting in actions if waiting.time_ms > until_ms]
             if len(left) < len(actions):
-                overdue += [waiting for waiting in actions if waiting.action.time_ms <= until_ms]
+                overdue += [waiting for waiting in actions if waiting.time_ms <= until_ms]
                 self._wait(key, left)
         return sorted(overdue, key=_waiting_order)
 
@@ -221,7 +220,7 @@ class User:
         if actions is not None:
             left = []
             for waiting in actions:
-                if abs(waiting.action.time_ms - exposure.time_ms) < window_ms:
+                if abs(waiting.time_ms - exposure.time_ms) < window_ms:
                     exposure.take(waiting.action)
                 else:
                     left.append(waiting)
@@ -234,7 +233,7 @@ class User:
         window_ms = settings.feedback_window_ms
         due_ms = NEVER_MS if first_open_ms == NEVER_MS else first_open_ms + window_ms
         for actions in self.waiting.values():
-            due_ms = min(due_ms, *(waiting.action.time_ms + window_ms for waiting in actions))
+            due_ms = min(due_ms, *(waiting.time_ms + window_ms for waiting in actions))
         if self.session:
             gap_ms = self.session[-1].time_ms + settings.session_gap_ms
             if gap_ms <= first_open_ms:  # else the open impression decides, when it closes
@@ -242,6 +241,5 @@ class User:
         return due_ms
 
 
-def _waiting_order(waiting: Waiting) -> tuple[int, int, int, str]:
-    action = waiting.action
-    return (action.time_ms, action.request_id, action.item_id, action.kind)
+def _waiting_order(waiting: Waiting) -> tuple[int, tuple[int, ...], int]:
+    return (waiting.time_ms, waiting.action[:4], waiting.came.offset)  # fields that are null in some do not compare

@@ -13,6 +13,7 @@ from onerec.settings import JoinerSettings
 from schemas.records import Action, ActionKind, History, Impression, Session
 from stream.joiner.exposure import Came
 from stream.joiner.join import Changes, Join
+from stream.joiner.rows import action_row, impression_row
 
 Event = Impression | Action
 CAME = Came(0, 0, b"1", b"")
@@ -83,9 +84,9 @@ def new_join(rules: JoinerSettings) -> Join[Came]:
 
 def feed(join: Join[Any], event: Event, source: object = CAME) -> None:
     if isinstance(event, Impression):
-        join.impression(event, source)
+        join.impression(impression_row(event), source)
     else:
-        join.action(event, source)
+        join.action(action_row(event), source)
 
 
 KINDS = st.sampled_from(list(ActionKind))

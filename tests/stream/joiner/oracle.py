@@ -79,7 +79,9 @@ class _Timeline:
                 self.matched[act.request_id, act.item_id].append(act)
             else:
                 unmatched.add(act)
-        self._run(sorted(unmatched, key=lambda a: (a.time_ms, a.request_id, a.item_id, a.kind)))
+        self._run(
+            sorted(unmatched, key=lambda a: (a.time_ms, a.request_id, a.user_id, a.item_id, list(BITS).index(a.kind)))
+        )
 
     def _run(self, unmatched: list[Action]) -> None:
         waiting = list(unmatched)
