@@ -82,10 +82,13 @@ preset = "{options.preset}"
 idle_close_s = 4.0          # wall time; the log's night is minutes long here
 
 [inference.decoding]
-later_beam_width = 8        # the ranked next items come from the first slot and keep the full width
+later_beam_width = 4        # the ranked next items come from the first slot and keep the full width
 
 [inference.worker]
 max_batch = 16
+
+[trainer]
+publish_interval_s = 2.0
 
 [trainer.seed]
 budget_s = {options.seed_s}
