@@ -143,6 +143,19 @@ def test_low_precision_is_near_full_precision() -> None:
     torch.testing.assert_close(near, exact, rtol=0.05, atol=0.05)
 
 
+def test_it_runs_under_autocast_too() -> None:
+    made = model().float()
+    batch, leaves, weight = history([4, 8], 8, TRIE), sessions(2, 3, TRIE), torch.ones(2, 3)
+    losses = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses.append(ntp_loss(token_log_probs(made, made.encode(batch), leaves, TRIE), weight))
+        made.zero_grad()
+        losses[-1].backward()  # type: ignore[no-untyped-call]
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in made.parameters())
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.05, atol=0.05)
+
+
 def test_every_parameter_learns() -> None:
     made = model()
     leaves = sessions(16, 3, TRIE)
