@@ -83,10 +83,11 @@ def test_nearest_is_the_head_of_a_stable_sort(values: list[int], count: int) -> 
 
 
 @pytest.mark.parametrize("spread", [3, 1_000_000])
-def test_nearest_with_a_guessed_bound_is_the_same(spread: int) -> None:
+@pytest.mark.parametrize("sign", [1, 0, -1])
+def test_nearest_with_a_guessed_bound_is_the_same(spread: int, sign: int) -> None:
     rng = np.random.default_rng(0)
     scores = rng.integers(0, spread, 6 * module.SAMPLE).astype(np.float32)
-    scores[::6] += spread  # what the sample sees is larger than the rest: its guess is off
+    scores[::6] += sign * spread  # the sample sees only larger, or only smaller ones: its guess is off
     for count in (1, 17, 1000, len(scores) // 8 - 1):
         expected = np.sort(np.argsort(scores, kind="stable")[:count])
         np.testing.assert_array_equal(module._nearest(scores, count), expected)

@@ -75,13 +75,13 @@ def test_is_deterministic_and_keeps_to_the_vocabulary() -> None:
 
 
 def test_pairs_are_counted_by_distance_within_the_window_and_the_user() -> None:
-    items = np.array([0, 1, 2, 0, 3, 1], np.int64)  # user 0: 0 1 2 0; user 1: 3 1
-    counts = _pairs(items, np.array([0, 4, 6], np.int64), 4, window=2)
+    items = np.array([0, 1, 2, 0, 3, 3, 1], np.int64)  # user 0: 0 1 2 0; user 1: 3 3 1
+    counts = _pairs(items, np.array([0, 4, 7], np.int64), 4, window=2)
     expected = np.zeros((4, 4))
     expected[0, 1] = 1.0 + 0.5  # beside each other, then two steps apart
     expected[0, 2] = 0.5 + 1.0
     expected[1, 2] = 1.0
-    expected[1, 3] = 1.0
+    expected[1, 3] = 0.5 + 1.0  # and 3 beside itself counts for nothing
     np.testing.assert_allclose(counts, expected + expected.T)
 
 

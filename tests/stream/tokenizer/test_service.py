@@ -169,9 +169,11 @@ def test_bad_items_go_to_dead_letters_and_good_ones_come_through(stage: Stage) -
     assert {number: by_key[number].reason for number in reasons} == reasons
     assert sorted(letter.reason for letter in letters) == sorted([*reasons.values()] * 2 + ["undecodable"] * 2)
     assert {tokens.item_id for tokens in stage.records()} == {0, 1, 2, 3}
-    with stage.tokenizer():  # what was refused is committed: it is not refused again
+    with stage.tokenizer() as process:  # what was refused is committed: it is not refused again
         stage.publish(items(4, 5))
         stage.until_tokens(5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
     stage.letters.drain()
     assert len(stage.letters.received) == 8
 
@@ -199,13 +201,21 @@ def test_an_item_published_while_it_runs_has_tokens_within_a_second(stage: Stage
 
 
 @pytest.mark.slow
-def test_with_another_codebook_every_item_is_tokenised_again(stage: Stage) -> None:
-    stage.publish(items(0, 50))
-    with stage.tokenizer():
-        stage.until_tokens(50)
+def test_with_another_codebook_every_item_is_tokenised_again_even_after_a_kill(stage: Stage) -> None:
+    stage.publish(items(0, 600))
+    with stage.tokenizer() as process:
+        stage.until_tokens(600)
+        process.send_signal(signal.SIGTERM)  # so that what it has read is committed
+        assert process.wait(20) == 0
     codebooks.save(stage.store, codebook(30, version=2, codes=16))
-    with stage.tokenizer():
+    with stage.tokenizer(max_batch=2) as process:
         stage.until_tokens(50, version=2)
+        process.kill()
+        process.wait()
+    stage.tokens.drain()
+    assert sum(tokens.codebook_version == 2 for tokens in stage.records()) < 600, "the kill came too late"
+    with stage.tokenizer():
+        stage.until_tokens(600, version=2)
     assert max(max(tokens.codes) for tokens in stage.records() if tokens.codebook_version == 2) < 16
 
 
