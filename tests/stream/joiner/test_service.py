@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -244,3 +245,29 @@ def test_no_topic_is_left_out_of_the_partition_check(kafka: KafkaSettings, tmp_p
     with JoinerProcess(kafka, tmp_path, **QUICK) as joiner:
         assert joiner.wait() == 4
         assert "same number of partitions" in joiner.output()
+
+
+@pytest.mark.slow
+@pytest.mark.exactly_once
+def test_a_joiner_that_sleeps_past_its_session_wakes_up_without_harm(kafka: KafkaSettings, tmp_path: Path) -> None:
+    events = some_events(users=30, visits=12)
+    third = len(events) // 3
+    patient = QUICK | {"idle_close_s": 600.0}
+    feeder = Feeder(kafka)
+    one, two = (JoinerProcess(kafka, tmp_path, instance=instance, **patient) for instance in ("0", "1"))
+    with one, two:
+        for joiner in (one, two):
+            joiner.until(lambda samples: samples.get("stream_joiner_partitions") == 1)
+        one.signal(signal.SIGSTOP)
+        feeder.publish(events[:third])
+        two.until(lambda samples: samples.get("stream_joiner_partitions") == 2)
+        feeder.publish(events[third : 2 * third])
+        two.until(lambda samples: samples.get("stream_joiner_events_total") == 2 * third)
+        one.signal(signal.SIGCONT)
+        one.until(lambda samples: samples.get("stream_joiner_partitions") == 1)
+        feeder.publish(events[2 * third :])
+        assert one.stop() == 0
+        assert two.stop() == 0
+    with JoinerProcess(kafka, tmp_path, **QUICK) as last:
+        all_closed(last, kafka, events)
+    check_against_oracle(kafka, events)
