@@ -86,6 +86,7 @@ later_beam_width = 4        # the ranked next items come from the first slot and
 
 [inference.worker]
 max_batch = 16
+deadline_ms = 10_000        # this machine does everything at once
 
 [trainer]
 publish_interval_s = 2.0
