@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from onerec.catalogue import CatalogueSnapshot
+from onerec.errors import CheckFailedError
 from onerec.model.onerec import OneRec
 from onerec.model.reward import OBJECTIVES, RewardModel
 from onerec.settings import SeedSettings
@@ -58,7 +59,7 @@ def train_seed(
     """Train `state` until the budget is spent; without samples it stays as it was made.
 
     A function of state, samples, catalogue and the shares that the budget tells. Optimizers start afresh
-    afterwards. Raises FloatingPointError where the loss is not finite: there is no earlier state to keep.
+    afterwards. Raises CheckFailedError where a loss is not finite: there is no earlier state to keep.
     """
     if not samples.positives.any():
         LOG.warning("no history is long enough to learn from: the seed stays untrained")
@@ -126,12 +127,14 @@ class _Lessons:
         rate = learning_rate_share(share, settings)
         losses = {"next_token": self._next_token(share, rate * settings.learning_rate)}
         if state.step % settings.reward_every == 0:
-            losses["reward"] = self._reward(rate * state.settings.reward_learning_rate)
+            losses["reward"] = self._reward(rate * settings.learning_rate)
         state.step += 1
         for name, loss in losses.items():
             metrics.LOSS.labels(name).set(loss)
             if not torch.isfinite(torch.tensor(loss)):
-                raise FloatingPointError(f"the seed's {name} loss is {loss} at step {state.step}")
+                raise CheckFailedError(
+                    f"The seed's {name} loss is {loss} at step {state.step}.", "Lower trainer.seed.learning_rate."
+                )
         metrics.SEED_PROGRESS.set(share)
         return SeedStep(state.step, seed, rate * settings.learning_rate, losses | {"share": share})
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from onerec.errors import CheckFailedError
 from onerec.features import HistoryArrays
 from onerec.model.moe import SparseMoE
 from onerec.model.onerec import OneRec
@@ -105,6 +106,11 @@ def test_towers_that_histories_do_not_teach_start_as_the_nearest_ones() -> None:
     assert torch.equal(rewards.swt, rewards.vtr)
     assert torch.equal(rewards.wtr, rewards.ltr)
     assert not torch.equal(rewards.vtr, rewards.ltr)
+
+
+def test_a_seed_that_explodes_is_a_sentence() -> None:
+    with pytest.raises(CheckFailedError, match=r"loss is (nan|inf).*trainer\.seed\.learning_rate"):
+        seeded(SampleCount(4000), learning_rate=1e9, warmup_share=0.0)
 
 
 def test_dropout_is_off_during_the_seed_only() -> None:
