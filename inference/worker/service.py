@@ -21,14 +21,13 @@ from onerec.settings import Settings
 from schemas.topics import RECOMMENDATIONS
 
 LOG = logging.getLogger(__name__)
-BROKER_TIMEOUT_S = 30.0
 
 
 def run_worker(settings: Settings, stop: Stop) -> None:
     """Serve until stopped. Raises DependencyMissingError for no broker or missing topics."""
     worker = settings.inference.worker
     torch.set_num_threads(settings.inference.decoding.threads)
-    admin.wait_for_broker(settings.kafka, BROKER_TIMEOUT_S)
+    admin.wait_for_broker(settings.kafka, settings.kafka.broker_patience_s)
     if worker.output_topic != RECOMMENDATIONS.name:  # a shadow worker's own topic is in no table: make it here
         admin.create_topics(settings.kafka, topics=(output_topic(settings),))
     indexes = IndexCache()
