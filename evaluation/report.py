@@ -69,7 +69,7 @@ class Ledger:
         self._answers: list[_Answer] = []
         self._statuses: dict[int, Status] = {}
         self._pair_offsets: dict[int, list[int]] = {}
-        self._rewards: dict[int, tuple[float, float]] = {}
+        self._rewards: dict[int, tuple[float, ...]] = {}
         self._versions: dict[int, dict[int, int]] = {}
         self._journal: list[JournalEntry] = []
         self._refused: Counter[str] = Counter()
@@ -145,10 +145,12 @@ class Ledger:
         return sum(self._first_tokens.get(item, none) >= answer.catalogue_offset for item in answer.items)
 
     def _reward(self) -> dict[str, float | None]:
+        """Means over the pairs: of the scalar, standardised over a request's candidates, and of watch time alone."""
+        names = ("chosen_mean", "rejected_mean", "chosen_swt_mean", "rejected_swt_mean")
         if not self._rewards:
-            return {"chosen_mean": None, "rejected_mean": None}
-        chosen, rejected = np.array(list(self._rewards.values())).mean(axis=0)
-        return {"chosen_mean": round(float(chosen), 5), "rejected_mean": round(float(rejected), 5)}
+            return dict.fromkeys(names)
+        means = np.array(list(self._rewards.values())).mean(axis=0)
+        return {name: round(float(mean), 5) for name, mean in zip(names, means, strict=True)}
 
     def _freshness(self) -> dict[str, Any]:
         answers = [(answer.version, answer.produced_ms) for answer in self._answers]
@@ -180,7 +182,8 @@ class Ledger:
 
     def _pair(self, received: Received, record: PreferencePair) -> None:
         self._pair_offsets.setdefault(received.partition, []).append(received.offset)
-        self._rewards[record.pair_id] = record.chosen_rewards.scalar, record.rejected_rewards.scalar
+        chosen, rejected = record.chosen_rewards, record.rejected_rewards
+        self._rewards[record.pair_id] = chosen.scalar, rejected.scalar, chosen.swt, rejected.swt
 
     def _version(self, _: Received, record: ModelVersion) -> None:
         if record.status is VersionStatus.PUBLISHED:

@@ -47,6 +47,7 @@ def test_the_loop_closes_and_nothing_is_lost(tmp_path: Path) -> None:
     assert report["swaps"] > 0
     assert report["preference_pairs"] > 0
     assert report["reward"]["chosen_mean"] > report["reward"]["rejected_mean"]
+    assert report["reward"]["chosen_swt_mean"] > report["reward"]["rejected_swt_mean"]
     assert report["prequential"]["leaked"] == 0
     assert report["prequential"]["visits"] > 100
     assert 0 < report["freshness_s"]["p50"] <= report["freshness_s"]["p99"]

@@ -43,7 +43,11 @@ def table(report: Mapping[str, Any]) -> str:
             f"{quality['cooccurrence_hit_rate_at_10']:.4f} running co-occurrence; "
             f"{quality['popularity_hit_rate_at_10']:.4f} decayed popularity",
         ),
-        ("reward of chosen and rejected sessions", f"{reward['chosen_mean']:.3f}, {reward['rejected_mean']:.3f}"),
+        (
+            "reward of the preference pairs' chosen and rejected sessions",
+            f"{reward['chosen_mean']:.2f}, {reward['rejected_mean']:.2f} in standard deviations of the candidates, "
+            f"summed over four objectives",
+        ),
         ("memory of all processes at the peak", f"{report['peak_rss_mb']:,} MB"),
     ]
     lines = [f"| {name} | {value} |" for name, value in rows]

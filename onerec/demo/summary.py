@@ -57,8 +57,8 @@ def _learning(report: Mapping[str, Any]) -> Table:
         ("next-token loss", f"{_or_dash(loss['first'], '.3f')} → {_or_dash(loss['last'], '.3f')}"),
         ("preference pairs made / learned", f"{report['preference_pairs']:,} / {report['pairs_trained']:,}"),
         (
-            "reward of chosen / rejected",
-            f"{_or_dash(reward['chosen_mean'], '.3f')} / {_or_dash(reward['rejected_mean'], '.3f')}",
+            "watch time expected of chosen / rejected",
+            f"{_or_dash(reward['chosen_swt_mean'], '.3f')} / {_or_dash(reward['rejected_swt_mean'], '.3f')} of 1",
         ),
         ("", ""),
         (f"HitRate@10 of {quality['visits']:,} visits", "tested before learned from"),

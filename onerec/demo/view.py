@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +20,11 @@ from onerec.metrics import Samples
 REFRESH_PER_S = 4
 PLAIN_EVERY_S = 10.0
 LOOP = """\
- log ─impressions, actions─▶ <joiner> ─sessions──▶ <trainer> ─versions─▶ <worker> ─answers─▶ users
-                                └────histories─┐      ▲                  ▲  │ ▲
- items ─▶ <tokenizer> ─semantic ids─▶ everyone └──────│──────────────────┘  │ └─requests
-                                                      └─preferences─ <sampler> ◀─ 1 % of them"""
-PICTURE = LOOP.replace("<", "[bold cyan]").replace(">", "[/]")
+ log ──impressions, actions──▶ joiner ──sessions──▶ trainer ──versions──▶ worker ──answers──▶ users
+                                 └──histories──┐      ▲                    ▲  │ ▲               │
+ items ──▶ tokenizer ──semantic ids──▶ everyone └─────│────────────────────┘  │ └──requests─────┘
+                                                      └──preferences── sampler ◀── 1 % of requests"""
+PICTURE = re.sub(r"joiner|trainer|worker|tokenizer|sampler", r"[bold cyan]\g<0>[/]", LOOP)
 
 
 @dataclass(frozen=True, slots=True)

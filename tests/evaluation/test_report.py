@@ -108,7 +108,7 @@ def answer(request_id: int, at: int, number: int, items: list[int], catalogue_of
 
 def pair(pair_id: int, chosen: float, rejected: float) -> PreferencePair:
     def rewards(scalar: float) -> Rewards:
-        return Rewards(swt=0.5, vtr=0.5, wtr=0.5, ltr=0.5, scalar=scalar)
+        return Rewards(swt=scalar / 2, vtr=0.5, wtr=0.5, ltr=0.5, scalar=scalar)
 
     return PreferencePair(
         pair_id=pair_id,
@@ -200,7 +200,8 @@ def test_counts(run: KafkaSettings) -> None:
     assert (found["seed_steps"], found["steps"], found["steps_refused"]) == (1, 3, 1)
     assert found["versions_published"] == 2
     assert found["loss"] == {"first": 2.5, "last": 2.5}
-    assert found["reward"] == {"chosen_mean": 0.6, "rejected_mean": 0.2}
+    rewards = {"chosen_mean": 0.6, "rejected_mean": 0.2, "chosen_swt_mean": 0.3, "rejected_swt_mean": 0.1}
+    assert found["reward"] == rewards
     assert (found["dead_letters"], found["dead_letters_by_reason"]) == (1, {"late": 1})
 
 
