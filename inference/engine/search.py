@@ -70,7 +70,7 @@ class Engine:
         exclude: Sequence[Tensor] | None = None,
         allowed: Tensor | None = None,
     ) -> Generated:
-        """The most probable next items only: `generate` of one item, a tenth of the work of five."""
+        """The most probable next items only: `generate` of one item, a sixth of the work of five."""
         return self.generate(history, catalogue, beam_width=beam_width, items=1, exclude=exclude, allowed=allowed)
 
     def sample(
