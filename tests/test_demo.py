@@ -6,10 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+
+from onerec.kafka.writer import RecordWriter
+from onerec.settings import KafkaSettings
+from schemas.packed import pack_floats
+from schemas.records import Item
+from schemas.topics import ITEMS, id_key
 
 ROOT = Path(__file__).parents[1]
 EVENTS = 1_500
@@ -29,18 +38,57 @@ def demo(directory: Path, *options: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 180
+    while not condition():
+        assert process.poll() is None, process.communicate()[0][-4000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def recommend_an_item_published_now(config: Path, process: subprocess.Popen[str]) -> int:
+    """Publish an item with a tag of its own and ask for that tag until it comes; how often it was not there yet."""
+    kafka = KafkaSettings(**tomllib.loads(config.read_text())["kafka"])
+    item = Item(
+        item_id=10_000_000, embedding=pack_floats([0.1] * 64), duration_ms=15_000, author_id=-1,
+        tags=("published just now",), created_ms=1_650_850_000_000,
+    )  # fmt: skip
+    writer = RecordWriter(kafka)
+    writer.send(ITEMS, id_key(item.item_id), item)
+    writer.flush(10.0)
+    answers: list[dict[str, Any]] = []
+
+    def came() -> bool:
+        command = ["recommend", "712", "--tags", item.tags[0], "--items", "1", "--json", "--config", str(config)]
+        asked = subprocess.run(
+            [sys.executable, "-m", "onerec", *command], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        answers.append(json.loads(asked.stdout) if asked.returncode == 0 else {"ranked": []})
+        return [ranked["item_id"] for ranked in answers[-1]["ranked"]] == [item.item_id]
+
+    until(came, process)
+    return len(answers) - 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_the_loop_closes_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_the_loop_closes_nothing_is_lost_and_a_new_item_is_recommended_at_once(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     process = demo(tmp_path / "run", "--events", str(EVENTS), "--seed-seconds", "12", "--report", str(file))
+    until(lambda: "ready: partitions" in text(tmp_path / "run/logs/worker.log"), process)
+    refused = recommend_an_item_published_now(tmp_path / "run/onerec.toml", process)
     output, _ = process.communicate()
     assert process.returncode == 0, output[-4000:]
     report = json.loads(file.read_text())
     assert set(report) >= FIELDS
     assert report["events_produced"] == EVENTS
-    for nothing in ("lost", "duplicated", "unanswered", "invalid_items", "duplicate_items_in_session"):
+    for nothing in ("lost", "duplicated", "overloaded", "invalid_items", "duplicate_items_in_session"):
         assert report[nothing] == 0, nothing
+    assert report["unanswered"] == refused
     assert report["sessions"] == report["sessions_trained"] > 0
     assert report["requests"] == report["recommendations"] > 0
     assert report["versions_published"] > 1
