@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,9 @@ def demo(
 
     Takes the broker of ONEREC_BOOTSTRAP_SERVERS, else starts an embedded one. Ctrl-C stops everything.
     """
+    # Also where whoever started us had SIGINT ignored; and a SIGTERM stops the services in order, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(force_terminal=False if report else None)
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
     try:

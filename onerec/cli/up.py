@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,8 @@ def up(
     from onerec.demo.supervisor import Supervisor  # noqa: PLC0415 - commands load what they need
     from onerec.kafka.admin import wait_for_broker  # noqa: PLC0415
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
     settings = read_settings(config)
     environment = {"ONEREC_CONFIG": str(config.resolve())} if config else {}
