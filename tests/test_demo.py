@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,17 @@ FIELDS = {
 }  # fmt: skip
 
 
-def demo(directory: Path, *options: str) -> subprocess.Popen[str]:
+@contextmanager
+def demo(directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ONEREC_")}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "onerec", "demo", "--directory", str(directory), *options],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def text(file: Path) -> str:
@@ -78,10 +84,12 @@ def recommend_an_item_published_now(config: Path, process: subprocess.Popen[str]
 @pytest.mark.timeout(400)
 def test_the_loop_closes_nothing_is_lost_and_a_new_item_is_recommended_at_once(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
-    process = demo(tmp_path / "run", "--events", str(EVENTS), "--seed-seconds", "12", "--report", str(file))
-    until(lambda: "ready: partitions" in text(tmp_path / "run/logs/worker.log"), process)
-    refused = recommend_an_item_published_now(tmp_path / "run/onerec.toml", process)
-    output, _ = process.communicate()
+    with demo(
+        tmp_path / "run", "--events", str(EVENTS), "--seed-seconds", "12", "--report", str(file)
+    ) as process:  # fmt: skip
+        until(lambda: "ready: partitions" in text(tmp_path / "run/logs/worker.log"), process)
+        refused = recommend_an_item_published_now(tmp_path / "run/onerec.toml", process)
+        output, _ = process.communicate()
     assert process.returncode == 0, output[-4000:]
     report = json.loads(file.read_text())
     assert set(report) >= FIELDS
@@ -105,15 +113,13 @@ def test_the_loop_closes_nothing_is_lost_and_a_new_item_is_recommended_at_once(t
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
-    process = demo(tmp_path / "run", "--events", "1000", "--seed-seconds", "60")
-    watched = psutil.Process(process.pid)
-    deadline = time.monotonic() + 60
-    while not (children := watched.children(recursive=True)) or not (tmp_path / "run/logs/trainer.log").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    with demo(tmp_path / "run", "--events", "1000", "--seed-seconds", "60") as process:
+        watched = psutil.Process(process.pid)
+        until((tmp_path / "run/logs/trainer.log").exists, process)
+        children = watched.children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert children
     assert process.returncode == 130, output
     assert "stopped" in output
     _, alive = psutil.wait_procs(children, timeout=10)

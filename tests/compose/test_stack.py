@@ -12,11 +12,16 @@ from pathlib import Path
 import pytest
 
 from onerec.cli.up import SERVICES
+from onerec.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 EVENTS = 2_000
 UP_TIMEOUT_S = 900
-ENVIRONMENT = {"PRESET": "tiny", "SEED_BUDGET_S": "10", "COMPOSE_PROJECT_NAME": f"onerec-test-{uuid.uuid4().hex[:8]}"}
+ENVIRONMENT = {
+    "SEED_BUDGET_S": "15",
+    "KAFKA_PORT": str(free_port()),
+    "COMPOSE_PROJECT_NAME": f"onerec-test-{uuid.uuid4().hex[:8]}",
+}
 
 
 def compose_command() -> list[str]:
