@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prometheus_client import Counter
@@ -43,6 +45,42 @@ class Host(Protocol):
         """End the service."""
 
 
+@dataclass(slots=True, eq=False)
+class _Taken:
+    """An event between its arrival and its acknowledgement, with the queue of its partition."""
+
+    event: Any
+    queue: deque[_Taken]
+    done: bool = False
+
+    def settle(self) -> None:
+        """The event is done; acknowledge it and those after it once all before it are done too."""
+        self.done = True
+        while self.queue and self.queue[0].done:
+            self.queue.popleft().event.ack()
+
+
+class _InOrder:
+    """Acknowledges the events of a partition in the order of their offsets, whatever order they end in.
+
+    Faust takes any order, but commits over a gap of one record: with offset 4 committed and only 5 acknowledged
+    it commits 6, and a crash loses record 4 (`Consumer._new_offset` cannot tell it from a transaction's marker).
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[int, deque[_Taken]] = {}
+
+    def take(self, event: Any) -> _Taken:
+        """Note an event as it arrives."""
+        partition, offset = _place(event)
+        queue = self._queues.get(partition)
+        if queue is None or (queue and offset <= queue[-1].event.message.offset):  # new here, or taken away and back
+            queue = self._queues[partition] = deque()
+        taken = _Taken(event, queue)
+        queue.append(taken)
+        return taken
+
+
 class _Decoding:
     """Events of one topic to records; what cannot be one goes to dead-letters."""
 
@@ -51,6 +89,7 @@ class _Decoding:
         self._topic = topic
         self._codec = codec(host.kafka, topic)
         self._limits = Limits()
+        self._order = _InOrder()
 
     def _decoded(self, event: Any) -> Received | None:
         message = event.message
@@ -106,21 +145,22 @@ class Records(_Decoding):
 
         async def body(stream: Any) -> None:
             async for event in stream.noack().events():
+                taken = self._order.take(event)
                 received = self._decoded(event)
                 if received is None:
-                    event.ack()
+                    taken.settle()
                     continue
                 await self._slots.acquire()
-                task = asyncio.create_task(self._one(handle, event, received))
+                task = asyncio.create_task(self._one(handle, taken, received))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
 
         return body
 
-    async def _one(self, handle: Handle, event: Any, received: Received) -> None:
+    async def _one(self, handle: Handle, taken: _Taken, received: Received) -> None:
         try:
-            if await self._settled(lambda: handle(received), event):
-                event.ack()
+            if await self._settled(lambda: handle(received), taken.event):
+                taken.settle()
         finally:
             self._slots.release()
 
@@ -138,15 +178,19 @@ class Batches(_Decoding):
 
         async def body(stream: Any) -> None:
             async for events in stream.noack_take(self._max_batch, within=self._within_s):
-                pairs = [(event, self._decoded(event)) for event in events]
-                await self._batch(handle, [(event, received) for event, received in pairs if received is not None])
-                for event, received in pairs:
+                pairs: list[tuple[_Taken, Received]] = []
+                for event in events:
+                    taken = self._order.take(event)
+                    received = self._decoded(event)
                     if received is None:
-                        event.ack()
+                        taken.settle()
+                    else:
+                        pairs.append((taken, received))
+                await self._batch(handle, pairs)
 
         return body
 
-    async def _batch(self, handle: HandleBatch, pairs: list[tuple[Any, Received]]) -> None:
+    async def _batch(self, handle: HandleBatch, pairs: list[tuple[_Taken, Received]]) -> None:
         if not pairs:
             return
         try:
@@ -155,12 +199,12 @@ class Batches(_Decoding):
             self._host.fail(error)
         except Exception:
             LOG.exception("%s failed on a batch of %d; trying one by one", self._host.name, len(pairs))
-            for event, received in pairs:
-                if await self._settled(lambda one=received: handle([one]), event):  # type: ignore[misc]
-                    event.ack()
+            for taken, received in pairs:
+                if await self._settled(lambda one=received: handle([one]), taken.event):  # type: ignore[misc]
+                    taken.settle()
         else:
-            for event, _ in pairs:
-                event.ack()
+            for taken, _ in pairs:
+                taken.settle()
 
 
 def _time_ms(message: Any) -> int:
