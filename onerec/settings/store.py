@@ -1,0 +1,24 @@
+"""Settings of what lies on disk and of the metrics endpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from onerec.settings.table import Table
+
+
+class StoreSettings(Table):
+    """Where weights, codebooks, checkpoints and local state lie."""
+
+    uri: str = Field("runs/store", description="Weights store: a folder or any fsspec URI.")
+    state_dir: Path = Field(Path("runs/state"), description="Local state: RocksDB and checkpoints. One a process.")
+    keep_versions: int = Field(200, ge=2, description="Versions kept in the store besides pinned ones and bases.")
+
+
+class MetricsSettings(Table):
+    """The Prometheus endpoint of a service."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(0, ge=0, le=65535, description="0 for any free port.")
