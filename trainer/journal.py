@@ -100,11 +100,17 @@ class Journal:
     """Writes entries of one epoch. Nothing is certain before `flush` has returned."""
 
     def __init__(self, kafka: KafkaSettings, writer: RecordWriter, model: str, *, start: int = 0) -> None:
-        """Read what is there from offset `start` on; `begin` takes over from whoever wrote it."""
+        """Read what is there from offset `start` on; `begin` takes over from whoever wrote it.
+
+        The entry before `start` is read too: where the checkpoint is the last thing that its trainer did, it alone
+        tells that trainer's epoch, which the next one has to exceed. Raises CheckFailedError where it is gone.
+        """
         self._kafka = kafka
         self._writer = writer
         self._model = model
-        self._entries = read_journal(kafka, model, start=start, timeout_s=READ_TIMEOUT_S)
+        self._entries = read_journal(kafka, model, start=max(0, start - 1), timeout_s=READ_TIMEOUT_S)
+        if start and [offset for offset, _ in self._entries[:1]] != [start - 1]:
+            raise vanished(f"topic {TRAINER_JOURNAL.name} lacks the entry before offset {start}")
         self.epoch = 0
         self.next_offset = self._entries[-1][0] + 1 if self._entries else start
         """After the last entry that the broker has confirmed."""

@@ -88,6 +88,23 @@ def test_a_newer_trainer_ends_the_older_one(kafka: KafkaSettings) -> None:
     assert [step.seed for step in journal(kafka).story(0).steps] == [1, 2]
 
 
+def test_epochs_count_on_from_a_checkpoint_at_the_end_of_the_journal(kafka: KafkaSettings) -> None:
+    """A clean stop leaves nothing behind its checkpoint: the trainer that slept at that point must not get away."""
+    old = journal(kafka)
+    old.begin(0, {})
+    old.step(1, (), seed=1, learning_rate=0.1, loss={})
+    old.flush()
+    new = Journal(kafka, RecordWriter(kafka), "m", start=old.next_offset)
+    new.begin(1, {})
+    assert new.epoch > old.epoch
+    new.step(2, (), seed=2, learning_rate=0.1, loss={})
+    new.flush()
+    old.step(2, (), seed=666, learning_rate=0.1, loss={})
+    with pytest.raises(CheckFailedError, match="taken over"):
+        old.flush()
+    assert [step.seed for step in journal(kafka).story(0).steps] == [1, 2]
+
+
 def test_what_a_dying_trainer_still_got_through_counts(kafka: KafkaSettings) -> None:
     """Entries that reach the broker between the successor's reading and its start belong to the story."""
     old = journal(kafka)
