@@ -24,6 +24,7 @@ CONSUMER_DEFAULTS: dict[str, Any] = {
 PRODUCER_DEFAULTS: dict[str, Any] = {
     "partitioner": "murmur2_random",  # what Java and aiokafka use: a user has one partition whoever writes
     "enable.idempotence": True,
+    "acks": "all",  # of the replicas in sync: what counts as written outlives the leader
     "linger.ms": 5,
     "batch.num.messages": 10_000,
     "batch.size": 1_000_000,

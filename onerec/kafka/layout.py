@@ -42,6 +42,7 @@ def configuration(kafka: KafkaSettings, topic: Topic) -> dict[str, str]:
     size = clients.max_producer_bytes(kafka) if topic is DEAD_LETTERS else kafka.max_message_bytes
     shared = {
         "max.message.bytes": str(size),
+        "min.insync.replicas": str(kafka.in_sync),
         "message.timestamp.type": "CreateTime",
         "message.timestamp.before.max.ms": MAX_LONG,
         "message.timestamp.after.max.ms": MAX_LONG,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
 
 from onerec.settings.table import Table
 
@@ -14,6 +16,12 @@ class KafkaSettings(Table):
     topic_prefix: str = Field("", description="Put before every topic name, so that systems can share a broker.")
     partitions: int = Field(4, ge=1, le=10_000, description="Partitions of every topic keyed by user_id.")
     replication_factor: int = Field(1, ge=1, description="Replicas of every topic.")
+    min_insync_replicas: int | None = Field(
+        None,
+        ge=1,
+        description="Replicas that have a record before it counts as written; None is one less than there are, so "
+        "that one broker may be lost.",
+    )
     retention_ms: int = Field(
         -1,
         ge=-1,
@@ -35,3 +43,14 @@ class KafkaSettings(Table):
         30.0, gt=0, description="A service ends with exit code 3 when no broker has answered for so long."
     )
     sasl_password: SecretStr | None = Field(None, description="sasl.password, kept out of logs.")
+
+    @property
+    def in_sync(self) -> int:
+        """How many replicas have a record before it counts as written: `min_insync_replicas` or what stands for it."""
+        return self.min_insync_replicas or max(1, self.replication_factor - 1)
+
+    @model_validator(mode="after")
+    def _enough_replicas(self) -> Self:
+        if self.in_sync > self.replication_factor:
+            raise ValueError("min_insync_replicas cannot be above replication_factor")
+        return self

@@ -120,6 +120,18 @@ def test_nothing_is_deleted_by_age_unless_asked() -> None:
     assert "retention.ms" not in layout.configuration(week, HISTORIES)
 
 
+def test_a_record_counts_once_all_but_one_replica_have_it() -> None:
+    thrice = KafkaSettings(replication_factor=3)
+    assert layout.configuration(KafkaSettings(), ACTIONS)["min.insync.replicas"] == "1"
+    assert layout.configuration(thrice, ACTIONS)["min.insync.replicas"] == "2"
+    asked = KafkaSettings(replication_factor=3, min_insync_replicas=3)
+    assert layout.configuration(asked, ACTIONS)["min.insync.replicas"] == "3"
+    found = layout.Found(4, 3, layout.configuration(thrice, ACTIONS))
+    assert list(layout.differences(asked, ACTIONS, found)) == [
+        "Topic actions has min.insync.replicas=2 instead of 3: alter it (kafka-configs --alter)."
+    ]
+
+
 def test_topics_of_one_order_have_one_partition() -> None:
     kafka = KafkaSettings(partitions=12)
     assert layout.partitions(kafka, ITEMS) == 1

@@ -32,6 +32,7 @@ def test_each_source_wins_over_the_one_before(tmp_path: Path, monkeypatch: pytes
         ("ONEREC_TRAINR__BATCH", "1", "ONEREC_TRAINR__BATCH"),
         ("ONEREC_TRAINER__BATCH", "none", "trainer.batch"),
         ("ONEREC_STREAM__JOINER__SESSION_ITEMS", "0", "stream.joiner.session_items"),
+        ("ONEREC_KAFKA__MIN_INSYNC_REPLICAS", "2", "min_insync_replicas cannot be above replication_factor"),
     ],
 )
 def test_a_wrong_variable_is_named(variable: str, value: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
