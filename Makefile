@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTS ?= tests
+# Processes that the tests are spread over; each starts a broker of its own.
+TEST_PROCESSES ?= 2
 
 .PHONY: help install demo test check compose-test clean
 help:
@@ -27,7 +29,7 @@ demo: install
 	$(BIN)/onerec demo
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TESTS)
 
 check: install
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,18 +13,37 @@ from onerec.settings import KafkaSettings
 from tests import broker as brokers
 from tests.broker import Broker, UnavailableError
 
-RAN_ON = pytest.StashKey[Broker]()
+RAN_ON = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RAN_ON] = []
+    config.pluginmanager.register(_Workers(config))
 
 
 def pytest_report_header() -> str:
     return f"kafka: {brokers.plan()}"
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["ran_on"] = session.config.stash[RAN_ON]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if RAN_ON in config.stash:
-        ran_on = config.stash[RAN_ON]
-        where = f"{ran_on.kind} ({ran_on.bootstrap_servers})"
-        terminalreporter.write_line("; ".join([f"kafka: broker tests ran on {where}", *ran_on.passed_over]))
+    for where in config.stash[RAN_ON]:
+        terminalreporter.write_line(f"kafka: broker tests ran on {where}")
+
+
+class _Workers:
+    """Collects what the processes of a parallel run tell: each has a broker of its own."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        self._config.stash[RAN_ON].extend(getattr(node, "workeroutput", {}).get("ran_on", []))
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +51,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
     """The broker that this run tests on; tests/broker.py says how it is chosen."""
     try:
         with brokers.running_broker(tmp_path_factory.mktemp("broker")) as running:
-            pytestconfig.stash[RAN_ON] = running
+            where = f"{running.kind} ({running.bootstrap_servers})"
+            pytestconfig.stash[RAN_ON].append("; ".join([where, *running.passed_over]))
             yield running
     except UnavailableError as error:
         pytest.exit(f"no broker for the tests: {error}", returncode=3)
