@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from onerec.secrets import masked
+
 
 class ExitCode(IntEnum):
     """Exit codes of every command and service."""
@@ -20,9 +22,9 @@ class OneRecError(Exception):
     exit_code = ExitCode.CHECK_FAILED
 
     def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(f"{problem} {remedy}")
-        self.problem = problem
-        self.remedy = remedy
+        self.problem = masked(problem)  # it may hold what a library says, and that a setting
+        self.remedy = masked(remedy)
+        super().__init__(f"{self.problem} {self.remedy}")
 
 
 class SettingsError(OneRecError):

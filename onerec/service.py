@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -13,6 +12,7 @@ from types import FrameType
 from prometheus_client import Gauge, start_http_server
 
 from onerec.errors import ExitCode, OneRecError
+from onerec.secrets import mask_tracebacks, masking_handler
 from onerec.settings import Settings
 
 LOG = logging.getLogger(__name__)
@@ -47,13 +47,13 @@ class Stop:
 
 
 def configure_logging(service: str) -> None:
-    """One line a message on stderr, with the service's name; ONEREC_LOG sets the level (default INFO)."""
-    logging.basicConfig(
-        level=os.environ.get(LOG_VARIABLE, "INFO").upper(),
-        format=f"%(asctime)s {service} %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    """One line a message on stderr, with the service's name; ONEREC_LOG sets the level (default INFO).
+
+    Secrets of the settings are masked in it, whoever writes them.
+    """
+    handler = masking_handler(f"%(asctime)s {service} %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=os.environ.get(LOG_VARIABLE, "INFO").upper(), handlers=[handler], force=True)
+    mask_tracebacks()
     for chatty in ("aiokafka", "faust", "mode", "urllib3", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

@@ -13,6 +13,7 @@ from onerec.machine import machine
 from onerec.settings import Settings
 
 BROKER_TIMEOUT_S = 10.0
+PROBE = ".onerec-check"
 
 
 def _machine(_: Settings) -> str:
@@ -38,19 +39,12 @@ def _topics(settings: Settings) -> str:
 
 
 def _store(settings: Settings) -> str:
-    import fsspec  # noqa: PLC0415
+    from onerec.weights.folder import Folder  # noqa: PLC0415
 
-    filesystem, root = fsspec.core.url_to_fs(settings.store.uri)
-    probe = f"{root}/.onerec-check"
-    try:
-        filesystem.makedirs(root, exist_ok=True)
-        filesystem.pipe_file(probe, b"")
-        filesystem.rm_file(probe)
-    except OSError as error:
-        raise CheckFailedError(
-            f"The weights store {settings.store.uri} cannot be written: {error}.", "Mend store.uri."
-        ) from error
-    return f"weights store {settings.store.uri} can be written"
+    folder = Folder(settings.store.uri)
+    folder.write(PROBE, b"")
+    folder.remove(PROBE)
+    return f"weights store {folder.uri} can be written"
 
 
 CHECKS: tuple[Callable[[Settings], str], ...] = (_machine, _broker, _topics, _store)

@@ -10,17 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from onerec.cli.options import Config, Json, read_settings
-
-SECRET_WORDS = ("password", "secret", "token", "credential", "key")
-HIDDEN = "**********"
+from onerec.secrets import HIDDEN, is_secret_property, without_secrets
 
 
-def _shown(key: str, value: object) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return HIDDEN
     if isinstance(value, dict):
-        return json.dumps({k: HIDDEN if any(word in k for word in SECRET_WORDS) else v for k, v in value.items()})
-    return HIDDEN if any(word in key for word in ("password", "secret")) and value is not None else str(value)
+        return json.dumps({name: HIDDEN if is_secret_property(name) else one for name, one in value.items()})
+    return without_secrets(str(value))
 
 
 def rows(table: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -30,7 +28,7 @@ def rows(table: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, str]]:
         if isinstance(value, BaseModel):
             yield from rows(value, f"{key}.")
         else:
-            yield key, _shown(name, value), field.description or ""
+            yield key, _shown(value), field.description or ""
 
 
 def config(config: Config = None, as_json: Json = False) -> None:

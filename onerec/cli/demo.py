@@ -15,6 +15,7 @@ from rich.console import Console
 
 from onerec.cli.options import fail
 from onerec.errors import OneRecError
+from onerec.secrets import masking_handler
 
 BROKER_VARIABLE = "ONEREC_BOOTSTRAP_SERVERS"
 
@@ -36,7 +37,7 @@ def demo(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(force_terminal=False if report else None)
-    logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
+    logging.basicConfig(level="WARNING", handlers=[masking_handler("%(levelname)s %(message)s")])
     try:
         result = _run(directory, events, seed_seconds, preset, console)
     except OneRecError as error:

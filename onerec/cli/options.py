@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from onerec.errors import OneRecError
+from onerec.secrets import mask_tracebacks
 from onerec.settings import Settings, load_settings
 
 Config = Annotated[
@@ -25,6 +26,7 @@ def fail(error: OneRecError) -> typer.Exit:
 
 def read_settings(config: Path | None) -> Settings:
     """Load the settings or end the command with exit code 2 and a sentence that names the key."""
+    mask_tracebacks()
     try:
         return load_settings(config)
     except OneRecError as error:

@@ -12,6 +12,7 @@ import typer
 
 from onerec.cli.options import Config, fail, read_settings
 from onerec.errors import OneRecError
+from onerec.secrets import masking_handler
 
 SERVICES = {
     "tokenizer": ("stream", "tokenizer"),
@@ -35,7 +36,7 @@ def up(
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level="INFO", handlers=[masking_handler("%(asctime)s %(levelname)s %(message)s")])
     settings = read_settings(config)
     environment = {"ONEREC_CONFIG": str(config.resolve())} if config else {}
     try:

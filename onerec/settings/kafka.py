@@ -34,10 +34,15 @@ class KafkaSettings(Table):
     group_protocol: str = Field("classic", pattern="^(classic|consumer)$", description="consumer is KIP-848, Kafka 4.")
     group_prefix: str = Field("onerec-", description="Put before every consumer group's name.")
     schema_registry_url: str | None = Field(
-        None, description="Confluent wire format with this registry; else Avro single-object encoding."
+        None,
+        repr=False,
+        description="Confluent wire format with this registry, https://user:password@host where it asks for them; "
+        "else Avro single-object encoding.",
     )
     librdkafka: dict[str, str] = Field(
-        default_factory=dict, description="Further librdkafka properties for every client, security among them."
+        default_factory=dict,
+        repr=False,
+        description="Further librdkafka properties for every client, security among them.",
     )
     broker_patience_s: float = Field(
         30.0, gt=0, description="A service ends with exit code 3 when no broker has answered for so long."

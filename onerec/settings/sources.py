@@ -14,8 +14,10 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as SourceError
 
 from onerec.errors import SettingsError
+from onerec.secrets import is_secret_property, remember, secrets_in
 from onerec.settings.evaluation import EvaluationSettings
 from onerec.settings.inference import InferenceSettings
 from onerec.settings.kafka import KafkaSettings
@@ -31,7 +33,9 @@ OTHER_PREFIXES = ("ONEREC_TEST_",)
 class Settings(BaseSettings):
     """All tables. Build it with `load_settings`, which turns errors into sentences."""
 
-    model_config = SettingsConfigDict(env_prefix="ONEREC_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ONEREC_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     kafka: KafkaSettings = KafkaSettings()
     store: StoreSettings = StoreSettings()
@@ -78,12 +82,21 @@ def _check_environment() -> None:
             )
 
 
+def _secrets(settings: Settings) -> list[str]:
+    """Every value of these settings that must not be shown."""
+    kafka = settings.kafka
+    found = [value for name, value in kafka.librdkafka.items() if is_secret_property(name)]
+    if kafka.sasl_password is not None:
+        found.append(kafka.sasl_password.get_secret_value())
+    return [*found, *secrets_in(kafka.schema_registry_url or ""), *secrets_in(settings.store.uri)]
+
+
 def _flatten(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'settings'}: {e['msg']}" for e in error.errors())
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:
-    """Read all sources; `flags` are tables as dicts and win.
+    """Read all sources; `flags` are tables as dicts and win. What in them is secret is from then on masked.
 
     Raises SettingsError naming the key for an unknown one, a wrong value or a contradiction, and for a file
     that is missing or no TOML.
@@ -95,8 +108,12 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         raise SettingsError(f"The configuration file {path} does not exist.", f"Mend --config or {CONFIG_VARIABLE}.")
     _check_environment()
     try:
-        return Settings(**flags)
+        settings = Settings(**flags)
+    except SourceError as error:
+        raise SettingsError(f"Settings are wrong: {error}.", "In the environment, tables and lists are JSON.") from None
     except ValidationError as error:
         raise SettingsError(f"Settings are wrong: {_flatten(error)}.", "`onerec config` lists all keys.") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is no TOML: {error}.", "Mend the file.") from error
+    remember(_secrets(settings))
+    return settings

@@ -12,7 +12,7 @@ from onerec.settings.table import Table
 class StoreSettings(Table):
     """Where weights, codebooks, checkpoints and local state lie."""
 
-    uri: str = Field("runs/store", description="Weights store: a folder or any fsspec URI.")
+    uri: str = Field("runs/store", repr=False, description="Weights store: a folder or any fsspec URI.")
     state_dir: Path = Field(Path("runs/state"), description="Local state: RocksDB and checkpoints. One a process.")
     keep_versions: int = Field(200, ge=2, description="Versions kept in the store besides pinned ones and bases.")
 

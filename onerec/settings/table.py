@@ -12,4 +12,4 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class Table(BaseModel):
     """A table of settings: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from fsspec.core import url_to_fs
 
 from onerec.errors import SettingsError
+from onerec.secrets import without_secrets
 from onerec.weights.errors import OutsideStoreError, StoreUnreachableError, VersionMissingError
 
 _WHOLE_OR_NONE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "memory"})
@@ -23,11 +24,18 @@ class Folder:
     """Reads and writes below one URI."""
 
     def __init__(self, uri: str) -> None:
+        self.uri = without_secrets(uri)
+        """As sentences may show it."""
         try:
             self._fs, root = url_to_fs(uri)
-        except (ImportError, ValueError) as error:
-            raise SettingsError(f"The weights store {uri} cannot be opened: {error}.", "Mend store.uri.") from error
-        self.uri = uri
+        except (ImportError, ValueError, TypeError) as error:
+            raise SettingsError(
+                f"The weights store {self.uri} cannot be opened: {error}.", "Mend store.uri."
+            ) from error
+        except OSError as error:
+            raise StoreUnreachableError(
+                f"The weights store {self.uri} does not answer: {error}.", "Mend store.uri or its server."
+            ) from error
         self._root = root.rstrip("/")
         protocol = self._fs.protocol
         self._protocols = frozenset((protocol,) if isinstance(protocol, str) else protocol)
@@ -38,7 +46,9 @@ class Folder:
 
         Raises OutsideStoreError for everything else: another scheme, another root, `..`, a NUL, an empty path.
         """
-        refused = OutsideStoreError(f"{uri[:200]!r} is outside the weights store.", "Mend the publisher.")
+        refused = OutsideStoreError(
+            f"{without_secrets(uri[:200])!r} is outside the weights store.", "Mend the publisher."
+        )
         parts = urlsplit(uri) if "://" in uri else None
         if parts is not None:
             if parts.scheme not in self._protocols or parts.query or parts.fragment:
@@ -92,7 +102,11 @@ class Folder:
                 self._fs.rm(self._full(path), recursive=True)
 
     def _full(self, path: str) -> str:
-        return f"{self._root}/{self.relative(path)}"
+        """Raises OutsideStoreError where a link on the way leads out of the store."""
+        full = f"{self._root}/{self.relative(path)}"
+        if self._local and not Path(os.path.realpath(full)).is_relative_to(os.path.realpath(self._root)):
+            raise OutsideStoreError(f"{path[:200]!r} leads out of the weights store by a link.", "Remove the link.")
+        return full
 
     def _write_aside(self, full: str, data: bytes) -> None:
         aside = f"{full}.{uuid.uuid4().hex}.part"
