@@ -30,6 +30,7 @@ from onerec.settings import Settings
 from onerec.weights.errors import IncompatibleWeightsError, VersionMissingError
 from onerec.weights.record import record_of
 from onerec.weights.serving import ServingChoice
+from onerec.weights.signature import verifier_of
 from onerec.weights.store import Loaded, WeightsStore
 from schemas.records import ModelVersion, VersionStatus
 from schemas.topics import MODEL_VERSIONS
@@ -38,6 +39,8 @@ LOG = logging.getLogger(__name__)
 CATCH_UP_S = 30.0
 POLL_S = 0.1
 ANNOUNCED = 1000  # records kept for freshness while none of them is served
+BOUND = ("model", "version", "parent", "kind", "sha256", "size_bytes", "step", "preset", "codebook_version")
+"""What an announcement says of a version and its manifest, which may be signed, says too."""
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
 E = TypeVar("E")
 
@@ -98,7 +101,7 @@ class VersionFollower(Generic[E]):
         self._prepare = prepare
         self._service = service
         self._pin_version = pin_version
-        self._store = WeightsStore(settings.store.uri)
+        self._store = WeightsStore(settings.store.uri, verifier=verifier_of(settings.store))
         self._metrics = weights_metrics(service)
         self._choice = ServingChoice()
         self._announced: dict[int, ModelVersion] = {}
@@ -222,12 +225,10 @@ class VersionFollower(Generic[E]):
         return raw is not None and raw.version == version and (record is None or record.sha256 == raw.sha256)
 
     def _load(self, version: int) -> None:
-        record = self._announced.get(version)
-        manifest = self._store.manifest(version)
-        if record is None:
-            record = record_of(manifest)
+        stored = record_of(self._store.manifest(version))
+        record = self._announced.get(version, stored)
         self._store.check_uri(record.uri, version)
-        self._check(record, manifest.sha256)
+        self._check(record, stored)
         loaded = self._store.read(version, self._raw, self._sets[0].shapes)
         spare = self._spare()
         spare.fill(loaded.tensors)
@@ -236,16 +237,18 @@ class VersionFollower(Generic[E]):
         self._next = ServedVersion(version, spare.onerec, spare.reward, record, engine)
         self._first.set()
 
-    def _check(self, record: ModelVersion, stored_sha: str) -> None:
+    def _check(self, record: ModelVersion, stored: ModelVersion) -> None:
+        """What was announced must be what is stored, and where versions are signed, what is signed."""
         wanted = self._settings.model.preset
         if record.preset != wanted:
             raise IncompatibleWeightsError(
                 f"Version {record.version} is of preset {record.preset}, this service runs {wanted}.",
                 "Set model.preset alike for all services.",
             )
-        if record.sha256 != stored_sha:
+        differ = [name for name in BOUND if getattr(record, name) != getattr(stored, name)]
+        if differ:
             raise VersionMissingError(
-                f"Version {record.version} in the store is not the one that was announced.",
+                f"Version {record.version} in the store is not the one that was announced: {', '.join(differ)} differ.",
                 "See that store.uri is the trainer's.",
             )
 

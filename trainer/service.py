@@ -14,6 +14,7 @@ from onerec.kafka.writer import RecordWriter
 from onerec.model.presets import ModelConfig, preset
 from onerec.service import Stop
 from onerec.settings import Settings
+from onerec.weights.signature import signer_of
 from onerec.weights.store import WeightsStore
 from schemas.records import VersionStatus
 from schemas.topics import MODEL_VERSIONS
@@ -137,7 +138,7 @@ def _assemble(settings: Settings, checkpoints: Checkpoints, stop: Stop, state: T
         journal=journal,
         publisher=Publisher(
             settings,
-            WeightsStore(settings.store.uri),
+            WeightsStore(settings.store.uri, signer=signer_of(settings.store)),
             journal,
             RecordWriter(settings.kafka),
             announced=announced,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onerec.settings import Settings
     from onerec.weights.manifest import Manifest
     from onerec.weights.serving import ServingChoice
+    from onerec.weights.shelf import Shelf
     from schemas.records import VersionStatus
 
 app = typer.Typer(no_args_is_help=True, help="Versions of the model: list, show, pin, roll back.")
@@ -47,11 +48,9 @@ def list_versions(limit: Limit = 20, config: Config = None, as_json: Json = Fals
 @app.command()
 def show(version: Version, config: Config = None, as_json: Json = False) -> None:
     """Show one version: its file, digest, what it has learned from, its metrics."""
-    from onerec.weights.shelf import Shelf  # noqa: PLC0415
-
     settings = read_settings(config)
     try:
-        manifest = Shelf(settings.store.uri).manifest(version)
+        manifest = _shelf(settings).manifest(version)
     except OneRecError as error:
         raise fail(error) from error
     choice, unknown = _choice(settings)
@@ -112,12 +111,19 @@ def _direct(settings: Settings, version: int, status: VersionStatus) -> None:
         raise fail(error) from error
 
 
+def _shelf(settings: Settings) -> Shelf:
+    """The versions; with a verify key only those that it verifies."""
+    from onerec.weights.shelf import Shelf  # noqa: PLC0415
+    from onerec.weights.signature import verifier_of  # noqa: PLC0415
+
+    return Shelf(settings.store.uri, verifier=verifier_of(settings.store))
+
+
 def _manifests(settings: Settings, limit: int) -> tuple[list[Manifest], list[str]]:
     """The newest manifests, newest first, and a sentence for each that cannot be read."""
-    from onerec.weights.errors import CorruptWeightsError, VersionMissingError  # noqa: PLC0415
-    from onerec.weights.shelf import Shelf  # noqa: PLC0415
+    from onerec.weights.errors import CorruptWeightsError, VersionMissingError, WrongSignatureError  # noqa: PLC0415
 
-    shelf = Shelf(settings.store.uri)
+    shelf = _shelf(settings)
     manifests: list[Manifest] = []
     damaged: list[str] = []
     for version in reversed(shelf.versions()):
@@ -125,7 +131,7 @@ def _manifests(settings: Settings, limit: int) -> tuple[list[Manifest], list[str
             break
         try:
             manifests.append(shelf.manifest(version))
-        except CorruptWeightsError as error:
+        except (CorruptWeightsError, WrongSignatureError) as error:
             damaged.append(str(error))
         except VersionMissingError:  # collected since it was listed
             continue

@@ -15,6 +15,14 @@ class StoreSettings(Table):
     uri: str = Field("runs/store", repr=False, description="Weights store: a folder or any fsspec URI.")
     state_dir: Path = Field(Path("runs/state"), description="Local state: RocksDB and checkpoints. One a process.")
     keep_versions: int = Field(200, ge=2, description="Versions kept in the store besides pinned ones and bases.")
+    signing_key_file: Path | None = Field(
+        None,
+        description="The trainer signs versions with it: an Ed25519 private key (PEM), or 32 bytes and more for HMAC.",
+    )
+    verify_key_file: Path | None = Field(
+        None,
+        description="Worker and sampler serve only what it verifies: the Ed25519 public key (PEM), or the HMAC key.",
+    )
 
 
 class MetricsSettings(Table):

@@ -14,6 +14,7 @@ from onerec.settings import Settings
 from onerec.weights.record import SERVING_SUFFIX, record_of
 from onerec.weights.serving import ServingChoice
 from onerec.weights.shelf import Shelf
+from onerec.weights.signature import verifier_of
 from schemas.records import VersionStatus
 from schemas.topics import MODEL_VERSIONS
 
@@ -40,7 +41,7 @@ def read_choice(settings: Settings) -> ServingChoice:
 
 def direct(settings: Settings, version: int, status: VersionStatus) -> None:
     """Tell all readers. Raises VersionMissingError where the store lacks the version, DependencyMissingError."""
-    record = record_of(Shelf(settings.store.uri).manifest(version), status)
+    record = record_of(Shelf(settings.store.uri, verifier=verifier_of(settings.store)).manifest(version), status)
     writer = RecordWriter(settings.kafka)
     writer.send(MODEL_VERSIONS, f"{settings.model.name}{SERVING_SUFFIX}".encode(), record)
     writer.flush(TIMEOUT_S)

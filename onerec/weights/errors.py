@@ -17,6 +17,10 @@ class CorruptWeightsError(CheckFailedError):
     """A manifest or file is torn, or not what its manifest or checksum says. Nothing of it was handed out."""
 
 
+class WrongSignatureError(CheckFailedError):
+    """A version is not signed, or not with the key that is trusted here. Nothing of it was handed out."""
+
+
 class OutsideStoreError(CheckFailedError):
     """A URI names something outside the configured store."""
 

@@ -32,11 +32,20 @@ class Manifest:
     parent_sha256: str | None = None
     created_ms: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    signature: str | None = None
+    """Over `canonical`, see onerec.weights.signature."""
 
     def to_json(self) -> bytes:
         """The manifest file."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return json.dumps({"format": FORMAT, **values}, separators=(",", ":"), allow_nan=False).encode()
+        values = self._values() if self.signature is None else self._values() | {"signature": self.signature}
+        return json.dumps(values, separators=(",", ":"), allow_nan=False).encode()
+
+    def canonical(self) -> bytes:
+        """Everything but the signature, in the one form that is signed."""
+        return json.dumps(self._values(), separators=(",", ":"), allow_nan=False, sort_keys=True).encode()
+
+    def _values(self) -> dict[str, Any]:
+        return {"format": FORMAT, **{name: getattr(self, name) for name in self.__slots__ if name != "signature"}}
 
     @classmethod
     def parse(cls, data: bytes, version: int) -> Manifest:
@@ -66,5 +75,6 @@ class Manifest:
             (whole, "its size is none"),
             (kinship, "a delta has a parent, a full version none"),
             (earlier, "its parent is no earlier version"),
+            (self.signature is None or isinstance(self.signature, str), "its signature is none"),
         )
         return "; ".join(problem for holds, problem in checks if not holds)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from onerec.weights.errors import CorruptWeightsError
 from onerec.weights.folder import Folder
 from onerec.weights.manifest import Manifest
+
+if TYPE_CHECKING:  # it loads the library of keys, which a store without signatures does without
+    from onerec.weights.signature import Verifier
 
 MANIFEST = "manifest.json"
 _VERSION = re.compile(r"\d{8,}")
@@ -17,15 +21,23 @@ _AGAIN = "Publish the version again."
 class Shelf:
     """The versions of a store by number."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, verifier: Verifier | None = None) -> None:
+        """With a `verifier` a manifest that it does not verify is not handed out."""
         self.folder = Folder(uri)
+        self._verifier = verifier
 
     def manifest(self, version: int) -> Manifest:
-        """The manifest of a version. Raises VersionMissingError, CorruptWeightsError, StoreUnreachableError."""
+        """The manifest of a version.
+
+        Raises VersionMissingError, CorruptWeightsError, WrongSignatureError, StoreUnreachableError.
+        """
         path = f"{place(version)}/{MANIFEST}"
         if self.folder.size(path) > _MAX_MANIFEST_BYTES:
             raise CorruptWeightsError(f"The manifest of version {version} is too large.", _AGAIN)
-        return Manifest.parse(self.folder.read(path), version)
+        manifest = Manifest.parse(self.folder.read(path), version)
+        if self._verifier is not None:
+            self._verifier.check(manifest)
+        return manifest
 
     def versions(self) -> list[int]:
         """All versions that have a manifest, ascending."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -21,6 +21,9 @@ from onerec.weights.errors import CorruptWeightsError, IncompatibleWeightsError,
 from onerec.weights.manifest import Manifest
 from onerec.weights.shelf import MANIFEST, Shelf, place
 from onerec.weights.tensors import TensorSpec, differences, digest, pack, specs_of, unpack
+
+if TYPE_CHECKING:
+    from onerec.weights.signature import Signer, Verifier
 
 SEED_VERSION = 1
 _HEADER_ALLOWANCE = 16 * 2**20
@@ -49,8 +52,10 @@ class Loaded:
 class WeightsStore(Shelf):
     """The versions with their tensors: one writer, any number of readers."""
 
-    def __init__(self, uri: str) -> None:
-        super().__init__(uri)
+    def __init__(self, uri: str, *, signer: Signer | None = None, verifier: Verifier | None = None) -> None:
+        """What is written is signed by `signer`; what `verifier` does not verify is not read."""
+        super().__init__(uri, verifier=verifier)
+        self._signer = signer
         self._known: dict[int, Manifest] = {}
 
     def write_full(
@@ -69,11 +74,14 @@ class WeightsStore(Shelf):
     ) -> Artifact:
         """Publish what changed since `parent`, whose tensors must be those in the store.
 
-        Raises IncompatibleWeightsError where names, dtypes or shapes differ or the parent is another,
-        VersionMissingError where the store does not have the parent.
+        Raises IncompatibleWeightsError where names, dtypes or shapes differ, the parent is another, or it lacks a
+        signature though this version gets one; VersionMissingError where the store does not have the parent.
         """
         sha = digest(parent_tensors)
-        if self._cached(parent).sha256 != sha:
+        known = self._cached(parent)
+        if self._signer is not None and known.signature is None:
+            raise IncompatibleWeightsError(f"Version {parent} is not signed.", "Publish a full version.")
+        if known.sha256 != sha:
             raise IncompatibleWeightsError(
                 f"Version {parent} in the store has other weights.", "Publish a full version."
             )
@@ -149,6 +157,8 @@ class WeightsStore(Shelf):
             created_ms=time.time_ns() // 1_000_000,
             facts=dict(facts or {}),
         )
+        if self._signer is not None:
+            manifest = replace(manifest, signature=self._signer.sign(manifest))
         path = f"{place(version)}/{manifest.file}"
         self.folder.write(path, data)
         self.folder.write(f"{place(version)}/{MANIFEST}", manifest.to_json())

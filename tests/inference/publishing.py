@@ -15,6 +15,7 @@ from onerec.model.presets import preset
 from onerec.model.reward import RewardModel
 from onerec.settings import KafkaSettings, Settings, load_settings
 from onerec.weights.record import SERVING_SUFFIX, facts_of
+from onerec.weights.signature import signer_of
 from onerec.weights.store import WeightsStore
 from schemas.packed import pack_longs
 from schemas.records import ModelVersion, VersionKind, VersionStatus
@@ -54,7 +55,7 @@ class Publisher:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.store = WeightsStore(settings.store.uri)
+        self.store = WeightsStore(settings.store.uri, signer=signer_of(settings.store))
         self._writer = RecordWriter(settings.kafka)
         self._parent: tuple[int, Mapping[str, Tensor]] | None = None
 

@@ -68,8 +68,9 @@ def metric(name: str, **labels: str) -> float:
 
 def serve_until_failed(follower: VersionFollower[TinyEngine], service: str, reason: str, *, still: int) -> None:
     """Serve until a version could not be loaded, and the one before all the time."""
-    deadline = time.monotonic() + 20
-    while not metric(f"{service}_swap_failures_total", reason=reason):
+    deadline = time.monotonic() + 60
+    before = metric(f"{service}_swap_failures_total", reason=reason)
+    while metric(f"{service}_swap_failures_total", reason=reason) <= before:  # it is tried again and again
         assert follower.current().version == still
         assert time.monotonic() < deadline
     assert follower.current().version == still
@@ -179,6 +180,7 @@ def test_what_was_announced_must_be_what_is_stored(settings: Settings) -> None:
             ({"sha256": "0" * 64}, "VersionMissingError"),
             ({"uri": "/etc/passwd"}, "OutsideStoreError"),
             ({"preset": "small"}, "IncompatibleWeightsError"),
+            ({"codebook_version": 7}, "VersionMissingError"),
         ):
             publisher.announce(type(second)(**values | change))
             serve_until_failed(follower, "other", error, still=1)
@@ -186,6 +188,29 @@ def test_what_was_announced_must_be_what_is_stored(settings: Settings) -> None:
         serve_until(follower, at(2))
         publisher.publish(3, constant_weights(3))
         serve_until(follower, at(3))
+
+
+def test_unsigned_and_wrongly_signed_versions_are_not_served(settings: Settings, tmp_path: Path) -> None:
+    key, another = tmp_path / "one.key", tmp_path / "another.key"
+    key.write_text("0" * 64)
+    another.write_text("1" * 64)
+    publisher = Publisher(signing(settings, key))
+    publisher.publish(1, constant_weights(1))
+    verifying = settings.model_copy(update={"store": settings.store.model_copy(update={"verify_key_file": key})})
+    with VersionFollower(verifying, TinyEngine, service="signed") as follower:
+        follower.wait_first(20)
+        for version, impostor in ((2, Publisher(settings)), (3, Publisher(signing(settings, another)))):
+            impostor.publish(version, constant_weights(version))
+            serve_until_failed(follower, "signed", "WrongSignatureError", still=1)
+        assert metric("signed_version") == 1
+        assert metric("signed_newest_version") == 3
+        publisher.restart()
+        publisher.publish(4, constant_weights(4))
+        assert serve_until(follower, at(4)) == [1, 4]
+
+
+def signing(settings: Settings, key: Path) -> Settings:
+    return settings.model_copy(update={"store": settings.store.model_copy(update={"signing_key_file": key})})
 
 
 def test_a_version_announced_again_with_other_weights_is_loaded_again(settings: Settings) -> None:
