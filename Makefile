@@ -7,11 +7,12 @@ TESTS ?= tests
 # Processes that the tests are spread over; each starts a broker of its own.
 TEST_PROCESSES ?= 2
 
-.PHONY: help install demo test check compose-test clean
+.PHONY: help install demo test check chaos compose-test clean
 help:
 	@echo "make demo          the whole loop on a real log, about five minutes"
 	@echo "make test          all tests, on the best broker that can be had (see tests/broker.py)"
 	@echo "make check         lint, types, layering, the README's commands"
+	@echo "make chaos         faults on the running system, half an hour at most; writes chaos.json (needs KAFKA_HOME)"
 	@echo "make compose-test  builds the image and runs the compose stack (needs a Docker engine)"
 	@echo "make install       creates .venv with everything"
 
@@ -37,6 +38,9 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_readme.py tests/test_layout.py
+
+chaos: install
+	$(BIN)/python -m chaos --long
 
 compose-test: install
 	$(BIN)/python -m pytest -q -s tests/compose/test_stack.py

@@ -23,6 +23,8 @@ from onerec.processes import die_with_parent, free_port
 LOG = logging.getLogger(__name__)
 NOT_RESTARTED = (ExitCode.BAD_ARGUMENTS, ExitCode.DEPENDENCY_MISSING)
 MAX_RESTARTS = 5
+"""In a row; who has run for `HEALTHY_S` since begins anew."""
+HEALTHY_S = 60.0
 STOP_TIMEOUT_S = 15.0
 
 
@@ -42,6 +44,8 @@ class Service:
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     restart_at: float = 0.0
+    started_s: float = 0.0
+    killed: bool = False
     stopping: bool = field(default=False)
 
     @property
@@ -95,7 +99,16 @@ class Supervisor:
         self._spawn(service)
         return service
 
+    def kill(self, name: str) -> None:
+        """SIGKILL, as it comes from outside. `check` starts it again, and does not hold it against the service."""
+        service = self.services[name]
+        if service.process is not None:
+            service.process.kill()
+            service.process.wait()
+        service.killed = True
+
     def _spawn(self, service: Service) -> None:
+        service.started_s = time.monotonic()
         with service.log.open("ab") as log:
             service.process = subprocess.Popen(
                 service.arguments,
@@ -144,6 +157,8 @@ class Supervisor:
 
     def _restart(self, service: Service) -> None:
         code = service.process.returncode if service.process else 0
+        if service.restart_at == 0.0 and time.monotonic() - service.started_s >= HEALTHY_S:
+            service.restarts = 0
         if code in NOT_RESTARTED:
             raise DependencyMissingError(f"{service.name} cannot run:\n{tail(service.log, 3)}", f"See {service.log}.")
         if service.restarts >= MAX_RESTARTS:
@@ -153,11 +168,11 @@ class Supervisor:
             )
         now = time.monotonic()
         if service.restart_at == 0.0:
-            service.restart_at = now + 0.5 * 2**service.restarts
+            service.restart_at = now + (0.0 if service.killed else 0.5 * 2**service.restarts)
             LOG.warning("%s ended with code %d; it is started again", service.name, code)
         if now >= service.restart_at:
-            service.restarts += 1
-            service.restart_at = 0.0
+            service.restarts += not service.killed
+            service.restart_at, service.killed = 0.0, False
             self._spawn(service)
 
     def stop(self, names: Iterable[str], *, timeout_s: float = STOP_TIMEOUT_S) -> None:

@@ -1,0 +1,42 @@
+"""The brokers that faults run on: an Apache Kafka process, the embedded broker, and others by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.kafka_process import KafkaProcess, kafka_home
+from onerec.kafka.embedded import EmbeddedBroker
+from onerec.settings import KafkaSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A running broker."""
+
+    kind: str
+    kafka: KafkaSettings
+    """How to reach it, without a prefix."""
+    exactly_once: bool
+    """Whether it keeps Kafka's transaction contract: the embedded one serves what was aborted."""
+    process: KafkaProcess | None = None
+    """Where it is one node that may be stopped and started again."""
+
+
+@contextmanager
+def _apache(directory: Path) -> Iterator[Broker]:
+    with KafkaProcess(kafka_home(), directory) as process:
+        kafka = KafkaSettings(bootstrap_servers=process.bootstrap_servers)
+        yield Broker("kafka", kafka, exactly_once=True, process=process)
+
+
+@contextmanager
+def _embedded(directory: Path) -> Iterator[Broker]:
+    with EmbeddedBroker(directory) as broker:
+        yield Broker("embedded", KafkaSettings(bootstrap_servers=broker.bootstrap_servers), exactly_once=False)
+
+
+KINDS: dict[str, Callable[[Path], AbstractContextManager[Broker]]] = {"kafka": _apache, "embedded": _embedded}
+"""By the name that `--broker` takes; each raises DependencyMissingError where it cannot be had here."""

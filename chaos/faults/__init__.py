@@ -1,0 +1,13 @@
+"""One fault a file, each with a FAULT; REGISTRY has them in the order in which they are run."""
+
+from chaos.fault import Fault
+from chaos.faults import broker_restart, rebalance_storm, sigkill, stalled_joiner, stalled_trainer, stalled_worker
+
+REGISTRY: tuple[Fault, ...] = (
+    sigkill.FAULT,
+    rebalance_storm.FAULT,
+    stalled_joiner.FAULT,
+    stalled_worker.FAULT,
+    stalled_trainer.FAULT,
+    broker_restart.FAULT,
+)
