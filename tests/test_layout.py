@@ -19,7 +19,9 @@ def test_package_resolves_inside_the_repository(package: str) -> None:
     assert Path(module.__file__).is_relative_to(ROOT), f"another distribution installed a top-level {package}"
 
 
-@pytest.mark.parametrize("command", [("stream",), ("trainer",), ("inference",), ("evaluation",), ("chaos",), ("onerec",)])
+@pytest.mark.parametrize(
+    "command", [("stream",), ("trainer",), ("inference",), ("evaluation",), ("chaos",), ("onerec",)]
+)
 def test_services_start_as_modules_and_name_their_commands(command: tuple[str, ...]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=False
