@@ -1,4 +1,4 @@
-"""Whether the broker still has the log that the state was trained on."""
+"""Whether the broker still has the log that the state was trained on, and whether this trainer is still the one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from onerec.settings import KafkaSettings
 from schemas.topics import PREFERENCES, SESSIONS
 from trainer.checkpoint import Surroundings
 from trainer.intake import Intake, vanished
+from trainer.journal import Journal
 from trainer.state import Partition, TrainState
 from trainer.supply import TOKENS, TOPICS
 
@@ -57,3 +58,17 @@ class ClusterWatch:
         found = intake.cluster_id()
         if found is not None and found != self._cluster_id:
             raise vanished(f"its cluster was {self._cluster_id}, now {found} answers")
+
+
+class SuccessorWatch:
+    """Looks now and then whether another trainer has taken over: one that has nothing to learn would not notice."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._next_s = time.monotonic() + INTERVAL_S
+
+    def look(self) -> None:
+        """Raise CheckFailedError where one has."""
+        if time.monotonic() >= self._next_s:
+            self._journal.check()
+            self._next_s = time.monotonic() + INTERVAL_S

@@ -173,6 +173,12 @@ class Journal:
                 "Run one trainer a model: stop the other one, or leave it to it.",
             )
 
+    def check(self) -> None:
+        """As `flush`, for a trainer that has written nothing lately: looks whether a newer one has begun."""
+        if self._foreign_from is None:
+            self._foreign_from = self.next_offset
+        self.flush()
+
     def _write(self, step: int, kind: JournalKind, **fields: Any) -> None:
         empty: dict[str, Any] = {"ranges": (), "seed": 0, "learning_rate": 0.0, "loss": {}, "environment": {}}
         entry = JournalEntry(

@@ -14,7 +14,7 @@ from schemas.topics import SESSIONS
 from trainer import metrics
 from trainer.batches import Refusal
 from trainer.checkpoint import Checkpoints, Surroundings
-from trainer.guard import ClusterWatch
+from trainer.guard import ClusterWatch, SuccessorWatch
 from trainer.journal import Journal
 from trainer.publish import Publisher
 from trainer.state import TrainState
@@ -43,12 +43,14 @@ class Trainer:
 
     def run(self, stop: Stop) -> None:
         """Train until asked to stop; ends with a version and a checkpoint of the last step."""
-        watch = ClusterWatch(self.cluster_id)
+        watch, successor = ClusterWatch(self.cluster_id), SuccessorWatch(self.journal)
         self._checkpoint_at_s = time.monotonic() + self.settings.trainer.checkpoint_interval_s
         while not stop.is_set():
             supplied = self.supply.live(waiting=lambda: not stop.is_set())
             if supplied is not None:
                 self.learn(supplied)
+            else:
+                successor.look()
             if self.publisher.due():
                 self.publish()
             if time.monotonic() >= self._checkpoint_at_s:

@@ -2,7 +2,8 @@
 
 In this order a crash between two of them loses nothing: what the journal says was published is written and
 announced again at resume, with the same bits. A trainer that has been replaced notices it at the journal, before
-it touches the store.
+it touches the store; where it notices it later, the bits that it writes are still those of the journal, and the
+broker does not take its announcement. So a version's number never stands for two different weights.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from onerec.kafka.writer import RecordWriter
 from onerec.settings import Settings
 from onerec.weights.directives import collect
 from onerec.weights.errors import IncompatibleWeightsError, StoreUnreachableError, VersionMissingError
@@ -25,14 +25,13 @@ from onerec.weights.store import Artifact, WeightsStore
 from onerec.weights.tensors import digest
 from schemas.packed import pack_longs
 from schemas.records import JournalEntry, ModelVersion, TopicOffset, VersionKind, VersionStatus
-from schemas.topics import MODEL_VERSIONS
 from trainer import metrics
+from trainer.announcement import Announcer
 from trainer.journal import Journal
 from trainer.state import TrainState
 from trainer.step import StepResult
 
 LOG = logging.getLogger(__name__)
-FLUSH_TIMEOUT_S = 30.0
 STORE_RETRY_S = 1.0
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -81,21 +80,25 @@ class Publisher:
         settings: Settings,
         store: WeightsStore,
         journal: Journal,
-        writer: RecordWriter,
+        announcer: Announcer,
         *,
-        announced: int,
         wait: Callable[[float], bool],
     ) -> None:
-        """`announced` is the newest version on model-versions; `wait` sleeps and says whether to give up."""
+        """`wait` sleeps and says whether to give up. Call `take_over` before anything is published."""
         self._settings = settings
         self._store = store
         self._journal = journal
-        self._writer = writer
-        self.announced = announced
+        self._announcer = announcer
+        self.announced = 0
+        """The newest version on model-versions."""
         self._wait = wait
         self._parent: tuple[int, dict[str, Tensor]] | None = None
         self._last_s = float("-inf")
         self.learned = Learned()
+
+    def take_over(self) -> None:
+        """The journal's new epoch has begun: the trainer of the one before cannot announce anything any more."""
+        self.announced = self._announcer.take_over()
 
     def continue_from(self, state: TrainState) -> None:
         """The state is that of its version: the next one can be a delta."""
@@ -120,20 +123,27 @@ class Publisher:
         metrics.PUBLISH_SECONDS.observe(self._last_s - started_s)
 
     def again(self, entry: JournalEntry, state: TrainState, codebook_version: int) -> None:
-        """At resume: the journal says that this state was published. Announces it where a crash prevented that."""
+        """At resume: the journal says that this state was published. Announces it where a crash prevented that.
+
+        Where other weights came out than the journal says, the version's number is not theirs: they are published
+        under the next one.
+        """
         version = entry.version or 0
         tensors = cast(state.weights(), self._settings.trainer.publish_dtype)
-        if digest(tensors) != entry.weights_sha256:
+        different = digest(tensors) != entry.weights_sha256
+        if different:
             metrics.DIFFERENT.inc()
             LOG.error(
                 "executing the journal again led to other weights than those of version %d: threads, processor or "
                 "libraries differ from those in the journal's start entry",
                 version,
             )
-        if version > self.announced:
-            self._announce(state, version, tensors, codebook_version)
-        else:
+        if version <= self.announced:
             self._published(state, version, tensors)
+        elif different:
+            state.version, self._parent = version, None
+        else:
+            self._announce(state, version, tensors, codebook_version)
 
     def _announce(self, state: TrainState, version: int, tensors: dict[str, Tensor], codebook_version: int) -> None:
         draft = self._draft(state, version, codebook_version)
@@ -146,8 +156,7 @@ class Publisher:
             sha256=artifact.sha256,
             size_bytes=artifact.size_bytes,
         )
-        self._writer.send(MODEL_VERSIONS, record.model.encode(), record)
-        self._writer.flush(FLUSH_TIMEOUT_S)
+        self._announcer.announce(record)
         self.announced = version
         self._published(state, version, tensors)
         LOG.info("version %d (%s, %d bytes) of step %d", version, record.kind, record.size_bytes, state.step)
@@ -170,6 +179,7 @@ class Publisher:
                 LOG.error("version %d is not in the store yet: %s", version, error)
                 if self._wait(STORE_RETRY_S):
                     raise
+                self._journal.check()
 
     def _write(self, version: int, tensors: dict[str, Tensor], draft: ModelVersion) -> tuple[Artifact, int | None]:
         """A delta, or a full version each `full_every` and where the store cannot build on the parent."""

@@ -8,17 +8,14 @@ from collections.abc import Callable
 from onerec.errors import SettingsError
 from onerec.kafka import admin
 from onerec.kafka.dead_letters import DeadLetters
-from onerec.kafka.follow import TopicFollower
-from onerec.kafka.reader import Received
 from onerec.kafka.writer import RecordWriter
 from onerec.model.presets import ModelConfig, preset
 from onerec.service import Stop
 from onerec.settings import Settings
 from onerec.weights.signature import signer_of
 from onerec.weights.store import WeightsStore
-from schemas.records import VersionStatus
-from schemas.topics import MODEL_VERSIONS
 from trainer import environment
+from trainer.announcement import Announcer
 from trainer.budget import budget_of
 from trainer.checkpoint import Checkpoints, Surroundings
 from trainer.guard import check_log, first_offsets
@@ -34,7 +31,6 @@ from trainer.supply import Supply
 
 LOG = logging.getLogger(__name__)
 BROKER_TIMEOUT_S = 30.0
-READ_TIMEOUT_S = 60.0
 
 
 def run_trainer(settings: Settings, stop: Stop, *, only_seed: bool = False) -> None:
@@ -80,6 +76,7 @@ def _from_checkpoint(
     trainer = _assemble(settings, checkpoints, stop, state, journal)
     steps = journal.story(state.step).steps
     journal.begin(steps[-1].step if steps else state.step, trainer.environment)
+    trainer.publisher.take_over()
     story = journal.story(state.step)
     execute_again(state, story, trainer.supply, trainer.publisher, surroundings.environment)
     if state.version == 0:
@@ -97,6 +94,7 @@ def _from_seed(settings: Settings, config: ModelConfig, checkpoints: Checkpoints
         return None
     tokens = tokens_range(trainer.supply)
     journal.begin(0, trainer.environment, (*past.ranges, tokens))
+    trainer.publisher.take_over()
     samples = cut(past.histories, trainer.supply.catalogue, config)
     train_seed(
         state,
@@ -128,7 +126,6 @@ def _first_version(trainer: Trainer, last_version: int) -> None:
 
 
 def _assemble(settings: Settings, checkpoints: Checkpoints, stop: Stop, state: TrainState, journal: Journal) -> Trainer:
-    announced = _announced(settings)
     return Trainer(
         settings=settings,
         cluster_id=admin.cluster_id(settings.kafka),
@@ -140,28 +137,12 @@ def _assemble(settings: Settings, checkpoints: Checkpoints, stop: Stop, state: T
             settings,
             WeightsStore(settings.store.uri, signer=signer_of(settings.store)),
             journal,
-            RecordWriter(settings.kafka),
-            announced=announced,
+            Announcer(settings.kafka, settings.model.name, journal.check),
             wait=stop.wait,
         ),
         checkpoints=checkpoints,
         dead_letters=DeadLetters(settings.kafka, "trainer"),
     )
-
-
-def _announced(settings: Settings) -> int:
-    """The newest version on model-versions; 0 for none."""
-    versions = [0]
-
-    def keep(received: Received) -> None:
-        record = received.record
-        if record.model == settings.model.name and record.status is VersionStatus.PUBLISHED:
-            versions.append(record.version)
-
-    follower = TopicFollower(settings.kafka, MODEL_VERSIONS, keep, service="trainer")
-    follower.catch_up(READ_TIMEOUT_S)
-    follower.close()
-    return max(versions)
 
 
 def _config(settings: Settings) -> ModelConfig:
