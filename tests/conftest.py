@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +69,17 @@ def _exactly_once(request: pytest.FixtureRequest) -> None:
     running: Broker = request.getfixturevalue("broker")
     if not running.exactly_once:
         pytest.skip(f"the {running.kind} broker does not keep Kafka's transaction contract: use a container or Kafka")
+
+
+@pytest.fixture
+def memory_path(tmp_path: Path) -> Iterator[Path]:
+    """As `tmp_path`, in memory where the machine has such a folder: for tests that open state hundreds of times."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="onerec-", dir=memory) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

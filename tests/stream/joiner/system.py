@@ -13,10 +13,9 @@ from schemas.topics import id_key
 from stream.joiner.items import AnyItem
 from stream.joiner.service import Failures, Joiner
 from stream.joiner.wiring import Wiring, names
-from tests.stream.joiner.bus import Bus, Crash, Entry
+from tests.recovery.bus import Bus, Crash, Entry
 from tests.stream.joiner.events import Event, action, impression, view
 
-PARTITIONS = 1
 JOINER = JoinerSettings(
     session_items=2,
     session_gap_ms=40,
@@ -26,6 +25,7 @@ JOINER = JoinerSettings(
     idle_close_s=1e6,
     transaction_events=4,
     transaction_ms=3_600_000,
+    known_items_only=False,
 )
 LAST_MS = 10_000
 
@@ -68,11 +68,14 @@ class UntilRead:
     """Asks the joiner to stop once it has read all input; it commits before it ends."""
 
     def __init__(self, bus: Bus, wiring: Wiring) -> None:
-        self._bus, self._wiring = bus, wiring
+        self._bus = bus
+        self._inputs = [part for part in bus.logs if part[0] in wiring.inputs]
 
     def is_set(self) -> bool:
-        inputs = [(topic, n) for topic in self._wiring.inputs for n in range(PARTITIONS)]
-        return all(self._bus.read.get(part, -1) == len(self._bus.log(part)) for part in inputs)
+        return all(self._bus.read.get(part, -1) == len(self._bus.log(part)) for part in self._inputs)
+
+    def wait(self, _timeout_s: float) -> bool:
+        return False
 
     def ready(self) -> None:
         pass
@@ -81,15 +84,17 @@ class UntilRead:
 class System:
     """A bus with a story on it, and joiners that run and die one after another."""
 
-    def __init__(self, directory: Path, *, batch: int, events: list[Event] | None = None) -> None:
+    def __init__(self, directory: Path, *, batch: int, partitions: int = 1, events: list[Event] | None = None) -> None:
         self.directory = directory
+        self.partitions = partitions
         self.settings = Settings(
-            kafka=KafkaSettings(partitions=PARTITIONS),
+            kafka=KafkaSettings(partitions=partitions),
             store=StoreSettings(state_dir=directory),
             stream=StreamSettings(joiner=JOINER),
         )
         self.wiring = names(self.settings.kafka, "cluster", ["changelog", "histories"])
-        self.bus = Bus(PARTITIONS, batch=batch)
+        self.bus = Bus(batch=batch)
+        self.bus.make_topics(self.settings.kafka)
         for event in story() if events is None else events:
             self.publish(event)
 
@@ -97,31 +102,35 @@ class System:
         shown = isinstance(event, Impression)
         topic = self.wiring.inputs[0 if shown else 1]
         codec = self.wiring.impression_codec if shown else self.wiring.action_codec
-        self.bus.log((topic, event.user_id % PARTITIONS)).append(
+        self.bus.log((topic, event.user_id % self.partitions)).append(
             _entry(id_key(event.user_id), codec.encode(event), event.time_ms)
         )
 
-    def live(self, *, lose_memory: bool = True) -> None:
+    def live(self, crash_after: int | None = None, *, lose_memory: bool = True) -> None:
         """One process from its start to its end, or to its crash."""
-        joiner = Joiner(self.settings, self.wiring, AnyItem(), Failures(self.settings.kafka, "0"))
-        try:
-            joiner.run(UntilRead(self.bus, self.wiring))  # type: ignore[arg-type]
-        except Crash:
-            self._crash(joiner, lose_memory=lose_memory)
-            raise
-        joiner.close()
+        with self.bus.life(crash_after):
+            joiner = Joiner(self.settings, self.wiring, AnyItem(), Failures(self.settings.kafka, "0"))
+            try:
+                joiner.run(UntilRead(self.bus, self.wiring))  # type: ignore[arg-type]
+            except Crash:
+                self._crash(joiner, lose_memory=lose_memory)
+                raise
+            joiner.close()
 
     def live_through(self, crashes: list[int], *, lose_memory: bool = True) -> None:
-        """Processes that die after so many calls each, then one that lives."""
+        """Processes that die after so many steps each, then one that lives."""
         for calls in crashes:
-            self.bus.crash_at = len(self.bus.steps) + calls
             try:
-                self.live(lose_memory=lose_memory)
+                self.live(calls, lose_memory=lose_memory)
             except Crash:
                 continue
             return
-        self.bus.crash_at = None
         self.live()
+
+    def is_committed(self) -> bool:
+        """Whether the group has committed all input."""
+        inputs = [part for part in self.bus.logs if part[0] in self.wiring.inputs]
+        return all(self.bus.offsets.get(part, 0) == len(self.bus.log(part)) for part in inputs)
 
     def outcome(self) -> Outcome:
         wiring, bus = self.wiring, self.bus

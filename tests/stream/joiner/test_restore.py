@@ -11,7 +11,7 @@ from onerec.errors import CheckFailedError, DependencyMissingError
 from onerec.settings import KafkaSettings
 from stream.joiner.service import GIVE_UP_AFTER, Failures
 from stream.joiner.transaction import TransactionError
-from tests.stream.joiner.bus import Entry
+from tests.recovery.bus import Entry
 from tests.stream.joiner.events import impression
 from tests.stream.joiner.system import System
 

@@ -1,0 +1,79 @@
+"""Changes to files as steps of a bus: the process can die before each of them.
+
+Python tells an audit hook of every file that is opened for writing, made, renamed or removed, before it happens.
+What is written is on disk only once it is synced: a process that dies at an fsync leaves half of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onerec.state.store import LocalStore
+from tests.recovery.bus import Bus, Crash
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_watched: list[tuple[Bus, str]] = []
+_hooked: list[bool] = []
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, bus: Bus, folder: Path) -> None:
+    """Changes below `folder` are steps of `bus` until the test ends; RocksDB's own files are not (see `local`)."""
+    if not _hooked:  # a hook stays for good
+        sys.addaudithook(_audit)
+        _hooked.append(True)
+    monkeypatch.setattr(f"{__name__}._watched", [(bus, f"{folder}/")])
+    sync = os.fsync
+
+    def fsync(handle: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{handle}")
+        if path.startswith(f"{folder}/"):
+            try:
+                bus.step(f"sync {Path(path).name}")
+            except Crash:
+                if os.path.isfile(path):
+                    os.truncate(handle, os.fstat(handle).st_size // 2)
+                raise
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def local(monkeypatch: pytest.MonkeyPatch, bus: Bus) -> None:
+    """Each write batch of a local store is a step of `bus`."""
+    write = LocalStore.write
+
+    def stepping(store: LocalStore, *arguments: Any) -> None:
+        bus.step("local write")
+        write(store, *arguments)
+
+    monkeypatch.setattr(LocalStore, "write", stepping)
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _watched or event not in _CHANGES:
+        return
+    path = _CHANGES[event](arguments)
+    for bus, folder in _watched:
+        if path is not None and path.startswith(folder) and not path.startswith("/proc/"):
+            bus.step(f"{event} {Path(path).name}")
+
+
+def _opened(arguments: tuple[Any, ...]) -> str | None:
+    path, _, flags = arguments
+    return os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) and flags & WRITING else None
+
+
+def _named(arguments: tuple[Any, ...]) -> str:
+    """The path; the descriptor of its folder is the last argument, where there is one."""
+    path, folder = os.fsdecode(arguments[0]), arguments[-1]
+    if os.path.isabs(path) or folder == -1:
+        return os.path.abspath(path)
+    return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
+
+
+_CHANGES = {"open": _opened, "os.rename": _named, "os.mkdir": _named, "os.remove": _named, "os.rmdir": _named}
