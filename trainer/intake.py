@@ -10,7 +10,7 @@ import heapq
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,8 @@ from trainer.state import Partition
 LOG = logging.getLogger(__name__)
 FETCH = 500
 ENOUGH = 10_000
-"""Messages in the queues from which on a live step leaves further ones with the broker."""
+"""Messages in the queues from which on a live step waits for no further ones; each partition's share of it is where
+fetching pauses, so that a log that comes faster than it is learned from stays with the broker."""
 ANY_TIME_MS = 2**62
 """As wall clock, makes every event time a past one."""
 
@@ -68,6 +69,7 @@ class _Queue:
     read_to: int
     entries: deque[tuple[int, int, Received | BadRecord]] = field(default_factory=deque)
     """(timestamp_ms, offset, record)."""
+    paused: bool = False
 
 
 class Intake:
@@ -84,6 +86,7 @@ class Intake:
     def add(self, offsets: Mapping[Partition, int]) -> None:
         """Read these partitions too, from these offsets on."""
         by_name = {topic.name: topic for topic, _ in self._topics.values()}
+        self._resume([key for key, queue in self._queues.items() if queue.paused])
         self._queues |= {key: _Queue(by_name[key[0]], offset, offset) for key, offset in sorted(offsets.items())}
         self._consumer.assign(
             [
@@ -92,12 +95,14 @@ class Intake:
             ]
         )
 
-    def poll(self, timeout_s: float) -> None:
+    def poll(self, timeout_s: float, wanted: Collection[Partition] = ()) -> None:
         """Fill the queues with what has come, waiting for it at most `timeout_s`.
 
-        Raises CheckFailedError where the broker no longer has the offsets and DependencyMissingError where it
-        or a topic is gone.
+        A partition that has its share of ENOUGH waiting is not fetched until half of it has been taken, unless it is
+        `wanted`. Raises CheckFailedError where the broker no longer has the offsets and DependencyMissingError where
+        it or a topic is gone.
         """
+        self._hold_back(wanted)
         first = self._consumer.poll(timeout_s)
         if first is None:
             self._consumer.trouble.check(self._list_topics, self._kafka.broker_patience_s)
@@ -169,7 +174,7 @@ class Intake:
                     f"Partition {partition} of {topic} could not be read to offset {wanted} within {timeout_s:g} s.",
                     "See the broker's log, then start again.",
                 )
-            self.poll(0.05)
+            self.poll(0.05, wanted=behind)
 
     def read_to(self, partition: Partition) -> int:
         """The offset up to which the partition has been read."""
@@ -212,6 +217,31 @@ class Intake:
     def close(self) -> None:
         """Leave the broker."""
         self._consumer.close()
+
+    def _hold_back(self, wanted: Collection[Partition]) -> None:
+        """Pause the partitions that have enough waiting, resume those that have room again."""
+        room = max(1, ENOUGH // max(1, len(self._queues)))
+        full, free = [], []
+        for key, queue in self._queues.items():
+            waiting = len(queue.entries)
+            if queue.paused and (waiting <= room // 2 or key in wanted):
+                free.append(key)
+            elif not queue.paused and waiting >= room and key not in wanted:
+                full.append(key)
+        self._pause(full)
+        self._resume(free)
+
+    def _pause(self, partitions: Sequence[Partition]) -> None:
+        if partitions:
+            self._consumer.pause([self._named(*key) for key in partitions])
+            for key in partitions:
+                self._queues[key].paused = True
+
+    def _resume(self, partitions: Sequence[Partition]) -> None:
+        if partitions:
+            self._consumer.resume([self._named(*key) for key in partitions])
+            for key in partitions:
+                self._queues[key].paused = False
 
     def _list_topics(self, timeout_s: float) -> Any:
         return self._consumer.list_topics(timeout=timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -72,6 +73,50 @@ def test_bad_records_are_taken_like_others(intake: Intake) -> None:
 def test_what_does_not_come_is_a_sentence(intake: Intake) -> None:
     with pytest.raises(DependencyMissingError, match=r"sessions could not be read to offset 4 within"):
         intake.reach({A: 4}, 0.2)
+
+
+def test_a_flood_stays_with_the_broker_and_comes_whole(kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty times as much as is taken: the queues stay bounded, nothing is left out or comes twice."""
+    monkeypatch.setattr("trainer.intake.ENOUGH", 200)
+    monkeypatch.setattr("trainer.intake.FETCH", 20)
+    writer = RecordWriter(kafka)
+    for number in range(3000):
+        writer.send(SESSIONS, b"7", toy.session(number, [1]), timestamp_ms=1 + number, partition=number % 2)
+    writer.flush(30)
+    intake = Intake(kafka, [SESSIONS])
+    intake.add({A: 0, B: 0})
+    taken, most, polls = [], 0, 0
+    while len(taken) < 500:
+        assert (polls := polls + 1) < 20_000
+        intake.poll(0.05)
+        most = max(most, intake.waiting(SESSIONS))
+        taken += [one.record.session_id for one in intake.take(intake.choose({SESSIONS.name: 1})).records]
+    assert most <= 200 + 2 * 21, "each partition's half, and what a last fetch brings"
+    intake.reach({A: 1500}, 30)  # a rerun needs all of one partition: it is read on, paused or not
+    assert intake.read_to(A) == 1500
+    intake.reach({B: 1500}, 30)
+    taken += [one.record.session_id for one in intake.take({A: 1500, B: 1500}).records]
+    intake.close()
+    assert sorted(taken) == list(range(3000))
+
+
+def test_a_step_longer_than_any_poll_interval_loses_no_place(kafka: KafkaSettings) -> None:
+    """The trainer is in no group, so nobody takes its partitions away however long it does not poll."""
+    impatient = {"session.timeout.ms": "500", "heartbeat.interval.ms": "100", "max.poll.interval.ms": "500"}
+    writer = RecordWriter(kafka)
+    for number in range(20):
+        writer.send(SESSIONS, b"7", toy.session(number, [1]), timestamp_ms=1 + number, partition=number % 2)
+    writer.flush(30)
+    intake = Intake(kafka.model_copy(update={"librdkafka": impatient}), [SESSIONS])
+    intake.add({A: 0, B: 0})
+    intake.reach({A: 1, B: 1}, 30)
+    first = intake.take({A: 1, B: 1})
+    time.sleep(2.0)  # the step
+    intake.reach({A: 10, B: 10}, 30)
+    rest = intake.take({A: 10, B: 10})
+    intake.close()
+    assert [one.offset for one in first.records] == [0, 0]
+    assert [one.offset for one in rest.records] == [*range(1, 10)] * 2
 
 
 def test_lag_counts_what_has_not_been_taken(intake: Intake) -> None:
