@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -45,6 +45,8 @@ class Intake:
         self._reader = RecordReader(self._consumer, [REQUESTS], settings.kafka, refused=self._refused)
         self._offsets = Offsets()
         self._commit_at_s = 0.0
+        self._held: Partitions = frozenset()
+        """Partitions that are paused."""
         self.assigned: Partitions | None = None
         """None before the group has spoken."""
 
@@ -61,6 +63,19 @@ class Intake:
             self._offsets.received(received.partition, received.offset)
         return requests
 
+    def hold(self, *, back: bool) -> None:
+        """Leave further requests with the broker, or fetch them again. The group goes on hearing from us in `read`."""
+        wanted = (self.assigned or frozenset()) if back else frozenset()
+        if pausing := wanted - self._held:
+            self._consumer.pause(self._places(pausing))
+        if resuming := self._held - wanted:
+            self._consumer.resume(self._places(resuming))
+        self._held = wanted
+
+    def in_flight(self) -> int:
+        """Requests that were read and have no answer on the broker."""
+        return self._offsets.in_flight()
+
     def answered(self, partition: int, offset: int) -> None:
         """The answer to this request is on the broker."""
         self._offsets.answered(partition, offset)
@@ -68,12 +83,11 @@ class Intake:
     def unanswered(self) -> int:
         """Requests that were read and have no answer on the broker, and those that the broker told of besides."""
         unread = 0
-        places = [TopicPartition(self._name, partition) for partition in self.assigned or ()]
-        for place in self._consumer.position(places):
+        for place in self._consumer.position(self._places(self.assigned or ())):
             _, high = self._consumer.get_watermark_offsets(place, cached=True)
             if place.offset >= 0 and high >= 0:
                 unread += max(0, high - place.offset)
-        return unread + self._offsets.in_flight()
+        return unread + self.in_flight()
 
     def commit_where_due(self) -> None:
         """Commit every half second, without waiting for the broker."""
@@ -100,6 +114,9 @@ class Intake:
         self._consumer.close()
         self._refused.flush()
 
+    def _places(self, partitions: Iterable[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._name, partition) for partition in partitions]
+
     def _positions(self, offsets: dict[int, int]) -> list[TopicPartition]:
         return [TopicPartition(self._name, partition, at) for partition, at in offsets.items()]
 
@@ -112,6 +129,7 @@ class Intake:
         self._on_lost(_consumer, partitions)
 
     def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.hold(back=False)  # a partition that comes back later must not be paused then
         gone = frozenset(p.partition for p in partitions)
         self._offsets.forget(gone)
         self._now_ours((self.assigned or frozenset()) - gone, gone)

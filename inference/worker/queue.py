@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from schemas.records import Request
 
 SMOOTHING = 0.2
+SPREADS = 2.0
+"""What a batch takes varies: so many mean deviations are kept free, or half of the batches would end too late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +27,17 @@ class Waiting:
 class RequestQueue:
     """First come, first served; what cannot be answered within its deadline leaves at once.
 
-    So under overload those that are answered are answered in time, and the queue never grows beyond what is served
-    within a deadline.
+    So under overload those that are answered are answered in time, and the queue does not grow beyond what is served
+    within a deadline; what it may hold besides, of requests that wait for a model or have hours, is `Room`'s to say.
     """
 
     def __init__(self, max_batch: int, deadline_ms: int, max_wait_ms: float) -> None:
         self._max_batch, self._deadline_ms, self._max_wait_ms = max_batch, deadline_ms, max_wait_ms
         self._waiting: deque[Waiting] = deque()
         self._batch_ms = 0.0  # what a batch takes, smoothed; 0 before the first
+        self._spread_ms = 0.0  # how far batches are from that, smoothed
+        self.size_bytes = 0
+        """What the waiting requests carry."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -42,10 +47,14 @@ class RequestQueue:
         allowed_ms = request.deadline_ms or self._deadline_ms
         deadline_ms = min(request.produced_ms, now_ms) + allowed_ms
         self._waiting.append(Waiting(request, partition, offset, now_ms, deadline_ms))
+        self.size_bytes += len(request.exclude_items)
 
     def served(self, took_ms: float) -> None:
         """Note what a batch took."""
-        self._batch_ms += (took_ms - self._batch_ms) * (SMOOTHING if self._batch_ms else 1.0)
+        apart_ms = took_ms - self._batch_ms
+        if self._batch_ms:
+            self._spread_ms += (abs(apart_ms) - self._spread_ms) * SMOOTHING
+        self._batch_ms += apart_ms * (SMOOTHING if self._batch_ms else 1.0)
 
     def oldest_age_ms(self, now_ms: float) -> float:
         """Age of the oldest request by its client's clock; 0 where none waits."""
@@ -63,11 +72,11 @@ class RequestQueue:
             ahead = len(kept) // self._max_batch
             if now_ms >= waiting.deadline_ms:
                 late.append((waiting, "its turn did not come before its deadline"))
-            elif ahead and now_ms + (ahead + 1) * self._batch_ms > waiting.deadline_ms:
+            elif ahead and now_ms + self._takes_ms(ahead + 1) > waiting.deadline_ms:
                 late.append((waiting, f"{len(kept)} requests are ahead of it, more than its deadline allows"))
             else:
                 kept.append(waiting)
-        self._waiting = kept
+        self._keep(kept)
         return late
 
     def wait_ms(self, now_ms: float) -> float | None:
@@ -87,10 +96,18 @@ class RequestQueue:
                 batch.append(waiting)
             else:
                 rest.append(waiting)
-        self._waiting = rest
+        self._keep(rest)
         return batch
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Drop the requests of partitions that went to another worker, which reads them again."""
         gone = set(partitions)
-        self._waiting = deque(waiting for waiting in self._waiting if waiting.partition not in gone)
+        self._keep(deque(waiting for waiting in self._waiting if waiting.partition not in gone))
+
+    def _takes_ms(self, batches: int) -> float:
+        return batches * self._batch_ms + SPREADS * self._spread_ms
+
+    def _keep(self, waiting: deque[Waiting]) -> None:
+        if len(waiting) != len(self._waiting):
+            self.size_bytes = sum(len(one.request.exclude_items) for one in waiting)
+        self._waiting = waiting

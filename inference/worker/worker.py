@@ -17,6 +17,7 @@ from inference.worker.answers import Source, refusal
 from inference.worker.intake import Intake, Partitions
 from inference.worker.queue import RequestQueue, Waiting
 from inference.worker.recommender import Recommender
+from inference.worker.room import Room
 from onerec.kafka.writer import RecordWriter
 from onerec.service import Stop
 from onerec.settings import Settings
@@ -49,6 +50,7 @@ class Worker:
         self._versions, self._catalogue, self._histories = versions, catalogue, histories
         self._recommender = Recommender(settings, histories)
         self._queue = RequestQueue(worker.max_batch, worker.deadline_ms, worker.max_wait_ms)
+        self._room = Room(worker.max_waiting)
         self._topic = output_topic(settings)
         self._writer = RecordWriter(settings.kafka, linger_ms=0)
         self._intake = Intake(settings, on_partitions=self._on_partitions, before_revoke=self._deliver)
@@ -71,6 +73,7 @@ class Worker:
 
     def _turn(self) -> None:
         """Read what is there, tell the late ones, answer a batch where one is due, commit where that is due."""
+        self._intake.hold(back=not self._room.left(self._intake.in_flight(), self._queue.size_bytes))
         due_ms = self._queue.wait_ms(_now_ms())
         hindered = self._starved or self._cannot_serve() is not None
         for received in self._intake.read(IDLE_S if due_ms is None or hindered else due_ms / 1000.0):
@@ -88,10 +91,12 @@ class Worker:
 
         The only place where the version that answers changes, so a swap never falls into a batch.
         """
-        batch = self._queue.take(self._histories.restored())
         served = self._versions.current()
         snapshot = self._catalogue.snapshot(served.record.codebook_version)
-        if not batch or snapshot is None:
+        if snapshot is None:  # the version has just come, with another codebook: nothing has been taken yet
+            return False
+        batch = self._queue.take(self._histories.restored())
+        if not batch:
             return False
         started_ms = _now_ms()
         answers = self._recommender.answer([waiting.request for waiting in batch], served, snapshot)

@@ -32,6 +32,9 @@ class WorkerSettings(Table):
     max_batch: int = Field(8, ge=1, description="Requests decoded together.")
     max_wait_ms: float = Field(2.0, ge=0, description="How long a batch waits to fill.")
     deadline_ms: int = Field(2000, ge=1, description="Where the request names none.")
+    max_waiting: int = Field(
+        4096, ge=1, description="Requests read and not answered; from so many on, further ones stay with the broker."
+    )
     session: bool = Field(True, description="Generate the session of m items; else only the ranked next items.")
     pin_version: int | None = Field(None, description="Serve this version whatever is published: a shadow worker.")
     output_topic: str = Field("recommendations", description="A shadow worker answers elsewhere.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inference.worker.offsets import Offsets
 from inference.worker.queue import RequestQueue
+from inference.worker.room import Room
 from schemas.records import Request
 
 
@@ -54,6 +55,39 @@ def test_what_cannot_be_reached_in_time_leaves_at_once_but_a_batch_always_stays(
         queue.served(60_000)
     queue.shed(2)
     assert len(queue) == 4, "the estimate is renewed however bad it was"
+
+
+def test_the_more_batches_differ_the_more_time_is_kept_free() -> None:
+    steady, uneven = queue_of(20), queue_of(20)
+    for turn in range(50):
+        steady.served(250)
+        uneven.served(50 if turn % 2 else 450)
+    assert len(steady.shed(1)) == 20 - 12, "three batches fit into 1000 ms"
+    assert len(uneven.shed(1)) == 20 - 8, "three fit on average, and then every other batch would end too late"
+
+
+def test_what_the_queue_carries_is_counted() -> None:
+    queue = queue_of(0)
+    for number in range(6):
+        asked = Request(request_id=number, user_id=1, time_ms=0, produced_ms=0, exclude_items=b"x" * 8 * number)
+        queue.add(asked, partition=number % 2, offset=number, now_ms=0)
+    assert queue.size_bytes == 8 * 15
+    queue.take({0})
+    assert queue.size_bytes == 8 * 9
+    queue.forget({1})
+    assert (len(queue), queue.size_bytes) == (0, 0)
+
+
+def test_room_ends_at_a_limit_and_begins_at_half_of_it() -> None:
+    room = Room(max_requests=10, max_bytes=1000)
+    assert room.left(9, 999)
+    assert not room.left(10, 0)
+    assert not room.left(6, 0)
+    assert room.left(5, 0)
+    assert room.left(9, 0)
+    assert not room.left(1, 1000)
+    assert not room.left(1, 501)
+    assert room.left(1, 500)
 
 
 def test_a_client_with_a_fast_clock_does_not_wait_longer() -> None:
