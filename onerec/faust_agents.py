@@ -34,6 +34,11 @@ HandleBatch = Callable[[Sequence[Received]], Awaitable[None]]
 Agent = Callable[[Any], Awaitable[None]]
 
 
+MAX_UNACKNOWLEDGED = 20_000
+"""Events of one topic that may have been taken and not acknowledged: from there on further ones stay with the broker.
+A single slow record would else keep all that came after it in memory."""
+
+
 class Host(Protocol):
     """What agents need of their service."""
 
@@ -51,6 +56,9 @@ class _Taken:
 
     event: Any
     queue: deque[_Taken]
+
+    settled: Callable[[], None]
+    """Called once that has been done."""
     done: bool = False
 
     def settle(self) -> None:
@@ -58,6 +66,7 @@ class _Taken:
         self.done = True
         while self.queue and self.queue[0].done:
             self.queue.popleft().event.ack()
+        self.settled()
 
 
 class _InOrder:
@@ -69,6 +78,17 @@ class _InOrder:
 
     def __init__(self) -> None:
         self._queues: dict[int, deque[_Taken]] = {}
+        self._room = asyncio.Event()
+
+    def unacknowledged(self) -> int:
+        """How many events have been taken and not acknowledged."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    async def room(self) -> None:
+        """Return once there are fewer than MAX_UNACKNOWLEDGED."""
+        while self.unacknowledged() >= MAX_UNACKNOWLEDGED:
+            self._room.clear()
+            await self._room.wait()
 
     def take(self, event: Any) -> _Taken:
         """Note an event as it arrives."""
@@ -76,7 +96,7 @@ class _InOrder:
         queue = self._queues.get(partition)
         if queue is None or (queue and offset <= queue[-1].event.message.offset):  # new here, or taken away and back
             queue = self._queues[partition] = deque()
-        taken = _Taken(event, queue)
+        taken = _Taken(event, queue, self._room.set)
         queue.append(taken)
         return taken
 
@@ -90,6 +110,10 @@ class _Decoding:
         self._codec = codec(host.kafka, topic)
         self._limits = Limits()
         self._order = _InOrder()
+
+    def unacknowledged(self) -> int:
+        """How many events have been taken and not acknowledged: at most MAX_UNACKNOWLEDGED."""
+        return self._order.unacknowledged()
 
     def _decoded(self, event: Any) -> Received | None:
         message = event.message
@@ -145,6 +169,7 @@ class Records(_Decoding):
 
         async def body(stream: Any) -> None:
             async for event in stream.noack().events():
+                await self._order.room()
                 taken = self._order.take(event)
                 received = self._decoded(event)
                 if received is None:

@@ -80,9 +80,11 @@ class FaustHost:
         """Run blocking work on the service's one work thread; the event loop goes on."""
         return await self.loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))
 
-    def consume(self, topic: Topic, handle: Handle, *, at_once: int = 1) -> None:
+    def consume(self, topic: Topic, handle: Handle, *, at_once: int = 1) -> Records:
         """Hand every record of `topic` to `handle`, up to `at_once` at the same time; 1 keeps the order."""
-        self._start_agent(topic, Records(self, topic, at_once).agent(handle))
+        records = Records(self, topic, at_once)
+        self._start_agent(topic, records.agent(handle))
+        return records
 
     def consume_batches(self, topic: Topic, handle: HandleBatch, *, max_batch: int, within_s: float = 0.05) -> None:
         """Hand records of `topic` to `handle` in batches: full ones, or what came in `within_s`.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import torch
 
@@ -36,6 +37,9 @@ from schemas.topics import PREFERENCES, REQUESTS, id_key
 LOG = logging.getLogger(__name__)
 MAX_PENDING = 1000
 """Sampled requests that may wait, for their turn or for the first model; more are skipped and counted."""
+MAX_BEHIND = 10_000
+"""Requests that may stand behind the oldest one that waits, since none of them can be committed before it; sampling
+pauses from there on, so that a slow model makes fewer pairs and the reading of requests does not fall behind."""
 POLL_S = 0.2
 CHECK_S = 1.0
 
@@ -63,11 +67,12 @@ class Sampler:
         self._versions = host.resources.enter_context(VersionFollower(settings, prepare, service="sampler"))
         self._writer = RecordWriter(settings.kafka)
         self._pending = 0
+        self._unacknowledged: Callable[[], int] = lambda: 0
 
     def start(self) -> None:
         """Restore the state, then take requests."""
         self._inputs.wait(self._host.stop)
-        self._host.consume(REQUESTS, self.handle, at_once=MAX_PENDING + 1)
+        self._unacknowledged = self._host.consume(REQUESTS, self.handle, at_once=MAX_PENDING + 1).unacknowledged
         self._host.app.task(self._check)
 
     async def handle(self, received: Received) -> None:
@@ -77,7 +82,7 @@ class Sampler:
         if not is_sampled(request.request_id, self._settings.share):
             return
         metrics.SAMPLED.inc()
-        if self._pending >= MAX_PENDING:
+        if self._pending >= MAX_PENDING or self._unacknowledged() > MAX_BEHIND:
             metrics.SKIPPED.labels("overloaded").inc()
             return
         self._count(1)

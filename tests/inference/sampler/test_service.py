@@ -19,6 +19,7 @@ import torch
 from inference.sampler.identity import is_sampled, pair_id_of
 from onerec.catalogue import CatalogueSnapshot
 from onerec.features import HistoryArrays, history_batch
+from onerec.kafka import admin
 from onerec.kafka.follow import TopicFollower
 from onerec.kafka.writer import RecordWriter
 from onerec.metrics import read_metrics
@@ -43,6 +44,18 @@ from inference.sampler.service import run
 from onerec.settings import load_settings
 sys.exit(run(load_settings()))
 """
+SLOW = """
+import time
+from inference.sampler import service
+from onerec import faust_agents
+service.MAX_PENDING, service.MAX_BEHIND, faust_agents.MAX_UNACKNOWLEDGED = 20, 100, 200
+quick = service.PairMaker.extremes
+def extremes(*args, **kwargs):
+    time.sleep(0.02)
+    return quick(*args, **kwargs)
+service.PairMaker.extremes = extremes
+"""
+"""A model of at most fifty pairs a second, and narrow bounds."""
 
 
 class System:
@@ -58,7 +71,7 @@ class System:
             self.port = probe.getsockname()[1]
 
     @contextmanager
-    def sampler(self) -> Iterator[subprocess.Popen[bytes]]:
+    def sampler(self, before: str = "", share: float = SHARE) -> Iterator[subprocess.Popen[bytes]]:
         kafka = self.kafka.model_dump(include=self.kafka.model_fields_set)
         environment = os.environ | {
             **{f"ONEREC_KAFKA__{name.upper()}": str(value) for name, value in kafka.items()},
@@ -66,12 +79,12 @@ class System:
             "ONEREC_STORE__STATE_DIR": str(self.folder / "state"),
             "ONEREC_MODEL__PRESET": "tiny",
             "ONEREC_METRICS__PORT": str(self.port),
-            "ONEREC_INFERENCE__SAMPLER__SHARE": str(SHARE),
+            "ONEREC_INFERENCE__SAMPLER__SHARE": str(share),
             "ONEREC_INFERENCE__SAMPLER__CANDIDATES": "16",
             "OMP_NUM_THREADS": "1",
         }
         with self.log.open("ab") as stderr:
-            process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stderr=stderr)
+            process = subprocess.Popen([sys.executable, "-c", before + PROGRAM], env=environment, stderr=stderr)
         self.process = process
         try:
             yield process
@@ -128,7 +141,7 @@ class System:
         return [pair for pair in self.read(PREFERENCES) if isinstance(pair, PreferencePair)]
 
     def until(self, holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 100
         while not holds():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
@@ -184,3 +197,28 @@ def test_from_requests_to_pairs_without_a_model_at_first_and_through_a_kill(
         check(pair, model, CATALOGUE)
     refused = [letter for letter in system.read(DEAD_LETTERS) if isinstance(letter, DeadLetter)]
     assert {(letter.topic, letter.value) for letter in refused} == {("requests", b"rubbish")}
+
+
+def test_a_slow_model_makes_fewer_pairs_and_reads_on(kafka: KafkaSettings, tmp_path: Path) -> None:
+    """Every request is sampled, and far more come than the model can take."""
+    system, asked = System(kafka, tmp_path), 1200
+    system.publish_items_and_histories()
+    system.publisher.publish(1, random_weights(3, scale=2.0))
+    most = 0.0
+    with system.sampler(SLOW, share=1.0) as process:
+        system.ask(range(asked))
+
+        def all_done() -> bool:
+            nonlocal most
+            most = max(most, system.metric("pending"))
+            return sum(admin.committed(kafka, "sampler", REQUESTS).values()) == asked
+
+        system.until(all_done)
+        assert system.metric("requests_total") == asked
+        made, skipped = system.metric("pairs_total"), system.metric("skipped_total")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert most <= 20
+    assert made + skipped == asked, "what is left out is counted"
+    assert 0 < made < asked / 2
+    assert len({pair.pair_id for pair in system.pairs()}) == made
