@@ -25,6 +25,7 @@ class Options:
     mapping: Path | None = None
     events: int | None = None
     start: str | None = None
+    shift_days: int = 0
     summary: Path | None = None
 
 
@@ -38,6 +39,10 @@ def replay(  # noqa: PLR0917 - a command line
     only: Annotated[str, typer.Option(help="Which of items, histories and events, comma-separated.")] = ",".join(PARTS),
     events: Annotated[int | None, typer.Option(min=1, help="So many exposures; all by default.")] = None,
     start: Annotated[str | None, typer.Option(help="From this event time on, like 2022-04-27T18:00 (UTC).")] = None,
+    shift_days: Annotated[
+        int,
+        typer.Option(min=0, help="Events happen so many days later, so that a log sent again is one of new visits."),
+    ] = 0,
     speed: Annotated[
         float | None, typer.Option(min=0.0, help="Event time per wall time: 60 is a minute a second; 0 has no brake.")
     ] = None,
@@ -76,7 +81,7 @@ def replay(  # noqa: PLR0917 - a command line
     }
     settings = _settings(config, {name: value for name, value in wanted.items() if value is not None})
     parts = tuple(part.strip() for part in only.split(",") if part.strip())
-    options = Options(parts, data, mapping, events, start, summary)
+    options = Options(parts, data, mapping, events, start, shift_days, summary)
     from stream.replay.command import run_replay  # noqa: PLC0415 - loads numpy, pyarrow and the Kafka client
 
     def body(stop: Any) -> None:

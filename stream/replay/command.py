@@ -42,7 +42,7 @@ def run_replay(settings: Settings, options: Options, stop: Stop) -> dict[str, An
     if "histories" in options.only and not stop.is_set():
         job.histories()
     if "events" in options.only and not stop.is_set():
-        job.events(begin_ms, options.events)
+        job.events(begin_ms, options.events, options.shift_days)
     summary = job.summary(time.monotonic() - started_s)
     LOG.info("%s", json.dumps(summary))
     if options.summary is not None:
@@ -69,8 +69,8 @@ class _Replay:
         messages = history_messages(histories)
         send_all(self._writer, messages, "histories", len(histories), sent=self._sent, stop=self._stop)
 
-    def events(self, begin_ms: int | None, count: int | None) -> None:
-        exposures = self._log.exposures().window(begin_ms, count)
+    def events(self, begin_ms: int | None, count: int | None, shift_days: int) -> None:
+        exposures = self._log.exposures().window(begin_ms, count).later(shift_days)
         visits, disorder = visits_of(exposures), disorder_of(self._settings)
         plan = schedule(exposures, visits, disorder)
         LOG.info("%d exposures in %d visits: %d records", len(exposures), len(visits.request_ids), len(plan))

@@ -18,6 +18,7 @@ from onerec.errors import SettingsError
 Longs = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+DAY_MS = 86_400_000
 
 
 class LogError(SettingsError):
@@ -99,6 +100,10 @@ class Exposures:
         """The first `events` exposures from event time `start_ms` on; None for the log's own begin or end."""
         first = 0 if start_ms is None else int(np.searchsorted(self.times_ms, start_ms))
         return self.rows(slice(first, None if events is None else first + events))
+
+    def later(self, days: int) -> Self:
+        """The same exposures, `days` days later."""
+        return replace(self, times_ms=self.times_ms + days * DAY_MS)
 
 
 class Log(Protocol):

@@ -41,6 +41,19 @@ def everything(kafka: KafkaSettings) -> list[Received]:
 
 
 @pytest.mark.broker
+def test_a_log_sent_again_ten_days_later_is_one_of_new_visits(kafka: KafkaSettings) -> None:
+    days_ms = 10 * 86_400_000
+    for shift_days in (0, 10):
+        run_replay(settings_of(kafka), Options(only=("events",), events=60, shift_days=shift_days), Stop("replay"))
+    asked = [each.record for each in everything(kafka) if each.topic == REQUESTS]
+    middle = min(each.time_ms for each in asked) + days_ms // 2
+    first = {(each.user_id, each.time_ms): each.request_id for each in asked if each.time_ms < middle}
+    again = {(each.user_id, each.time_ms - days_ms): each.request_id for each in asked if each.time_ms >= middle}
+    assert first.keys() == again.keys()
+    assert not set(first.values()) & set(again.values())
+
+
+@pytest.mark.broker
 def test_events_are_published_once_in_event_time_order(kafka: KafkaSettings, tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     options = Options(only=("events",), events=EVENTS, summary=path)
