@@ -22,8 +22,8 @@ A, B = (SESSIONS.name, 0), (SESSIONS.name, 1)
 def intake(kafka: KafkaSettings) -> Iterator[Intake]:
     """Partition 0 holds times 10, 30, 50, partition 1 holds 20, something undecodable at 40, and 60."""
     writer = RecordWriter(kafka)
-    for time, partition in ((10, 0), (20, 1), (30, 0), (50, 0)):
-        writer.send(SESSIONS, b"7", toy.session(time, [1]), timestamp_ms=time, partition=partition)
+    for time_ms, partition in ((10, 0), (20, 1), (30, 0), (50, 0)):
+        writer.send(SESSIONS, b"7", toy.session(time_ms, [1]), timestamp_ms=time_ms, partition=partition)
     writer.producer.produce(kafka.topic_prefix + SESSIONS.name, b"no avro", b"7", timestamp=40, partition=1)
     writer.send(SESSIONS, b"7", toy.session(60, [1]), timestamp_ms=60, partition=1)
     writer.flush(10)
