@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import fastavro
 
-from schemas import conversion, definitions
+from schemas import conversion, definitions, foreign
 from schemas.reasons import Reason
 from schemas.topics import Topic
 
@@ -136,8 +136,12 @@ class Codec:
         if schema is None:
             raise DecodeError(Reason.UNKNOWN_SCHEMA, f"the registry has no Avro schema with id {schema_id}")
         try:
-            if definitions.fingerprint_bytes(schema) == self._fingerprint:
+            problem = foreign.objection(schema)
+            if problem is None and definitions.fingerprint_bytes(schema) == self._fingerprint:
                 return None
-            return definitions.parsed(schema)
+            parsed = None if problem else definitions.parsed(schema)
         except Exception as error:  # anybody may register anything
             raise DecodeError(Reason.UNKNOWN_SCHEMA, f"schema {schema_id} is no record schema: {error}") from error
+        if problem is not None:
+            raise DecodeError(Reason.UNKNOWN_SCHEMA, f"schema {schema_id} is not safe to decode with: {problem}")
+        return parsed

@@ -69,7 +69,7 @@ class Registry:
             raise self._failed(error) from error
 
     def schema_of(self, schema_id: int) -> Mapping[str, Any] | None:
-        """The Avro schema with this id; None where there is none. Raises DependencyMissingError where it fails.
+        """The Avro record schema with this id; None where there is none. Raises DependencyMissingError where it fails.
 
         That an id is unknown is remembered for half a minute, so that bad input does not become load here.
         """
@@ -89,7 +89,13 @@ class Registry:
         if found.schema_type not in (None, "AVRO"):
             self._remember_unknown(schema_id)
             return None
-        schema: Mapping[str, Any] = json.loads(found.schema_str)
+        try:
+            schema = json.loads(found.schema_str)
+        except (ValueError, TypeError, RecursionError):  # no JSON, or nested beyond what a parser takes
+            schema = None
+        if not isinstance(schema, dict):  # a bare type is no record of ours
+            self._remember_unknown(schema_id)
+            return None
         return schema
 
     def _remember_unknown(self, schema_id: int) -> None:
