@@ -14,6 +14,7 @@ from evaluation.journal import audit, steps
 from evaluation.leakage import learned_sessions
 from onerec.kafka.reader import Received
 from onerec.settings import KafkaSettings
+from schemas.reasons import Reason
 from schemas.records import (
     DeadLetter,
     ItemTokens,
@@ -81,7 +82,7 @@ class Ledger:
             PreferencePair: self._pair,
             ModelVersion: self._version,
             JournalEntry: lambda _, record: self._journal.append(record),
-            DeadLetter: lambda _, record: self._refused.update((record.reason,)),
+            DeadLetter: lambda _, record: self._refused.update({record.reason} - {Reason.REPLAYED}),
         }
 
     def take(self, received: Iterable[Received]) -> None:

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     DUPLICATE_CODES = "duplicate_codes"
     STALE_CODEBOOK = "stale_codebook"
     PROCESSING_FAILED = "processing_failed"
+    REPLAYED = "replayed"
 
 
 REMEDIES: dict[Reason, str] = {
@@ -35,4 +36,5 @@ REMEDIES: dict[Reason, str] = {
     Reason.DUPLICATE_CODES: "Two items claim one semantic id: run a single tokenizer a catalogue.",
     Reason.STALE_CODEBOOK: "The codes are of another codebook version: let the tokenizer publish the catalogue again.",
     Reason.PROCESSING_FAILED: "The reader failed on it: the detail holds the error; report it, then replay.",
+    Reason.REPLAYED: "No refusal: it marks that the letter named in its header was replayed.",
 }

@@ -308,3 +308,4 @@ class DeadLetter:
     detail: str
     service: str
     time_ms: int
+    truncated: bool = False

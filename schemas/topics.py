@@ -68,6 +68,8 @@ TOPICS: tuple[Topic, ...] = (
     DEAD_LETTERS,
     JOINER_CHANGELOG,
 )
+INPUTS: tuple[Topic, ...] = (ITEMS, IMPRESSIONS, ACTIONS, REQUESTS)
+"""What producers outside publish: the only topics that a dead letter may be put back into."""
 BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}
 
 

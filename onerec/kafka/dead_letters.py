@@ -16,8 +16,48 @@ from schemas.records import DeadLetter
 from schemas.topics import DEAD_LETTERS, Topic
 
 MAX_DETAIL = 2000
+MAX_LETTER_KEY_BYTES = 1024
+"""Of the Kafka key; the letter itself holds more. Both, with the value, have to fit `clients.max_producer_bytes`."""
 LOG = logging.getLogger(__name__)
 REFUSED = Counter("onerec_dead_letters_total", "Records refused.", ["service", "topic", "reason"])
+
+
+def letter_of(
+    kafka: KafkaSettings,
+    *,
+    topic: str,
+    partition: int,
+    offset: int,
+    timestamp_ms: int,
+    key: bytes | None,
+    value: bytes | None,
+    reason: Reason,
+    detail: str,
+    service: str,
+) -> DeadLetter:
+    """The letter about a record, which fits into dead-letters however large the record is.
+
+    A broker takes a compressed batch by its compressed size, so what comes out may be far above `max_message_bytes`.
+    """
+    most = kafka.max_message_bytes
+    return DeadLetter(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        timestamp_ms=timestamp_ms,
+        key=key if key is None else key[: most // 2],
+        value=value if value is None else value[:most],
+        reason=str(reason),
+        detail=detail[:MAX_DETAIL].encode(errors="replace").decode(),  # a lone surrogate has no UTF-8
+        service=service,
+        time_ms=time.time_ns() // 1_000_000,
+        truncated=len(key or b"") > most // 2 or len(value or b"") > most,
+    )
+
+
+def letter_key(key: bytes | None) -> bytes | None:
+    """The Kafka key of a letter: that of the record, as far as it fits."""
+    return key if key is None else key[:MAX_LETTER_KEY_BYTES]
 
 
 class DeadLetters:
@@ -44,22 +84,22 @@ class DeadLetters:
     ) -> None:
         """Put one record to dead-letters. `topic` is its own, a name without the prefix."""
         name = topic if isinstance(topic, str) else topic.name
-        letter = DeadLetter(
+        letter = letter_of(
+            self._kafka,
             topic=name,
             partition=partition,
             offset=offset,
             timestamp_ms=timestamp_ms,
             key=key,
-            value=value if value is None else value[: self._kafka.max_message_bytes],
-            reason=str(reason),
-            detail=detail[:MAX_DETAIL],
+            value=value,
+            reason=reason,
+            detail=detail,
             service=self._service,
-            time_ms=time.time_ns() // 1_000_000,
         )
         LOG.debug("refused %s[%d]@%d: %s: %s", name, partition, offset, reason, detail)
         self.count += 1
         REFUSED.labels(self._service, name, str(reason)).inc()
-        self._own_writer().send(DEAD_LETTERS, key, letter)
+        self._own_writer().send(DEAD_LETTERS, letter_key(key), letter)
 
     def refuse_message(self, message: Message, reason: Reason, detail: str) -> None:
         """Put a consumed message to dead-letters."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onerec.settings import LabelSettings
 from schemas.labels import Label
 from stream.joiner.rows import ITEM, KIND_BITS, TIME_MS, VIEWED, ActionRow
+
+USUAL_BYTES = 128
+"""An action's key and value are shorter, unless somebody pads them."""
 
 
 @dataclass(slots=True)
@@ -61,7 +64,7 @@ class Came:
     offset: int
     timestamp_ms: int
     key: bytes | None
-    value: bytes
+    value: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,12 @@ class Waiting:
 
     action: ActionRow
     came: Came
+    places: int = field(init=False)
+    """How many actions of usual size it takes the space of: key and value are kept whole in the state."""
+
+    def __post_init__(self) -> None:
+        size = len(self.came.key or b"") + len(self.came.value or b"")
+        object.__setattr__(self, "places", 1 + size // USUAL_BYTES)
 
     @property
     def time_ms(self) -> int:

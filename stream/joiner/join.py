@@ -123,13 +123,8 @@ class Join(Generic[Source]):
             user.resolve(Waiting(row, self._came(source)), self.settings, self.changes)
         elif any(other.action == row for other in user.waiting.get(key, ())):
             self.changes.duplicates += 1
-        elif user.waiting_count() >= MOST_OPEN:
-            self._refuse_excess(ACTIONS.name, source)
         else:
-            user.waiting.setdefault(key, []).append(Waiting(row, self._came(source)))
-            user.state_changed = True
-            if time_ms + window_ms < user.due_ms:
-                self._due(user, time_ms + window_ms)
+            self._wait(user, Waiting(row, self._came(source)), source)
 
     def advance(self, watermark_ms: int, most: int = MOST_USERS) -> None:
         """No event before `watermark_ms` is waited for any more: work off what falls due, of `most` users at a time.
@@ -175,6 +170,18 @@ class Join(Generic[Source]):
             self.users[user_id] = user
         self.changes.users[user_id] = user
         return user
+
+    def _wait(self, user: User, waiting: Waiting, source: Source) -> None:
+        """An action before its impression."""
+        if user.waiting_places() + waiting.places > MOST_OPEN:
+            self._refuse_excess(ACTIONS.name, source)
+            return
+        row = waiting.action
+        user.waiting.setdefault((row[REQUEST], row[ITEM]), []).append(waiting)
+        user.state_changed = True
+        due_ms = row[TIME_MS] + self._window_ms
+        if due_ms < user.due_ms:
+            self._due(user, due_ms)
 
     def _due(self, user: User, due_ms: int) -> None:
         """Something of the user falls due at `due_ms`, before all else."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Message
 
+from onerec.kafka.dead_letters import letter_key, letter_of
 from onerec.settings import JoinerSettings
 from onerec.state.store import LocalStore
 from schemas.reasons import Reason
-from schemas.records import Action, DeadLetter, History
+from schemas.records import Action, History
 from schemas.topics import ACTIONS, IMPRESSIONS, id_key
 from stream.joiner.exposure import Came
 from stream.joiner.join import Join, Refusal
@@ -124,7 +125,7 @@ class Partition:
             encoded = self._wiring.session_codec.encode(session)
             work.sessions.append(Record(id_key(session.user_id), encoded, max(1, session.end_ms)))
         for refusal in changes.refusals:
-            work.dead_letters.append(Record(refusal.came.key, self._dead_letter(refusal)))
+            work.dead_letters.append(Record(letter_key(refusal.came.key), self._dead_letter(refusal)))
         work.change(POINT_KEY, POINT_KEY, point)
         return work
 
@@ -155,17 +156,17 @@ class Partition:
 
     def _dead_letter(self, refusal: Refusal) -> bytes:
         came = refusal.came
-        letter = DeadLetter(
+        letter = letter_of(
+            self._wiring.kafka,
             topic=refusal.source,
             partition=self.number,
             offset=came.offset,
             timestamp_ms=came.timestamp_ms,
             key=came.key,
             value=came.value,
-            reason=str(refusal.reason),
+            reason=refusal.reason,
             detail=refusal.detail,
             service="joiner",
-            time_ms=time.time_ns() // 1_000_000,
         )
         return self._wiring.dead_letter_codec.encode(letter)
 
@@ -195,4 +196,4 @@ class Partition:
 def came_of(message: Message) -> Came:
     """Where a message stood, and its bytes."""
     kind, timestamp_ms = message.timestamp()
-    return Came(message.offset() or 0, timestamp_ms if kind else NO_TIMESTAMP, message.key(), message.value() or b"")
+    return Came(message.offset() or 0, timestamp_ms if kind else NO_TIMESTAMP, message.key(), message.value())

@@ -94,7 +94,7 @@ def unpack_user(user: User, data: bytes, decode_action: Callable[[bytes], Action
     user.stored = True
     for _ in range(waiting_count):
         came, at = _unpack_came(data, at)
-        record = decode_action(came.value)
+        record = decode_action(came.value or b"")
         key = (record.request_id, record.item_id)
         user.waiting.setdefault(key, []).append(Waiting(action_row(record), came))
 
@@ -123,8 +123,9 @@ def _unpack_exposure(data: bytes, at: int) -> Exposure:
 
 def _pack_came(came: Came) -> bytes:
     key = came.key or b""
-    sizes = (_NO_KEY if came.key is None else len(key), len(came.value))
-    return _CAME.pack(came.offset, came.timestamp_ms, *sizes) + key + came.value
+    value = came.value or b""  # an action that waits has been decoded, so it has one
+    sizes = (_NO_KEY if came.key is None else len(key), len(value))
+    return _CAME.pack(came.offset, came.timestamp_ms, *sizes) + key + value
 
 
 def _unpack_came(data: bytes, at: int) -> tuple[Came, int]:

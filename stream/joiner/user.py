@@ -83,6 +83,10 @@ class User:
         """How many actions wait for their impressions."""
         return sum(map(len, self.waiting.values()))
 
+    def waiting_places(self) -> int:
+        """The same, with those of unusual size counted as many."""
+        return sum([one.places for actions in self.waiting.values() for one in actions])
+
     def work_off(self, watermark_ms: int, settings: JoinerSettings, out: Out) -> None:
         """Do what falls due up to the watermark, in order of its time, and find what is due next."""
         until_ms = watermark_ms - settings.feedback_window_ms

@@ -127,3 +127,21 @@ def test_offsets_that_are_gone_stop_the_reader(kafka: KafkaSettings) -> None:
     with pytest.raises(CheckFailedError, match="no longer has"):
         read(reader, 1, refused)
     consumer.close()
+
+
+def test_a_refused_record_that_is_mostly_key_fits_too(bare_kafka: KafkaSettings) -> None:
+    from onerec.kafka.admin import create_topics
+
+    kafka = bare_kafka.model_copy(update={"max_message_bytes": 65_536})
+    create_topics(kafka)
+    writer = RecordWriter(kafka)
+    writer.producer.produce(clients.topic_name(kafka, ACTIONS), b"\xff", b"k" * 65_000)
+    writer.flush(10)
+    refused = DeadLetters(kafka, "test")
+    consumer = assigned(kafka, [ACTIONS])
+    read(RecordReader(consumer, [ACTIONS], kafka, refused=refused), 1, refused)
+    refused.flush()
+    consumer.close()
+    (letter,) = dead_letters(kafka)
+    assert letter.record.truncated
+    assert (letter.record.value, letter.record.key) == (b"\xff", b"k" * 32_768)
