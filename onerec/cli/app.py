@@ -6,6 +6,7 @@ import typer
 
 from onerec.cli.check import check
 from onerec.cli.config import config
+from onerec.cli.dead_letters import app as dead_letters
 from onerec.cli.demo import demo
 from onerec.cli.model import model
 from onerec.cli.recommend import recommend
@@ -27,6 +28,7 @@ app.add_typer(topics, name="topics")
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(replay)
 app.command()(recommend)
 app.add_typer(versions, name="versions")
+app.add_typer(dead_letters, name="dead-letters")
 app.command()(model)
 app.command()(config)
 app.command()(check)
