@@ -85,7 +85,8 @@ def test_a_flood_stays_with_the_broker_and_comes_whole(kafka: KafkaSettings, mon
     writer.flush(30)
     intake = Intake(kafka, [SESSIONS])
     intake.add({A: 0, B: 0})
-    taken, most, polls = [], 0, 0
+    taken: list[int] = []
+    most = polls = 0
     while len(taken) < 500:
         assert (polls := polls + 1) < 20_000
         intake.poll(0.05)
