@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("schemas", "onerec", "stream", "trainer", "inference", "evaluation", "chaos", "bench")
+PACKAGES = ("schemas", "onerec", "stream", "trainer", "inference", "evaluation", "audit", "chaos", "bench")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -20,7 +20,7 @@ def test_package_resolves_inside_the_repository(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("stream",), ("trainer",), ("inference",), ("evaluation",), ("chaos",), ("onerec",)]
+    "command", [("stream",), ("trainer",), ("inference",), ("evaluation",), ("audit",), ("chaos",), ("onerec",)]
 )
 def test_services_start_as_modules_and_name_their_commands(command: tuple[str, ...]) -> None:
     done = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from onerec.cli.audit import audit
 from onerec.cli.check import check
 from onerec.cli.config import config
 from onerec.cli.dead_letters import app as dead_letters
@@ -29,6 +30,7 @@ app.command(add_help_option=False, context_settings={"allow_extra_args": True, "
 app.command()(recommend)
 app.add_typer(versions, name="versions")
 app.add_typer(dead_letters, name="dead-letters")
+app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(audit)
 app.command()(model)
 app.command()(config)
 app.command()(check)
