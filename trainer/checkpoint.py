@@ -110,6 +110,13 @@ class Checkpoints:
             shutil.rmtree(path)
 
 
+def step_of(folder: Path) -> int:
+    """The step of one of `Checkpoints.folders`."""
+    found = _NAME.fullmatch(folder.name)
+    assert found is not None
+    return int(found[1])
+
+
 def load_checkpoint(folder: Path, config: ModelConfig, settings: TrainerSettings) -> tuple[TrainState, Surroundings]:
     """The state in one folder. Raises TornCheckpointError or SettingsError."""
     fields = _opened(folder)

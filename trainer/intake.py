@@ -17,7 +17,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from onerec.errors import CheckFailedError, DependencyMissingError
-from onerec.kafka import clients
+from onerec.kafka import admin, clients
 from onerec.kafka.reader import Received
 from onerec.kafka.registry import codec
 from onerec.kafka.trouble import DENIED, NO_TOPIC, explained
@@ -274,6 +274,26 @@ class Intake:
         if error.fatal() or error.code() in NO_TOPIC | DENIED:
             raise explained(KafkaException(error), self._kafka, f"topic {name}")
         LOG.warning("kafka: %s", error.str())
+
+
+def read_topic(kafka: KafkaSettings, topic: Topic, start: Mapping[int, int], timeout_s: float) -> Taken:
+    """What a topic holds from the offsets in `start`, by partition, to its end as of now. Only reads.
+
+    Raises CheckFailedError where it ends before one of them, DependencyMissingError where it is not read in time.
+    """
+    ends = {(topic.name, partition): offset for partition, offset in admin.end_offsets(kafka, topic).items()}
+    begins = {(topic.name, partition): offset for partition, offset in start.items()}
+    for key, offset in begins.items():
+        if offset > ends[key]:
+            raise vanished(f"topic {topic.name} ends at offset {ends[key]}, the checkpoint stands at {offset}")
+    intake = Intake(kafka, [topic])
+    try:
+        intake.add(begins)
+        until = {key: ends[key] for key in begins}
+        intake.reach(until, timeout_s)
+        return intake.take(until)
+    finally:
+        intake.close()
 
 
 def vanished(detail: str) -> CheckFailedError:

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onerec.errors import CheckFailedError
-from onerec.kafka import admin
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
 from schemas.records import JournalEntry, JournalKind, OffsetRange
 from schemas.topics import TRAINER_JOURNAL
-from trainer.intake import Intake, vanished
+from trainer.intake import read_topic, vanished
 
-PARTITION = (TRAINER_JOURNAL.name, 0)
+PARTITION = 0
 FLUSH_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 300.0
 
@@ -35,25 +34,31 @@ class Story:
     """Steps without a gap, the first is the one after the given step."""
     environments: list[Mapping[str, str]] = field(default_factory=list)
     """Of each step, that of the trainer that made it; empty where its start lies before what was read."""
+    starts: dict[int, Mapping[str, str]] = field(default_factory=dict)
+    """By epoch, the environment of its trainer."""
     publishes: dict[int, JournalEntry] = field(default_factory=dict)
     """By the step whose state was published."""
     last_version: int = 0
     next_offset: int = 0
 
 
-def read_story(entries: Iterable[tuple[int, JournalEntry]], *, after_step: int | None) -> Story:
+def read_story(entries: Iterable[tuple[int, JournalEntry]], *, after_step: int | None, epoch: int = 0) -> Story:
     """Fold (offset, entry) in the order of the log, leaving out what an outdated trainer wrote.
 
-    `after_step` is the checkpoint's; None where there is none, and then the steps are of no use.
-    Raises CheckFailedError where a step is missing.
+    `after_step` and `epoch` are the checkpoint's; None and 0 where there is none, and then the steps are of no
+    use. From step 0 on, a new seed replaces what came before it: that one was not finished, or was given up.
+    Raises CheckFailedError where a step is missing or a seed is newer than the checkpoint.
     """
-    story = Story()
+    story = Story(epoch=epoch)
     for offset, entry in entries:
         story.next_offset = offset + 1
         if entry.epoch < story.epoch:
             continue
         if entry.kind is JournalKind.START:
             story.epoch, story.start = entry.epoch, entry
+            story.starts[entry.epoch] = entry.environment
+            if entry.ranges:
+                _begin_anew(story, after_step)
         elif entry.kind is JournalKind.PUBLISH:
             story.last_version = max(story.last_version, entry.version or 0)
             story.publishes[entry.step] = entry
@@ -61,6 +66,17 @@ def read_story(entries: Iterable[tuple[int, JournalEntry]], *, after_step: int |
             _append(story.steps, entry, after_step)
             story.environments.append(story.start.environment if story.start is not None else {})
     return story
+
+
+def _begin_anew(story: Story, after_step: int | None) -> None:
+    if after_step:
+        raise CheckFailedError(
+            f"The journal has a newer seed than the checkpoint of step {after_step}: another trainer took over.",
+            "Move the checkpoints away: they are of a model that is no longer trained.",
+        )
+    story.steps.clear()
+    story.environments.clear()
+    story.publishes.clear()
 
 
 def _append(steps: list[JournalEntry], entry: JournalEntry, after_step: int) -> None:
@@ -78,16 +94,7 @@ def read_journal(kafka: KafkaSettings, model: str, *, start: int, timeout_s: flo
 
     Raises CheckFailedError where the journal ends before `start` or an entry is not readable.
     """
-    end = admin.end_offsets(kafka, TRAINER_JOURNAL)[PARTITION[1]]
-    if start > end:
-        raise vanished(f"topic {TRAINER_JOURNAL.name} ends at offset {end}, the checkpoint stands at {start}")
-    intake = Intake(kafka, [TRAINER_JOURNAL])
-    try:
-        intake.add({PARTITION: start})
-        intake.reach({PARTITION: end}, timeout_s)
-        taken = intake.take({PARTITION: end})
-    finally:
-        intake.close()
+    taken = read_topic(kafka, TRAINER_JOURNAL, {PARTITION: start}, timeout_s)
     if taken.bad:
         raise CheckFailedError(
             f"The journal is not readable at offset {taken.bad[0].message.offset()}: {taken.bad[0].detail}.",
@@ -103,7 +110,8 @@ class Journal:
         """Read what is there from offset `start` on; `begin` takes over from whoever wrote it.
 
         The entry before `start` is read too: where the checkpoint is the last thing that its trainer did, it alone
-        tells that trainer's epoch, which the next one has to exceed. Raises CheckFailedError where it is gone.
+        tells that trainer's epoch: older ones' entries are void, the next one's is greater. Raises CheckFailedError
+        where it is gone.
         """
         self._kafka = kafka
         self._writer = writer
@@ -111,14 +119,14 @@ class Journal:
         self._entries = read_journal(kafka, model, start=max(0, start - 1), timeout_s=READ_TIMEOUT_S)
         if start and [offset for offset, _ in self._entries[:1]] != [start - 1]:
             raise vanished(f"topic {TRAINER_JOURNAL.name} lacks the entry before offset {start}")
-        self.epoch = 0
+        self.epoch = self._epoch_at_start = self._entries.pop(0)[1].epoch if start else 0
         self.next_offset = self._entries[-1][0] + 1 if self._entries else start
         """After the last entry that the broker has confirmed."""
         self._foreign_from: int | None = None
 
     def story(self, after_step: int | None) -> Story:
         """What has been read, folded; see `read_story`."""
-        return read_story(self._entries, after_step=after_step)
+        return read_story(self._entries, after_step=after_step, epoch=self._epoch_at_start)
 
     def begin(self, step: int, environment: Mapping[str, str], ranges: Sequence[OffsetRange] = ()) -> None:
         """Write the start of a new epoch after `step`: from here on older trainers' entries are void.
@@ -127,7 +135,7 @@ class Journal:
         start joins the story.
         """
         while True:
-            self.epoch = 1 + max((entry.epoch for _, entry in self._entries), default=0)
+            self.epoch = 1 + max((self._epoch_at_start, *(entry.epoch for _, entry in self._entries)))
             read_to = self.next_offset
             self._write(step, JournalKind.START, environment=dict(environment), ranges=tuple(ranges))
             self._writer.flush(FLUSH_TIMEOUT_S)

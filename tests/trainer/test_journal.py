@@ -9,7 +9,7 @@ import pytest
 from onerec.errors import CheckFailedError
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
-from schemas.records import JournalEntry, JournalKind
+from schemas.records import JournalEntry, JournalKind, OffsetRange
 from trainer.journal import Journal, read_story
 
 
@@ -47,6 +47,29 @@ def test_what_an_outdated_trainer_writes_is_void() -> None:
     assert [(step.step, step.seed) for step in story.steps] == [(1, 0), (2, 7)]
     assert story.publishes == {}
     assert story.last_version == 0
+
+
+def test_what_an_outdated_trainer_writes_after_the_checkpoint_is_void() -> None:
+    """Its successor's start lies before the checkpoint: the checkpoint remembers the epoch."""
+    entries = [entry("step", 6, epoch=1, seed=666), entry("publish", 6, epoch=1, version=9), entry("step", 6, epoch=2)]
+    story = read_story(enumerate(entries), after_step=5, epoch=2)
+    assert [step.seed for step in story.steps] == [0]
+    assert (story.publishes, story.last_version) == ({}, 0)
+
+
+def seed_start(epoch: int) -> JournalEntry:
+    ranges = (OffsetRange(topic="item-tokens", partition=0, first_offset=0, next_offset=9, records=0, applied=0),)
+    return entry("start", 0, epoch=epoch, ranges=ranges)
+
+
+def test_a_seed_that_was_not_finished_is_replaced_by_the_next_one() -> None:
+    entries = [seed_start(1), entry("step", 1), entry("step", 2), seed_start(2), entry("step", 1, epoch=2, seed=7)]
+    assert [(step.step, step.seed) for step in read_story(enumerate(entries), after_step=0).steps] == [(1, 7)]
+
+
+def test_a_seed_newer_than_the_checkpoint_is_an_error() -> None:
+    with pytest.raises(CheckFailedError, match=r"newer seed than the checkpoint of step 3.*Move the checkpoints"):
+        read_story(enumerate([entry("step", 4), seed_start(2), entry("step", 1, epoch=2)]), after_step=3)
 
 
 def test_gap_is_an_error() -> None:

@@ -137,6 +137,30 @@ def test_successor_goes_on_where_the_journal_ends(world: World) -> None:
     assert versions[-1].kind is VersionKind.DELTA
 
 
+def test_each_start_has_an_epoch_of_its_own_even_right_after_a_checkpoint(world: World) -> None:
+    """Nothing follows the checkpoint in the journal; the epoch before is known all the same."""
+    for number in range(3):
+        with trainer(world) as running:
+            world.publish_sessions([toy.session(number, [5])])
+            learn_all(running, sessions=1)
+            running.checkpoint()
+    starts = [entry for entry in world.journal() if entry.kind is JournalKind.START]
+    assert [entry.epoch for entry in starts] == [1, 2, 3]
+
+
+def test_published_dtype_of_a_journalled_version_is_kept(world: World) -> None:
+    with trainer(world) as running:
+        world.publish_sessions([toy.session(1, [5])])
+        learn_all(running, sessions=1)
+        sha = digest(cast(running.state.weights(), "bfloat16"))
+        running.journal.publish(running.state.step, 2, sha)
+        running.journal.flush()
+    world.trainer = {"publish_dtype": "float32"}
+    with trainer(world):
+        assert world.versions()[-1].sha256 == sha
+    assert WeightsStore(str(world.folder / "store")).read(2).sha256 == sha
+
+
 def test_version_that_a_crash_kept_from_being_announced_is_announced(world: World) -> None:
     with trainer(world) as running:
         world.publish_sessions([toy.session(1, [5])])
