@@ -1,4 +1,4 @@
-"""What decides whether a rerun is bit-identical: threads, kernels, processor, library versions.
+"""What decides whether a rerun is bit-identical: threads, kernels, processor, library versions, the code itself.
 
 On an equal environment a step repeated from the same state over the same input gives the same bits; on
 another one it gives the same up to rounding. The journal's start entries carry it.
@@ -6,9 +6,13 @@ another one it gives the same up to rounding. The journal's start entries carry 
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -17,6 +21,19 @@ from onerec.settings import Settings, TrainerSettings
 
 LIBRARIES = ("torch", "numpy", "safetensors")
 SETTINGS = "trainer"
+DECIDES_NOTHING = frozenset({SETTINGS, "threads", "seed_data"})
+"""Keys of an environment that a rerun takes from the record instead of comparing them with its own."""
+KERNEL_VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+)
+"""Environment variables by which torch's libraries choose among kernels that round differently."""
+CODE = ("onerec/model", "onerec/catalogue.py", "onerec/features.py", "trainer")
+"""Source files whose statements a step executes."""
 
 
 def make_deterministic(threads: int) -> None:
@@ -38,6 +55,9 @@ def describe(settings: Settings) -> dict[str, str]:
         "cpu": str(found["cpu"]),
         "cpu_features": str(found["features"]),
         "torch_kernels": torch.backends.cpu.get_cpu_capability(),
+        "kernel_variables": " ".join(f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if name in os.environ),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "code": code_digest(),
         "threads": str(settings.trainer.threads),
         "preset": settings.model.preset,
         SETTINGS: settings.trainer.model_dump_json(),
@@ -47,3 +67,24 @@ def describe(settings: Settings) -> dict[str, str]:
 def settings_of(environment: Mapping[str, str]) -> TrainerSettings:
     """The trainer's settings in `describe`'s answer."""
     return TrainerSettings.model_validate_json(environment[SETTINGS])
+
+
+def differences(recorded: Mapping[str, str], here: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """What decides bits and is not the same: by key, as recorded and as here; a key that one lacks is empty there."""
+    keys = sorted((recorded.keys() | here.keys()) - DECIDES_NOTHING)
+    pairs = {key: (recorded.get(key, ""), here.get(key, "")) for key in keys}
+    return {key: (before, now) for key, (before, now) in pairs.items() if before != now}
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256, shortened, over the source files that a step executes."""
+    root = Path(__file__).resolve().parents[1]
+    sha = hashlib.sha256()
+    for path in sorted(file for name in CODE for file in _sources(root / name)):
+        sha.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def _sources(path: Path) -> list[Path]:
+    return list(path.glob("*.py")) if path.is_dir() else [path]

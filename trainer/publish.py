@@ -122,14 +122,15 @@ class Publisher:
         self._last_s = time.monotonic()
         metrics.PUBLISH_SECONDS.observe(self._last_s - started_s)
 
-    def again(self, entry: JournalEntry, state: TrainState, codebook_version: int) -> None:
-        """At resume: the journal says that this state was published. Announces it where a crash prevented that.
+    def again(self, entry: JournalEntry, state: TrainState, codebook_version: int, dtype: str) -> None:
+        """At resume: the journal says that this state was published, in `dtype`. Announces it where a crash
+        prevented that.
 
         Where other weights came out than the journal says, the version's number is not theirs: they are published
         under the next one.
         """
         version = entry.version or 0
-        tensors = cast(state.weights(), self._settings.trainer.publish_dtype)
+        tensors = cast(state.weights(), dtype)
         different = digest(tensors) != entry.weights_sha256
         if different:
             metrics.DIFFERENT.inc()
