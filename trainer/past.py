@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from onerec.catalogue import CatalogueSnapshot
 from onerec.features import HistoryArrays
-from onerec.kafka.follow import TopicFollower
-from onerec.kafka.reader import Received
+from onerec.kafka import admin
+from onerec.kafka.dead_letters import DeadLetters
 from onerec.service import Stop
 from onerec.settings import KafkaSettings, SeedSettings
 from schemas.records import History, OffsetRange
 from schemas.topics import HISTORIES
+from trainer.intake import BadRecord, Intake
+from trainer.state import Partition
 from trainer.supply import TOKENS, Supply
 
 LOG = logging.getLogger(__name__)
 POLL_S = 0.05
 TELL_S = 10.0
 READ_TIMEOUT_S = 300.0
+SEED_DATA = "seed_data"
+"""Key of `digest_of`'s answer in the environment of a seed's start entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,37 +39,59 @@ class Past:
 
 
 class _Histories:
-    """The newest history of each user."""
+    """The newest history of each user.
+
+    Read as the stream is: what is refused depends on the bytes alone, not on the clock, so that the same offsets
+    give the same histories whenever they are read.
+    """
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self.newest: dict[int, History] = {}
         self.read = 0
-        self._follower = TopicFollower(kafka, HISTORIES, self._keep, service="trainer")
-        self._begin = self._follower.next_offsets()
-        self._follower.catch_up(READ_TIMEOUT_S)
-
-    def _keep(self, received: Received) -> None:
-        self.newest[received.record.user_id] = received.record
-        self.read += 1
+        self.bad: list[BadRecord] = []
+        self._intake = Intake(kafka, [HISTORIES])
+        self._begin = _named(admin.beginning_offsets(kafka, HISTORIES))
+        self._intake.add(self._begin)
+        self._next = _named(admin.end_offsets(kafka, HISTORIES))
+        self._intake.reach(self._next, READ_TIMEOUT_S)
+        self._take()
 
     def poll(self) -> None:
-        self._follower.poll(POLL_S)
+        self._intake.poll(POLL_S)
+        self._next = {partition: self._intake.read_to(partition) for partition in self._begin}
+        self._take()
+
+    def _take(self) -> None:
+        taken = self._intake.take(self._next)
+        self.bad.extend(taken.bad)
+        self.read += len(taken.records)
+        self.newest.update((received.record.user_id, received.record) for received in taken.records)
 
     def past(self) -> Past:
         """By user, so that the order of arrival does not matter; ranges of what was read."""
         ranges = tuple(
             OffsetRange(
-                topic=HISTORIES.name,
+                topic=topic,
                 partition=partition,
-                first_offset=self._begin[partition],
-                next_offset=offset,
+                first_offset=first,
+                next_offset=self._next[topic, partition],
                 records=0,
                 applied=0,
             )
-            for partition, offset in sorted(self._follower.next_offsets().items())
+            for (topic, partition), first in self._begin.items()
         )
-        self._follower.close()
-        return Past([HistoryArrays.of(self.newest[user]) for user in sorted(self.newest)], ranges)
+        return Past(_by_user(self.newest), ranges)
+
+    def close(self) -> None:
+        self._intake.close()
+
+
+def _named(offsets: Mapping[int, int]) -> dict[Partition, int]:
+    return {(HISTORIES.name, partition): offset for partition, offset in sorted(offsets.items())}
+
+
+def _by_user(newest: Mapping[int, History]) -> list[HistoryArrays]:
+    return [HistoryArrays.of(newest[user]) for user in sorted(newest)]
 
 
 def read_past(kafka: KafkaSettings, supply: Supply, settings: SeedSettings, stop: Stop) -> Past | None:
@@ -72,6 +101,43 @@ def read_past(kafka: KafkaSettings, supply: Supply, settings: SeedSettings, stop
     past begins with an untrained seed.
     """
     histories = _Histories(kafka)
+    try:
+        past = _settled(histories, supply, settings, stop)
+    finally:
+        histories.close()
+    letters = DeadLetters(kafka, "trainer")
+    for bad in histories.bad:
+        letters.refuse_message(bad.message, bad.reason, bad.detail)
+    letters.flush()
+    return past
+
+
+def read_past_again(kafka: KafkaSettings, ranges: Iterable[OffsetRange]) -> list[HistoryArrays]:
+    """The histories that `ranges` of an earlier `Past` hold today: superseded ones may have been compacted away."""
+    until = {(r.topic, r.partition): r.next_offset for r in ranges}
+    intake = Intake(kafka, [HISTORIES])
+    try:
+        intake.add({(r.topic, r.partition): r.first_offset for r in ranges})
+        intake.reach(until, READ_TIMEOUT_S)
+        taken = intake.take(until)
+    finally:
+        intake.close()
+    return _by_user({received.record.user_id: received.record for received in taken.records})
+
+
+def digest_of(histories: Iterable[HistoryArrays], catalogue: CatalogueSnapshot) -> str:
+    """SHA-256 of all that a seed is made from, so that a later one can know whether it has the same."""
+    sha = hashlib.sha256()
+    for history in histories:
+        sha.update(len(history.items).to_bytes(8, "little"))
+        sha.update(history.items.tobytes() + history.labels.tobytes())
+    order = np.argsort(catalogue.item_ids)
+    for column in (catalogue.item_ids, catalogue.codes, catalogue.durations_ms):
+        sha.update(column[order].tobytes())
+    return sha.hexdigest()
+
+
+def _settled(histories: _Histories, supply: Supply, settings: SeedSettings, stop: Stop) -> Past | None:
     begun_s = grown_s = told_s = time.monotonic()
     size = (-1, -1)
     while not stop.is_set():

@@ -21,7 +21,7 @@ from trainer.checkpoint import Checkpoints, Surroundings
 from trainer.guard import check_log, first_offsets
 from trainer.journal import Journal
 from trainer.loop import Trainer
-from trainer.past import read_past, tokens_range
+from trainer.past import SEED_DATA, digest_of, read_past, tokens_range
 from trainer.publish import Publisher
 from trainer.replay import execute_again
 from trainer.samples import cut
@@ -53,12 +53,10 @@ def start(settings: Settings, stop: Stop) -> Trainer | None:
     Raises DependencyMissingError for no broker or topic, SettingsError for an unknown preset or a checkpoint of
     another one, CheckFailedError for a log that is not the checkpoint's.
     """
-    config = _config(settings)
+    config = model_config(settings)
     environment.make_deterministic(settings.trainer.threads)
     admin.wait_for_broker(settings.kafka, BROKER_TIMEOUT_S)
-    checkpoints = Checkpoints(
-        settings.store.state_dir / "trainer" / settings.model.name, settings.trainer.keep_checkpoints
-    )
+    checkpoints = checkpoints_of(settings)
     found = checkpoints.load(config, settings.trainer)
     if found is None:
         return _from_seed(settings, config, checkpoints, stop)
@@ -93,7 +91,8 @@ def _from_seed(settings: Settings, config: ModelConfig, checkpoints: Checkpoints
     if past is None:
         return None
     tokens = tokens_range(trainer.supply)
-    journal.begin(0, trainer.environment, (*past.ranges, tokens))
+    of_the_seed = {SEED_DATA: digest_of(past.histories, trainer.supply.catalogue)}
+    journal.begin(0, trainer.environment | of_the_seed, (*past.ranges, tokens))
     trainer.publisher.take_over()
     samples = cut(past.histories, trainer.supply.catalogue, config)
     train_seed(
@@ -145,7 +144,13 @@ def _assemble(settings: Settings, checkpoints: Checkpoints, stop: Stop, state: T
     )
 
 
-def _config(settings: Settings) -> ModelConfig:
+def checkpoints_of(settings: Settings) -> Checkpoints:
+    """Where the settings' trainer keeps its state."""
+    return Checkpoints(settings.store.state_dir / "trainer" / settings.model.name, settings.trainer.keep_checkpoints)
+
+
+def model_config(settings: Settings) -> ModelConfig:
+    """The preset's sizes. Raises SettingsError for an unknown one."""
     try:
         return preset(settings.model.preset)
     except ValueError as error:

@@ -1,9 +1,11 @@
-"""`onerec versions`: what the store has, what is served, and how to change that."""
+"""`onerec versions`: what the store has, what is served, how to change that, and making a version again."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from onerec.weights.shelf import Shelf
     from schemas.records import VersionStatus
 
-app = typer.Typer(no_args_is_help=True, help="Versions of the model: list, show, pin, roll back.")
+app = typer.Typer(no_args_is_help=True, help="Versions of the model: list, show, pin, roll back, reproduce.")
 Version = Annotated[int, typer.Argument(min=1, help="Number of the version.")]
 Limit = Annotated[int, typer.Option(min=1, help="Only so many of the newest.")]
 
@@ -100,6 +102,12 @@ def unpin(config: Config = None) -> None:
         raise fail(error) from error
     _direct(settings, choice.newest or choice.directive.version, VersionStatus.UNPINNED)
     print(f"unpinned; version {choice.newest} is served")
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def reproduce(context: typer.Context) -> None:
+    """Make a version again from checkpoint or seed, journal and log: the same bits? `--help` lists the options."""
+    os.execv(sys.executable, [sys.executable, "-m", "trainer", "reproduce", *context.args])  # noqa: S606 - our own
 
 
 def _direct(settings: Settings, version: int, status: VersionStatus) -> None:

@@ -24,6 +24,7 @@ from trainer.environment import make_deterministic
 from trainer.guard import first_offsets
 from trainer.journal import read_journal, read_story
 from trainer.publish import cast
+from trainer.reproduce import reproduce
 from trainer.step import apply_step
 from trainer.supply import Supply
 
@@ -117,8 +118,8 @@ def test_killed_often_and_still_bit_identical(kafka: KafkaSettings, tmp_path: Pa
 
     entries = world.journal()
     assert [entry.epoch for entry in entries if entry.kind is JournalKind.START] == list(range(1, KILLS + 2))
-    again = [int(found) for found in re.findall(r"executed (\d+) steps of the journal again", world.log())]
-    assert sum(again) > 0, "no kill made a step to be executed again: the test has tested nothing"
+    repeated = [int(found) for found in re.findall(r"executed (\d+) steps of the journal again", world.log())]
+    assert sum(repeated) > 0, "no kill made a step to be executed again: the test has tested nothing"
 
     for topic, records in ((SESSIONS.name, feed.sessions), (PREFERENCES.name, feed.pairs)):
         ranges = consumed(world, topic)
@@ -135,6 +136,9 @@ def test_killed_often_and_still_bit_identical(kafka: KafkaSettings, tmp_path: Pa
 
     end, versions = weights_without_interruption(world)
     assert versions == published
+    again = reproduce(world.settings, None, from_seed=True)
+    assert {each.version: each.made_sha256 for each in again.versions} == published
+    assert again.identical
     newest = max((world.folder / "state" / "trainer" / MODEL).glob("step-*"))
     survivor, _ = load_checkpoint(newest, toy.TINY, world.settings.trainer)
     assert digest(survivor.weights()) == end
