@@ -125,8 +125,8 @@ class Publisher:
     def again(self, entry: JournalEntry, state: TrainState, codebook_version: int, dtype: str) -> None:
         """At resume: the journal says that this state was published, in `dtype`.
 
-        Announces it where a crash prevented that. Where other weights came out than the journal says, the version's number is not theirs: they are published
-        under the next one.
+        Announces it where a crash prevented that. Where other weights came out than the journal says, the version's
+        number is not theirs: they are published under the next one.
         """
         version = entry.version or 0
         tensors = cast(state.weights(), dtype)
