@@ -51,7 +51,13 @@ def listed(*arguments: str) -> dict[tuple[str, str], dict[str, Any]]:
 
 def refuse(kafka: KafkaSettings, topic: Topic | str, value: bytes | None, reason: Reason, **more: Any) -> None:
     refused = DeadLetters(kafka, more.pop("service", "joiner"))
-    place = {"partition": 1, "offset": 5, "timestamp_ms": TIME_MS, "key": b"7", "detail": "it was wrong"} | more
+    place: dict[str, Any] = {
+        "partition": 1,
+        "offset": 5,
+        "timestamp_ms": TIME_MS,
+        "key": b"7",
+        "detail": "it was wrong",
+    } | more
     refused.refuse(topic=topic, value=value, reason=reason, **place)
     refused.flush()
 
@@ -175,7 +181,7 @@ def test_what_may_not_be_put_back_stays(given: KafkaSettings) -> None:
 def test_an_event_on_an_item_that_is_published_later_becomes_a_session(given: KafkaSettings, tmp_path: Path) -> None:
     feeder = Feeder(given)
     feeder.publish([impression(21, TIME_MS), view(21, TIME_MS + 2_000, 19_000)])
-    settings = {"feedback_window_ms": 15_000, "idle_close_s": 1.0, "transaction_ms": 50}
+    settings: dict[str, Any] = {"feedback_window_ms": 15_000, "idle_close_s": 1.0, "transaction_ms": 50}
     with JoinerProcess(given, tmp_path, **settings) as joiner:
         eventually(lambda: len(records(given, DEAD_LETTERS)) == 2, joiner.output())
         writer = RecordWriter(given)

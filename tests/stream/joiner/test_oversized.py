@@ -9,7 +9,7 @@ import pytest
 from onerec.kafka import clients
 from schemas.reasons import Reason
 from schemas.records import DeadLetter
-from tests.stream.joiner.bus import Entry
+from tests.recovery.bus import Entry
 from tests.stream.joiner.events import Event, action, impression
 from tests.stream.joiner.system import LAST_MS, System
 
