@@ -58,7 +58,7 @@ def refuse(kafka: KafkaSettings, topic: Topic | str, value: bytes | None, reason
         "key": b"7",
         "detail": "it was wrong",
     } | more
-    refused.refuse(topic=topic, value=value, reason=reason, **place)
+    refused.refuse(topic=topic, value=value, reason=reason, **(place | more))
     refused.flush()
 
 
