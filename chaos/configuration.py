@@ -44,7 +44,7 @@ def tables(kafka: KafkaSettings, directory: Path) -> dict[str, Any]:
             "seed": {"samples": 256, "batch": 32, "settle_s": 0.5, "wait_s": 30.0, "threads": 1},
         },
         "inference": {
-            "decoding": {"beam_width": 8, "later_beam_width": 4},
+            "decoding": {"beam_width": 16, "later_beam_width": 4},
             "worker": {"deadline_ms": 20_000},
             "sampler": {"share": 0.2, "candidates": 8},
         },

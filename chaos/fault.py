@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.brokers import Broker
@@ -29,6 +29,8 @@ class Outcome:
     lost: int
     """Sessions and pairs that were not learned from, requests without an answer, and what the audit misses."""
     duplicated: int
+    wrong: int
+    """Records that are there once, but not as they must be."""
     identical: bool
     """Whether a run without faults over the same journal has the same weights, bit for bit."""
     kills: int = 0
@@ -41,7 +43,7 @@ class Outcome:
     @property
     def holds(self) -> bool:
         """Whether the promise was kept."""
-        return not (self.lost or self.duplicated or self.vacuous) and self.identical
+        return not (self.lost or self.duplicated or self.wrong or self.vacuous) and self.identical
 
 
 @dataclass(slots=True)
@@ -56,6 +58,8 @@ class Context:
     rng: random.Random
     """All chance comes from it, so that a run can be repeated by its seed."""
     log: LogSlice
+    judged: list[System] = field(default_factory=list)
+    """Systems that have ended and whose topics are still there."""
 
     def say(self, text: str) -> None:
         """Tell the person who waits, now."""
@@ -86,10 +90,12 @@ class Context:
         if not drained:
             seen += f"; not done in {DRAIN_TIMEOUT_S:.0f} s: {', '.join(system.progress.behind())}"
         system.finish()
-        verdict = judge(system.settings, system.environment, system.directory)
+        exactly_once = self.broker.exactly_once
+        verdict = judge(system.settings, system.environment, system.directory, exactly_once=exactly_once)
         told = "; ".join(part for part in ("vacuous" if vacuous else "", seen, verdict.detail) if part)
         lost = verdict.lost + (not drained)
-        return Outcome(lost, verdict.duplicated, verdict.identical, kills, told, vacuous)
+        self.judged.append(system)
+        return Outcome(lost, verdict.duplicated, verdict.wrong, verdict.identical, kills, told, vacuous)
 
 
 @dataclass(frozen=True, slots=True)

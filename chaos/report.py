@@ -21,6 +21,7 @@ def report(broker: str, outcomes: Sequence[tuple[Fault, Outcome]], **more: Any) 
             "runs": 1,
             "lost": outcome.lost,
             "duplicated": outcome.duplicated,
+            "wrong": outcome.wrong,
             "identical": outcome.identical,
             "kills": outcome.kills,
             "vacuous": outcome.vacuous,
@@ -34,6 +35,7 @@ def report(broker: str, outcomes: Sequence[tuple[Fault, Outcome]], **more: Any) 
         "kills": sum(outcome.kills for outcome in every),
         "lost": sum(outcome.lost for outcome in every),
         "duplicated": sum(outcome.duplicated for outcome in every),
+        "wrong": sum(outcome.wrong for outcome in every),
         "identical": bool(every) and all(outcome.identical for outcome in every),
         "vacuous": sum(outcome.vacuous for outcome in every),
         "faults": faults,
@@ -48,14 +50,17 @@ def write(found: dict[str, Any], file: Path) -> None:
 
 def show(found: dict[str, Any], console: Console) -> None:
     """One line a fault."""
-    table = Table("fault", "kills", "lost", "twice", "same bits", "what was seen", header_style="bold", box=None)
+    table = Table(
+        "fault", "kills", "lost", "twice", "wrong", "same bits", "what was seen", header_style="bold", box=None
+    )
     for name, fault in found["faults"].items():
-        figures = (str(fault[key]) for key in ("kills", "lost", "duplicated"))
+        figures = (str(fault[key]) for key in ("kills", "lost", "duplicated", "wrong"))
         table.add_row(name, *figures, "yes" if fault["identical"] else "NO", fault["seen"])
     console.print(table)
     for name, reason in found.get("left_out", {}).items():
         console.print(f"left out: {name}, {reason}")
     same = "the same bits" if found["identical"] else "NOT the same bits"
     console.print(
-        f"{found['broker']}: {found['kills']} kills, {found['lost']} lost, {found['duplicated']} twice, {same}"
+        f"{found['broker']}: {found['kills']} kills, {found['lost']} lost, {found['duplicated']} twice, "
+        f"{found['wrong']} wrong, {same}"
     )

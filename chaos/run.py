@@ -58,7 +58,7 @@ def outcome_of(fault: Fault, context: Context) -> Outcome:
     try:
         outcome = fault.run(context)
     except OneRecError as error:
-        outcome = Outcome(0, 0, identical=False, seen=f"the system could not go on: {error}")
+        outcome = Outcome(0, 0, 0, identical=False, seen=f"the system could not go on: {error}")
     context.say(f"{fault.name}: {'holds' if outcome.holds else 'FAILS'}: {outcome.seen}")
     if outcome.holds:
         for store in context.directory.glob("*/*"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from onerec.demo.supervisor import MAX_RESTARTS, Service, ServiceFailedError, Supervisor
+from onerec.demo.supervisor import HEALTHY_S, MAX_RESTARTS, Service, ServiceFailedError, Supervisor
 from onerec.errors import DependencyMissingError
 
 DEADLINE_S = 20.0
@@ -49,6 +49,35 @@ def test_a_killed_service_is_started_again(tmp_path: Path) -> None:
         until(restarted, "the restart")
         assert service.restarts == 1
     assert not service.running
+
+
+def test_kills_from_outside_are_not_held_against_a_service(tmp_path: Path) -> None:
+    environment = module(tmp_path, "sleeper", "import time\ntime.sleep(60)\n")
+    with Supervisor(tmp_path / "run", environment) as supervisor:
+        service = supervisor.start("sleeper", "sleeper")
+        for _ in range(MAX_RESTARTS + 1):
+            supervisor.kill("sleeper")
+            assert not service.running
+            supervisor.check()
+            assert service.running, "it is started again at once"
+        assert service.restarts == 0
+
+
+def test_old_crashes_of_a_service_that_has_run_well_since_are_forgotten(tmp_path: Path) -> None:
+    environment = module(tmp_path, "sleeper", "import time\ntime.sleep(60)\n")
+    with Supervisor(tmp_path / "run", environment) as supervisor:
+        service = supervisor.start("sleeper", "sleeper")
+        service.restarts = MAX_RESTARTS
+        service.started_s -= HEALTHY_S
+        os.kill(pid(service), signal.SIGKILL)
+        until(lambda: not service.running, "its end")
+
+        def restarted() -> bool:
+            supervisor.check()
+            return service.running
+
+        until(restarted, "the restart")
+        assert service.restarts == 1
 
 
 def test_a_service_that_a_person_must_mend_is_not_restarted(tmp_path: Path) -> None:
