@@ -12,6 +12,8 @@ from onerec.settings import KafkaSettings
 NEVER_S = 86_400.0
 MAX_POLL_INTERVAL_MS = 10_000
 HISTORY_ITEMS = 8
+BROKER_PATIENCE_S = 90.0
+"""A broker that starts again beside eight other processes on two cores takes half a minute."""
 
 
 def tables(kafka: KafkaSettings, directory: Path) -> dict[str, Any]:
@@ -22,8 +24,9 @@ def tables(kafka: KafkaSettings, directory: Path) -> dict[str, Any]:
     stopped for more than MAX_POLL_INTERVAL_MS is out.
     """
     librdkafka = {"max.poll.interval.ms": str(MAX_POLL_INTERVAL_MS)} | kafka.librdkafka
+    patient = {"librdkafka": librdkafka, "broker_patience_s": BROKER_PATIENCE_S}
     return {
-        "kafka": kafka.model_copy(update={"librdkafka": librdkafka}).model_dump(mode="json", exclude_none=True),
+        "kafka": kafka.model_copy(update=patient).model_dump(mode="json", exclude_none=True),
         "store": {"uri": str((directory / "store").resolve())},
         "model": {"preset": "tiny"},
         "stream": {

@@ -15,8 +15,11 @@ TIMEOUT_S = 30.0
 POLL_S = 0.005
 EOF_PATIENCE_S = 2.0
 BATCH = 1000
-ELECTING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
-"""A topic just made, or a broker just lost, has no leader for a moment."""
+PASSING = frozenset(
+    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError._TRANSPORT,
+     KafkaError._ALL_BROKERS_DOWN}
+)  # fmt: skip
+"""A topic just made, or a broker just lost, has no leader for a moment; a broker that starts again refuses at first."""
 
 Part = tuple[str, int]
 """A topic's name as on the broker and a partition."""
@@ -50,7 +53,7 @@ def _listed(consumer: clients.WatchedConsumer, part: Part) -> Bounds:
         try:
             return consumer.get_watermark_offsets(TopicPartition(*part), timeout=TIMEOUT_S)
         except KafkaException as error:
-            if error.args[0].code() not in ELECTING or time.monotonic() > deadline_s:
+            if error.args[0].code() not in PASSING or time.monotonic() > deadline_s:
                 raise
             time.sleep(POLL_S)
 
@@ -72,7 +75,7 @@ def _fetched_ends(
             topic, partition, offset, _ = clients.place(message)
             if error is not None and error.code() == KafkaError._PARTITION_EOF:
                 ends[topic, partition] = offset
-            elif error is not None:
+            elif error is not None and error.code() not in PASSING:
                 raise KafkaException(error)
         waited_s = time.monotonic() - began_s
         if waited_s > EOF_PATIENCE_S:
