@@ -1,10 +1,13 @@
-"""`python -m inference worker|sampler`: each command loads only what it needs."""
+"""`python -m inference worker|sampler|kernels`: each command loads only what it needs."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
 from onerec.cli.options import Config, read_settings
+from onerec.errors import DependencyMissingError
 from onerec.service import run_service
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -26,6 +29,18 @@ def sampler(config: Config = None) -> None:
 
     settings = read_settings(config)
     raise typer.Exit(run(settings))
+
+
+@app.command()
+def kernels(required: Annotated[bool, typer.Option(help="Fail where they cannot be compiled.")] = False) -> None:
+    """Compile the decode engine's kernels for this processor; without them torch decodes, more slowly."""
+    from inference.engine.native import library  # noqa: PLC0415 - loads torch
+
+    try:
+        typer.echo(f"decode kernels: {library.build()}")
+    except DependencyMissingError as error:
+        typer.echo(f"{error} Until then torch decodes.")
+        raise typer.Exit(int(error.exit_code) if required else 0) from error
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ class Decoder:
         """How many tokens each row holds."""
         return self._ancestors.shape[1]
 
-    def advance(self, codes: Tensor, parents: Tensor | None) -> Tensor:
-        """Feed P tokens to each of R rows at once; the last token's hidden state [R, d], normalised for the heads.
+    def advance(self, level: int, codes: Tensor, parents: Tensor | None) -> Tensor:
+        """Feed P tokens to each of R rows at once; the logits float32 [R, K] of `level` after the last one.
 
         `codes` int64 [R, P], 0 for a BOS. `parents` int64 [R] are the rows of the call before that the rows
         continue; None where they are the same.
@@ -75,7 +75,7 @@ class Decoder:
             x = torch.addmm(x, self._attend_ancestors(index, query), layer.self_out)
             x = self._cross_attention(index, layer, x)
             x = add_experts(layer.experts, normalise(x, self._weights.norm_floor), x)
-        return normalise(x, self._weights.norm_floor)
+        return torch.mm(normalise(x, self._weights.norm_floor), self._weights.heads[level]).float()
 
     def _remember(self, index: int, kv: Tensor, start: int) -> None:
         """Write keys and values [R, P, 2d] of the new tokens to the layer's cache."""

@@ -12,8 +12,9 @@ from typing import NamedTuple, Self, cast
 import torch
 from torch import Tensor
 
+from onerec.model.attention import SelfAttention
 from onerec.model.blocks import DecoderBlock
-from onerec.model.norm import EPSILON
+from onerec.model.norm import EPSILON, RMSNorm
 from onerec.model.onerec import OneRec
 
 TABLE_BYTES = 1 << 25
@@ -57,14 +58,14 @@ class Prepared(NamedTuple):
     def of(cls, model: OneRec, dtype: torch.dtype) -> Self:
         """Prepare `model`, whose own weights stay as they are."""
         width = model.config.d_model
-        decoder_gain = _gain(model.decoder.norm.weight)
+        decoder_gain = gain(model.decoder.norm.weight)
         layers = tuple(_layer(block, dtype) for block in model.decoder.stack())
         floor = torch.tensor((width * EPSILON) ** 0.5, dtype=torch.float32, device=model.bos.device)
         return cls(
             layers=layers,
-            heads=tuple(_projection(cast(Tensor, head.weight), decoder_gain).to(dtype) for head in model.heads),
+            heads=tuple(folded(cast(Tensor, head.weight), decoder_gain).to(dtype) for head in model.heads),
             embeddings=torch.cat([model.bos.detach().unsqueeze(0), model.code_embedding.weight.detach()]).to(dtype),
-            rows=_first_rows(model),
+            rows=first_rows(model),
             positions=model.decoder_position.detach().to(dtype, copy=True),
             norm_floor=floor,
             codes=model.config.codes,
@@ -72,7 +73,8 @@ class Prepared(NamedTuple):
         )
 
 
-def _first_rows(model: OneRec) -> Tensor:
+def first_rows(model: OneRec) -> Tensor:
+    """For each place of a session int64 [m * (L + 1)], the row of BOS and codes at which its tokens begin."""
     config = model.config
     levels = torch.arange(config.levels, device=model.bos.device)
     return torch.cat([levels.new_zeros(1), 1 + levels * config.codes]).repeat(config.session_items)
@@ -97,39 +99,52 @@ def normalise(x: Tensor, floor: Tensor) -> Tensor:
     return x / torch.hypot(length, floor).to(x.dtype)
 
 
-def _gain(weight: Tensor) -> Tensor:
+def gain(weight: Tensor) -> Tensor:
     """Gain [d] of an RMSNorm, times sqrt(d)."""
-    gain: Tensor = weight.detach().float() * weight.shape[0] ** 0.5
-    return gain
+    scaled: Tensor = weight.detach().float() * weight.shape[0] ** 0.5
+    return scaled
 
 
-def _projection(weight: Tensor, gain: Tensor | None = None) -> Tensor:
+def folded(weight: Tensor, before: Tensor | None = None) -> Tensor:
     """nn.Linear's weight [out, in] -> contiguous [in, out] with the gain [in] of the norm before it."""
     transposed = weight.detach().float().t()
-    scaled = transposed if gain is None else transposed * gain.unsqueeze(1)
+    scaled = transposed if before is None else transposed * before.unsqueeze(1)
     return scaled.contiguous()
 
 
+class Attention(NamedTuple):
+    """Projections of a self-attention."""
+
+    qkv: Tensor  # [d, 3d], queries scaled
+    out: Tensor  # [d, d]
+
+
+def attention_weights(attention: SelfAttention, norm: RMSNorm) -> Attention:
+    """The projections in float32, with the gain of the norm before and the attention scale."""
+    width = attention.out.weight.shape[0]
+    qkv = folded(attention.qkv.weight, gain(norm.weight))
+    qkv[:, :width] *= (width // attention.heads) ** -0.5
+    return Attention(qkv, folded(attention.out.weight))
+
+
 def _layer(block: DecoderBlock, dtype: torch.dtype) -> Layer:
-    width = block.self_attention.out.weight.shape[0]
-    scale = (width // block.self_attention.heads) ** -0.5
-    qkv = _projection(block.self_attention.qkv.weight, _gain(block.self_norm.weight))
-    qkv[:, :width] *= scale
-    query = _projection(block.cross_attention.q.weight, _gain(block.cross_norm.weight)) * scale
-    moe, gain = block.moe, _gain(block.moe_norm.weight)
-    w_in = (moe.w_in.detach().float() * gain[None, :, None]).to(dtype)
+    attention = attention_weights(block.self_attention, block.self_norm)
+    scale = (attention.out.shape[0] // block.self_attention.heads) ** -0.5
+    query = folded(block.cross_attention.q.weight, gain(block.cross_norm.weight)) * scale
+    moe, moe_gain = block.moe, gain(block.moe_norm.weight)
+    w_in = (moe.w_in.detach().float() * moe_gain[None, :, None]).to(dtype)
     experts = Experts(
-        router=(moe.centroids.detach().float() * gain).to(dtype),
+        router=(moe.centroids.detach().float() * moe_gain).to(dtype),
         bias=moe.bias.detach().to(torch.float32, copy=True),
         w_in=w_in,
         w_out=moe.w_out.detach().to(dtype, copy=True),
         active=moe.active,
     )
     return Layer(
-        self_qkv=qkv.to(dtype),
-        self_out=_projection(block.self_attention.out.weight).to(dtype),
+        self_qkv=attention.qkv.to(dtype),
+        self_out=attention.out.to(dtype),
         cross_q=query.to(dtype),
-        cross_kv=_projection(block.cross_attention.kv.weight).to(dtype),
-        cross_out=_projection(block.cross_attention.out.weight).to(dtype),
+        cross_kv=folded(block.cross_attention.kv.weight).to(dtype),
+        cross_out=folded(block.cross_attention.out.weight).to(dtype),
         experts=experts,
     )

@@ -8,6 +8,7 @@ runs over them alone; so every returned item exists, and the log-probabilities a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from inference.engine.constraints import Constraints, Limits
 from inference.engine.decoder import Decoder
 from inference.engine.generated import Generated
 from inference.engine.index import IndexCache
+from inference.engine.native.check import usable
+from inference.engine.native.decoder import NativeDecoder
+from inference.engine.native.weights import NativeWeights
 from inference.engine.prepared import Prepared
 from inference.engine.selection import BestOfAll, OneOfEach, Selection
 from onerec.catalogue import CatalogueSnapshot
@@ -25,21 +29,50 @@ from onerec.model.onerec import OneRec
 from onerec.model.precision import product_dtype
 
 
+class Steps(Protocol):
+    """The decoder of one batch, in torch or by compiled kernels."""
+
+    def advance(self, level: int, codes: Tensor, parents: Tensor | None) -> Tensor:
+        """Logits float32 [R, K] after the tokens `codes` [R, P] of rows that continue `parents` [R]."""
+
+
 class Engine:
     """Decodes with one version of the model. Cheap to make: a copy of the decoder's weights, laid out for decoding.
 
-    `dtype` is the precision of the decoder's matrix products and its residual stream, by default that of the
-    encoder's products (see onerec.model.precision). Softmax, log-probabilities and norms are float32 always.
-    `indexes` is shared between the engines of successive versions.
+    By default the compiled kernels of `inference.engine.native` run where they are there and fit. Otherwise, and with
+    `native=False` or a `dtype`, torch decodes; `dtype` is then the precision of the decoder's products and its
+    residual stream, by default that of the encoder's products (see onerec.model.precision). Softmax,
+    log-probabilities and norms are float32 always. `precise` asks for log-probabilities as the trainer computes
+    them: kernels that multiply in a lower precision than the model's are then left alone. `indexes` is shared between
+    the engines of successive versions.
     """
 
-    def __init__(self, model: OneRec, *, dtype: torch.dtype | None = None, indexes: IndexCache | None = None) -> None:
+    def __init__(
+        self,
+        model: OneRec,
+        *,
+        dtype: torch.dtype | None = None,
+        indexes: IndexCache | None = None,
+        native: bool = True,
+        precise: bool = False,
+    ) -> None:
         self.config = model.config
-        self.dtype = dtype or product_dtype(model.config.bf16, model.bos.detach())
-        self._model = model.eval()
-        self._weights = Prepared.of(model, self.dtype)
-        self._indexes = indexes or IndexCache()
         self.device = model.bos.device
+        self._model = model.eval()
+        self._indexes = indexes or IndexCache()
+        own = product_dtype(model.config.bf16, model.bos.detach())
+        kernels = usable(model) if native and dtype is None else None
+        if kernels is not None and precise and kernels.dtype != own:
+            kernels = None
+        self.native = kernels is not None
+        """Whether the compiled kernels decode."""
+        self._weights: NativeWeights | Prepared
+        if kernels is not None:
+            self.dtype = kernels.dtype
+            self._weights = NativeWeights(model, kernels)
+        else:
+            self.dtype = dtype or own
+            self._weights = Prepared.of(model, self.dtype)
 
     def generate(
         self,
@@ -114,20 +147,13 @@ class Engine:
         requests, levels = len(history), self.config.levels
         index = self._indexes.get(catalogue.trie, self.device)
         constraints = Constraints.of(index, requests, limits)
-        decoder = Decoder(
-            self._weights,
-            self._model.encode(history.to(self.device)),
-            self.config.heads,
-            max_rows=requests * widths[0],
-            max_tokens=len(widths) * (levels + 1),
-        )
+        decoder = self._decoder(history.to(self.device), requests * widths[0], len(widths) * (levels + 1))
         beams = Beams(requests, index, constraints, selection, slots=len(widths))
         codes = torch.zeros(requests, 1, dtype=torch.int64, device=self.device)  # BOS
         parents: Tensor | None = None
         for slot, width in enumerate(widths):
             for level in range(levels):
-                logits = torch.mm(decoder.advance(codes, parents), self._weights.heads[level]).float()
-                parents, chosen = beams.step(level, logits, width)
+                parents, chosen = beams.step(level, decoder.advance(level, codes, parents), width)
                 codes = chosen.unsqueeze(1)
             beams.finish_slot(slot)
             kept = beams.narrow(widths[slot + 1]) if slot + 1 < len(widths) else None
@@ -135,3 +161,10 @@ class Engine:
                 parents, codes = parents[kept], codes[kept]
             codes = torch.nn.functional.pad(codes, (0, 1))  # the last code and the next item's BOS go in together
         return beams.generated()
+
+    def _decoder(self, history: HistoryBatch, max_rows: int, max_tokens: int) -> Steps:
+        if isinstance(self._weights, NativeWeights):
+            tokens, mask = self._model.encoder_inputs(history)
+            return NativeDecoder(self._weights, tokens, mask, max_rows=max_rows, max_tokens=max_tokens)
+        memory = self._model.encode(history)
+        return Decoder(self._weights, memory, self.config.heads, max_rows=max_rows, max_tokens=max_tokens)

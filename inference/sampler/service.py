@@ -58,11 +58,12 @@ class Sampler:
         self._host = host
         self._settings = settings.inference.sampler
         indexes = IndexCache()
+        native = settings.inference.decoding.native
         self._inputs = Inputs(settings, indexes)
         host.resources.callback(self._inputs.close)
 
         def prepare(onerec: OneRec, reward: RewardModel) -> PairMaker:
-            return PairMaker(Engine(onerec, indexes=indexes), reward, self._settings)
+            return PairMaker(Engine(onerec, indexes=indexes, native=native, precise=True), reward, self._settings)
 
         self._versions = host.resources.enter_context(VersionFollower(settings, prepare, service="sampler"))
         self._writer = RecordWriter(settings.kafka)

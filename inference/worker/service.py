@@ -33,7 +33,7 @@ def run_worker(settings: Settings, stop: Stop) -> None:
     indexes = IndexCache()
 
     def prepare(model: OneRec, _reward: RewardModel) -> Engine:
-        return Engine(model, indexes=indexes)
+        return Engine(model, indexes=indexes, native=settings.inference.decoding.native)
 
     with (
         VersionFollower(settings, prepare, service="worker", pin_version=worker.pin_version) as versions,

@@ -18,6 +18,7 @@ class DecodingSettings(Table):
         None, ge=1, description="Beams from a session's second item on; none for beam_width throughout."
     )
     threads: int = Field(1, ge=1, description="torch threads.")
+    native: bool = Field(True, description="Compiled kernels where they are there and fit the model; else torch.")
 
     @model_validator(mode="after")
     def _beams_do_not_grow(self) -> Self:

@@ -1,0 +1,73 @@
+"""Whether the kernels may be used: they must fit the model and have agreed with torch, once in each process."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from inference.engine.decoder import Decoder
+from inference.engine.native import library
+from inference.engine.native.decoder import NativeDecoder
+from inference.engine.native.library import Kernels
+from inference.engine.native.weights import NativeWeights, fits
+from inference.engine.prepared import Prepared
+from onerec.model.batches import HistoryBatch
+from onerec.model.onerec import OneRec
+from onerec.model.presets import preset
+
+LOG = logging.getLogger(__name__)
+BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""Largest difference of logits that is rounding: theirs is 1 at most in the model that is tried."""
+BEAMS = 13
+"""Not a multiple of any tile's rows."""
+
+
+def usable(model: OneRec) -> Kernels | None:
+    """The kernels for this model; None where torch has to decode."""
+    if model.bos.device.type != "cpu" or not fits(model.config):
+        return None
+    return _checked()
+
+
+@cache
+def _checked() -> Kernels | None:
+    kernels = library.load()
+    if kernels is None:
+        return None
+    difference = disagreement(kernels)
+    if difference < BOUNDS[kernels.dtype]:
+        return kernels
+    LOG.error("the compiled decode kernels differ from torch by %.3g: they are not used, torch decodes", difference)
+    return None
+
+
+@torch.inference_mode()
+def disagreement(kernels: Kernels) -> float:
+    """Largest difference of logits between kernels and torch, in float32, over a small random model's first item."""
+    config = dataclasses.replace(preset("tiny"), d_model=64, codes=40, experts=3, encoder_layers=2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = OneRec(config).eval()
+        codes = torch.randint(config.codes, (2, config.history_items, config.levels))
+        parents = torch.randint(BEAMS, (2, BEAMS)) + torch.tensor([[0], [BEAMS]])
+        fed = torch.randint(config.codes, (config.levels, 2 * BEAMS, 1))
+    mask = torch.arange(config.history_items) < torch.tensor([[config.history_items], [3]])
+    history = HistoryBatch(codes, torch.zeros_like(codes[..., 0]), mask)
+    sizes = {"max_rows": 2 * BEAMS, "max_tokens": config.levels + 1}
+    tokens, positions = model.encoder_inputs(history)
+    both = (
+        Decoder(Prepared.of(model, torch.float32), model.encode(history), config.heads, **sizes),
+        NativeDecoder(NativeWeights(model, kernels), tokens, positions, **sizes),
+    )
+    worst = 0.0
+    for level in range(config.levels):
+        first = level == 0
+        rows = torch.arange(2).repeat_interleave(BEAMS) if level == 1 else parents.flatten()
+        step: Tensor = torch.zeros(2, 1, dtype=torch.int64) if first else fed[level]
+        ours, theirs = (decoder.advance(level, step, None if first else rows) for decoder in both)
+        worst = max(worst, float((ours - theirs).abs().max()))
+    return worst

@@ -1,0 +1,127 @@
+// The instructions that the kernels are written in, one struct a kind of processor. Everything else is a template
+// over it.
+//
+// A Factor holds what one multiply-accumulate takes of each column: PAIR elements for each of LANES columns. Elements
+// (weights, activations, cached keys and values) are bfloat16 where the processor multiplies pairs of them, else
+// float32; sums, norms, softmax and the residual stream are float32 always.
+#pragma once
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+namespace onerec {
+
+#ifdef __AVX512BF16__
+struct Avx512Bf16 {
+  using Vector = __m512;
+  using Element = uint16_t;
+  using Factor = __m512bh;
+  static constexpr int LANES = 16, PAIR = 2, TILE_ROWS = 12;
+
+  static Vector zero() { return _mm512_setzero_ps(); }
+  static Vector all(float x) { return _mm512_set1_ps(x); }
+  static Vector load(const float* from) { return _mm512_loadu_ps(from); }
+  static void store(float* to, Vector x) { _mm512_storeu_ps(to, x); }
+  static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+  static Vector sub(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
+  static Vector mul(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
+  static Vector div(Vector a, Vector b) { return _mm512_div_ps(a, b); }
+  static Vector max(Vector a, Vector b) { return _mm512_max_ps(a, b); }
+  static Vector fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+  static float sum(Vector x) { return _mm512_reduce_add_ps(x); }
+  static float most(Vector x) { return _mm512_reduce_max_ps(x); }
+  static Vector nearest(Vector x) {
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  // x * 2^n for whole n, and 0 where `of` is not above `bound`.
+  static Vector scaled_above(Vector x, Vector n, Vector of, float bound) {
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(of, all(bound), _CMP_GT_OQ), x, n);
+  }
+
+  static Element narrow(float x) {
+    return static_cast<Element>(_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_set_ss(x)), 0));
+  }
+  static Vector widen(const Element* from) {
+    const __m512i halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(halves, 16));
+  }
+  static void store(Element* to, Vector x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x));
+  }
+  static Factor factor(const Element* from) { return (Factor)_mm512_loadu_si512(from); }
+  static Factor broadcast(const Element* from) {
+    return (Factor)_mm512_set1_epi32(*reinterpret_cast<const int*>(from));
+  }
+  static Vector multiply(Vector sum, Factor a, Factor b) { return _mm512_dpbf16_ps(sum, a, b); }
+};
+using Isa = Avx512Bf16;
+#else
+struct Avx2 {
+  using Vector = __m256;
+  using Element = float;
+  using Factor = __m256;
+  static constexpr int LANES = 8, PAIR = 1, TILE_ROWS = 6;
+
+  static Vector zero() { return _mm256_setzero_ps(); }
+  static Vector all(float x) { return _mm256_set1_ps(x); }
+  static Vector load(const float* from) { return _mm256_loadu_ps(from); }
+  static void store(float* to, Vector x) { _mm256_storeu_ps(to, x); }
+  static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+  static Vector sub(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
+  static Vector mul(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
+  static Vector div(Vector a, Vector b) { return _mm256_div_ps(a, b); }
+  static Vector max(Vector a, Vector b) { return _mm256_max_ps(a, b); }
+  static Vector fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+  static float sum(Vector x) {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+  }
+  static float most(Vector x) {
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+  }
+  static Vector nearest(Vector x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static Vector scaled_above(Vector x, Vector n, Vector of, float bound) {
+    const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    return _mm256_and_ps(_mm256_cmp_ps(of, all(bound), _CMP_GT_OQ), mul(x, _mm256_castsi256_ps(exponent)));
+  }
+
+  static Element narrow(float x) { return x; }
+  static Vector widen(const Element* from) { return load(from); }
+  static Factor factor(const Element* from) { return load(from); }
+  static Factor broadcast(const Element* from) { return _mm256_broadcast_ss(from); }
+  static Vector multiply(Vector sum, Factor a, Factor b) { return fma(a, b, sum); }
+};
+using Isa = Avx2;
+#endif
+
+using Vector = Isa::Vector;
+using Element = Isa::Element;
+constexpr int LANES = Isa::LANES, PAIR = Isa::PAIR, TILE_ROWS = Isa::TILE_ROWS;
+constexpr int FACTOR = LANES * PAIR;  // elements of a Factor
+constexpr long PANEL = 2 * LANES;     // columns that a tile works on
+constexpr long UNIT = 32;             // widths and padded lengths are multiples of this
+
+inline long padded(long n) { return (n + UNIT - 1) / UNIT * UNIT; }
+
+// exp within 2 units in the last place for -87.3 < x <= 88, and 0 below. Cody and Waite's reduction, then a
+// polynomial of degree 6 on [-ln2 / 2, ln2 / 2].
+inline Vector exp(Vector x) {
+  const Vector n = Isa::nearest(Isa::mul(Isa::max(x, Isa::all(-88.0f)), Isa::all(1.44269504f)));
+  Vector r = Isa::fma(n, Isa::all(-0.693359375f), Isa::max(x, Isa::all(-88.0f)));
+  r = Isa::fma(n, Isa::all(2.12194440e-4f), r);
+  Vector p = Isa::all(1.0f / 720);
+  for (const float term : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = Isa::fma(p, r, Isa::all(term));
+  return Isa::scaled_above(p, n, x, -87.3f);
+}
+
+inline Vector silu(Vector x) {
+  const Vector falling = exp(Isa::sub(Isa::zero(), Isa::max(x, Isa::all(-87.0f))));
+  return Isa::div(x, Isa::add(Isa::all(1.0f), falling));
+}
+
+}  // namespace onerec

@@ -1,0 +1,161 @@
+"""The compiled kernels: built once from the sources beside this file, found by a digest of what went into them."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from onerec.errors import DependencyMissingError
+
+LOG = logging.getLogger(__name__)
+SOURCES = Path(__file__).parent
+MAIN = SOURCES / "kernels.cpp"
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-w")  # -w: GCC warns of its own intrinsics
+INSTRUCTIONS = {
+    "avx512_bf16": ("-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
+    "avx2": ("-mfma", "-mavx2"),
+}
+COMPILERS = ("c++", "g++", "clang++")
+COMPILE_TIMEOUT_S = 300
+
+
+class Block(ctypes.Structure):
+    """`onerec::Block` of model.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("qkv", "out", "cross_q", "cross_kv", "cross_out")),
+        *((name, ctypes.c_void_p) for name in ("router", "w_in", "w_out", "expert_bias")),
+        ("hidden", ctypes.c_int64),
+    )
+
+
+class Model(ctypes.Structure):
+    """`onerec::Model`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("width", "heads", "experts", "active")),
+        *((name, ctypes.c_int64) for name in ("encoder_blocks", "decoder_blocks")),
+        ("floor", ctypes.c_float),
+        *((name, ctypes.POINTER(Block)) for name in ("encoder", "decoder")),
+        *((name, ctypes.c_void_p) for name in ("embeddings", "positions", "first_rows")),
+    )
+
+
+class State(ctypes.Structure):
+    """`onerec::State`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("space", "max_rows", "max_tokens")),
+        *((name, ctypes.c_void_p) for name in ("lengths", "keys", "values", "cache")),
+        ("requests", ctypes.c_int64),
+    )
+
+
+class Step(ctypes.Structure):
+    """`onerec::Step`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("beams", "fed", "start")),
+        *((name, ctypes.c_void_p) for name in ("codes", "ancestors", "head")),
+        ("head_columns", ctypes.c_int64),
+        ("logits", ctypes.c_void_p),
+    )
+
+
+def instructions() -> str | None:
+    """The best kind of processor in `INSTRUCTIONS` that this one is; None for none of them."""
+    if torch.cpu._is_avx512_bf16_supported():
+        return "avx512_bf16"
+    return "avx2" if torch.cpu._is_avx2_supported() else None
+
+
+def _flags() -> tuple[str, ...]:
+    kind = instructions()
+    if kind is None:
+        raise DependencyMissingError(
+            "There are no decode kernels for this processor: it has no AVX2.", "Let torch decode."
+        )
+    return (*FLAGS, *INSTRUCTIONS[kind])
+
+
+def path() -> Path:
+    """Where the library for this processor lies, or would lie, for these sources and flags."""
+    digest = hashlib.sha256(" ".join(_flags()).encode())
+    for source in (*sorted(SOURCES.glob("*.h")), MAIN):
+        digest.update(source.read_bytes())
+    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cached / "onerec-stream" / f"kernels-{instructions()}-{digest.hexdigest()[:16]}.so"
+
+
+def build() -> Path:
+    """Compile the library unless it is there; returns its path.
+
+    Raises DependencyMissingError without AVX2 or without a compiler that knows the instructions.
+    """
+    target = path()
+    if target.exists():
+        return target
+    compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
+    if compiler is None:
+        raise DependencyMissingError("There is no C++ compiler for the decode kernels.", "Install g++ or clang++.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as aside:
+        made = Path(aside) / target.name
+        command = [compiler, *_flags(), "-o", str(made), str(MAIN)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
+        if done.returncode:
+            raise DependencyMissingError(
+                f"{compiler} cannot compile the decode kernels: {done.stderr.strip()[:500]}",
+                "AVX-512 with bfloat16 needs GCC 10 or Clang 9, or newer.",
+            )
+        made.replace(target)  # several may build at once: each renames a whole file
+    return target
+
+
+class Kernels:
+    """The loaded library."""
+
+    def __init__(self, target: Path) -> None:
+        self._library = ctypes.CDLL(str(target))
+        address, number = ctypes.c_void_p, ctypes.c_int64
+        for name, arguments in {
+            "onerec_lanes": (),
+            "onerec_element_bytes": (),
+            "onerec_pack": (address, number, number, address),
+            "onerec_product": (address, number, address, number, number, address),
+            "onerec_encode": (address, address, address, number, number, number),
+            "onerec_advance": (address, address, address, number, number),
+        }.items():
+            function = getattr(self._library, name)
+            function.argtypes, function.restype = arguments, None if arguments else number
+            setattr(self, name.removeprefix("onerec_"), function)
+        self.gated: int = self._library.onerec_lanes()
+        """Gates that lie together in a packed matrix, before as many values."""
+        self.dtype = torch.bfloat16 if self._library.onerec_element_bytes() == 2 else torch.float32
+
+    pack: Callable[..., None]
+    product: Callable[..., None]
+    encode: Callable[..., None]
+    advance: Callable[..., None]
+
+
+@cache
+def load() -> Kernels | None:
+    """The kernels; None where the processor has none or they have not been built."""
+    if instructions() is None:
+        return None
+    target = path()
+    if not target.exists():
+        LOG.info("the compiled decode kernels are not there, torch decodes: `python -m inference kernels` makes them")
+        return None
+    return Kernels(target)

@@ -1,0 +1,160 @@
+"""The compiled decode kernels against torch: equal within rounding, whatever the shapes, beams and threads."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from inference.engine.native import check, library
+from inference.engine.native.weights import fits
+from inference.engine.search import Engine
+from onerec.errors import DependencyMissingError
+from onerec.model.presets import PRESETS, ModelConfig
+from tests.inference import toys
+from tests.inference.test_search import all_items
+
+BEAMS = 24
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernels() -> None:
+    if library.instructions() is None:
+        pytest.skip("this processor has neither AVX-512 with bfloat16 nor AVX2")
+    try:
+        library.build()
+    except DependencyMissingError as error:
+        pytest.skip(str(error))
+    library.load.cache_clear()
+    check._checked.cache_clear()
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def shape(**changes: Any) -> ModelConfig:
+    return toys.config(**({"d_model": 64, "encoder_layers": 2, "dropout": 0.0} | changes))
+
+
+def tolerance(engine: Engine) -> float:
+    """Of the log-probability of a session."""
+    return 1e-3 if engine.dtype == torch.float32 else 0.5
+
+
+SHAPES = {
+    "experts": shape(),
+    "dense": shape(experts=1, active_experts=1),
+    "three-active": shape(experts=5, active_experts=3),
+    "wide-heads": shape(d_model=128, heads=2),
+    "widest-heads": shape(d_model=128, heads=1),
+    "head-of-96": shape(d_model=96, heads=1),
+    "codes-as-tokens": shape(history_tokens="codes", history_items=30),
+    "odd-codes": shape(codes=23),
+}
+
+
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("widths", [BEAMS, (BEAMS, 7, 3), 1])
+def test_it_finds_what_torch_finds(config: ModelConfig, widths: int | tuple[int, ...]) -> None:
+    model, catalogue = toys.model(config, scale=1.5), toys.catalogue(config, 200)
+    history = toys.histories(config, catalogue, [0, 3, config.history_items, 5])
+    ours, theirs = Engine(model), Engine(model, native=False)
+    assert ours.native
+    assert not theirs.native
+    found, expected = (engine.generate(history, catalogue, beam_width=widths) for engine in (ours, theirs))
+    atol = tolerance(ours)
+    torch.testing.assert_close(found.log_probs, expected.log_probs, atol=atol, rtol=0)
+    if ours.dtype == torch.float32:
+        best = found.sessions[:, 0] == expected.sessions[:, 0]
+        tied = (expected.log_probs[:, :1] - expected.log_probs[:, 1:2]).abs() < atol if widths == BEAMS else True
+        assert bool((best | tied).all())
+
+
+def test_wide_beams_are_brute_force() -> None:
+    config = shape()
+    model, catalogue = toys.model(config), toys.catalogue(config, 300)
+    history = toys.histories(config, catalogue, [4, 8])
+    engine = Engine(model)
+    found = engine.rank(history, catalogue, beam_width=512)
+    expected = all_items(model, history, catalogue)
+    assert found.sessions.shape[1] >= 300
+    for row in range(2):
+        real = found.sessions[row, :, 0] >= 0
+        leaves = found.sessions[row, real, 0]
+        assert leaves.sort().values.tolist() == list(range(300))
+        torch.testing.assert_close(found.log_probs[row, real], expected[row, leaves], atol=tolerance(engine), rtol=0)
+
+
+def test_an_answer_depends_neither_on_the_batch_nor_on_the_threads(threads: Callable[[int], None]) -> None:
+    config = shape()
+    model, catalogue = toys.model(config), toys.catalogue(config, 200)
+    history = toys.histories(config, catalogue, [8, 0, 5, 2, 7])
+    engine = Engine(model)
+    together = engine.generate(history, catalogue, beam_width=BEAMS)
+    threads(2)
+    two_threads = engine.generate(history, catalogue, beam_width=BEAMS)
+    for one, other in zip(together, two_threads, strict=True):
+        assert torch.equal(one, other)
+    for row in range(5):
+        alone = type(history)(*(part[row : row + 1] for part in (history.codes, history.labels, history.mask)))
+        single = engine.generate(alone, catalogue, beam_width=BEAMS)
+        assert torch.equal(single.log_probs[0], together.log_probs[row])
+        assert torch.equal(single.sessions[0], together.sessions[row])
+
+
+def test_constraints_hold() -> None:
+    config = shape()
+    model, catalogue = toys.model(config), toys.catalogue(config, 60)
+    history = toys.histories(config, catalogue, [3, 3])
+    found = Engine(model).generate(history, catalogue, beam_width=BEAMS, exclude=[torch.arange(30), torch.arange(5)])
+    assert int(found.sessions[0].min()) >= 30
+    assert int(found.sessions[1].min()) >= 5
+    assert all(len(set(session)) == config.session_items for session in found.sessions.flatten(0, 1).tolist())
+
+
+def test_shapes_that_do_not_fit_are_decoded_by_torch() -> None:
+    assert {name for name, config in PRESETS.items() if fits(config)} == {"small", "base", "1b"}
+    assert not Engine(toys.model(toys.config())).native
+
+
+def test_precise_log_probs_are_those_of_the_model() -> None:
+    model = toys.model(shape())
+    engine = Engine(model, precise=True)
+    assert engine.dtype == torch.float32
+    assert engine.native == (library.instructions() == "avx2")
+
+
+def test_kernels_that_are_wrong_are_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(check, "BOUNDS", dict.fromkeys(check.BOUNDS, 0.0))
+    check._checked.cache_clear()
+    with caplog.at_level(logging.ERROR):
+        engine = Engine(toys.model(shape()))
+    check._checked.cache_clear()
+    assert not engine.native
+    assert "differ from torch" in caplog.text
+
+
+def test_without_a_library_torch_decodes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library.load.cache_clear()
+    check._checked.cache_clear()
+    engine = Engine(toys.model(shape()))
+    library.load.cache_clear()
+    check._checked.cache_clear()
+    assert not engine.native
+
+
+def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(DependencyMissingError, match="Install g\\+\\+"):
+        library.build()
