@@ -214,8 +214,8 @@ class Join(Generic[Source]):
             self.changes.duplicates += 1
             return
         oldest_ms = history.time_ms(0)
-        if len(history) >= self.settings.history_items and oldest_ms is not None and exposure.time_ms < oldest_ms:
-            detail = "older than the whole history: it cannot be told from a repetition"
+        if len(history) >= self.settings.history_items and oldest_ms is not None and exposure.time_ms <= oldest_ms:
+            detail = "no newer than the whole history: it cannot be told from a repetition"
             self.changes.refuse(IMPRESSIONS.name, self._came(source), Reason.LATE, detail)
             return
         self.changes.late_impressions += 1

@@ -232,6 +232,22 @@ def test_a_late_repetition_is_a_duplicate_and_one_older_than_a_full_history_is_r
     assert changes.sessions == []
 
 
+def test_a_repetition_as_old_as_the_whole_history_does_not_come_twice() -> None:
+    join = new_join(SETTINGS)
+    feed(join, impression(7, 100))
+    feed(join, impression(9, 500))
+    join.advance(600)
+    for item in (1, 2, 3, 4):
+        feed(join, impression(item, 100, request=2))  # late: these push the first one out of the history
+    join.take_changes()
+
+    feed(join, impression(7, 100))
+
+    changes = join.take_changes()
+    assert changes.sessions == []
+    assert [(refusal.source, str(refusal.reason)) for refusal in changes.refusals] == [("impressions", "late")]
+
+
 def test_standing_still_publishes_what_is_in_the_making() -> None:
     join = new_join(SETTINGS)
     watermark = Watermark()
