@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import numpy as np
 from confluent_kafka import Message
@@ -175,7 +174,7 @@ class EventReader:
         offset = message.offset() or 0
         for other in others:
             self._letter(Kind.DOUBLE, other, offset, "was refused before")
-        if first.checksum != crc32(message.value() or b""):
+        if not first.holds(message.value() or b""):
             self._letter(Kind.WRONG, first, offset, "holds other bytes than the record")
         if problem and first.reason in (*JOINED, Reason.UNKNOWN_ITEM):
             self._letter(Kind.WRONG, first, offset, f"says {first.reason} of a record that is {problem}")

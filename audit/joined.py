@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from confluent_kafka import Message
 
+from audit.by_user import Longs
 from audit.events import BEGINNING_MS, Done, EventReader, Events, Shown
 from audit.findings import Findings, Kind
 from audit.learned import Consumable
@@ -33,8 +34,8 @@ JOINED_HEADER = "joined"
 """On a history that the joiner wrote; imported ones have none."""
 MOST_MARKERS = 2
 """Offsets between two records that transaction markers may take; more, and compaction has removed records."""
-Last = tuple[int, int, int, int]
-"""Of a session: user, and the last item's request, item and time."""
+LAST = 5
+"""Columns of a session's last item: user, request, item, time, and whether the session was closed as idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +67,14 @@ class PartitionAudit:
     def run(self, partition: int, refusals: Refusals) -> Consumable:
         """Audit one partition; its sessions, for the audit of what was learned."""
         with closing(Spool()) as sessions, closing(Spool()) as histories:
-            consumable, idle = self._read_sessions(partition, sessions)
+            consumable, lasts = self._read_sessions(partition, sessions)
             users = sessions.seal()
             history_unknown = self._read_histories(partition, histories)
             users |= histories.seal()
             maybe_to = {topic: self._log.committed(GROUP, topic)[partition] for topic in INPUTS}
             bounds = self._log.bounds(*INPUTS)
             shown, done = (self._events(topic, partition, bounds, maybe_to, refusals) for topic in INPUTS)
-            stream = self._stream(shown, done, idle)
+            stream = self._stream(shown, done, lasts)
             shown_by_user, done_by_user = shown.by_user(Shown), done.by_user(Done)
             users |= shown_by_user.users | done_by_user.users
             input_unknown = shown.begin > 0 or done.begin > 0
@@ -97,11 +98,10 @@ class PartitionAudit:
                 ).run()
             return consumable
 
-    def _read_sessions(self, partition: int, spool: Spool) -> tuple[Consumable, list[Last]]:
-        """Spool them; ids by offset, and the last items of those that were closed because the stream stood still."""
+    def _read_sessions(self, partition: int, spool: Spool) -> tuple[Consumable, Longs]:
+        """Spool them; ids by offset, and the last item of each."""
         bounds = self._snapshot.bounds[SESSIONS.name, partition]
-        offsets, ids = array("q"), array("q")
-        idle: list[Last] = []
+        offsets, ids, lasts = array("q"), array("q"), array("q")
         for offset, message in places(self._log.messages(SESSIONS, partition, bounds)):
             record = self._decoded(SESSIONS, message, partition)
             offsets.append(offset)
@@ -109,10 +109,10 @@ class PartitionAudit:
             if record is None:
                 continue
             spool.add(record.user_id, offset, message.value() or b"")
-            if record.closed_by is ClosedBy.IDLE:
-                last = record.items[-1]
-                idle.append((record.user_id, last.request_id, last.item_id, last.time_ms))
-        return Consumable(np.frombuffer(offsets, np.int64), np.frombuffer(ids, np.int64)), idle
+            last, idle = record.items[-1], record.closed_by is ClosedBy.IDLE
+            lasts.extend((record.user_id, last.request_id, last.item_id, last.time_ms, idle))
+        consumable = Consumable(np.frombuffer(offsets, np.int64), np.frombuffer(ids, np.int64))
+        return consumable, np.frombuffer(lasts, np.int64).reshape(-1, LAST)
 
     def _read_histories(self, partition: int, spool: Spool) -> bool:
         """Spool them; whether records may have been compacted away."""
@@ -149,18 +149,22 @@ class PartitionAudit:
             maybe_to[topic],
         )
 
-    def _stream(self, shown: Events, done: Events, idle: list[Last]) -> Stream:
+    def _stream(self, shown: Events, done: Events, lasts: Longs) -> Stream:
         both = min(shown.newest_ms, done.newest_ms)
+        newest_ms = max(shown.newest_ever_ms, done.newest_ever_ms)
+        # Closed as idle, or before the watermark of any event can have passed its window: the inputs stood still.
+        closes_ms = lasts[:, 3] + self._joiner.feedback_window_ms + self._joiner.allowed_lateness_ms
+        still = lasts[(lasts[:, 4] > 0) | (closes_ms > newest_ms)]
         return Stream(
             settings=self._joiner,
             passed_ms=both - self._joiner.allowed_lateness_ms if both > BEGINNING_MS else BEGINNING_MS,
-            newest_ms=max(shown.newest_ever_ms, done.newest_ever_ms),
+            newest_ms=newest_ms,
             newest_shown_ms=shown.newest_ever_ms,
             shown_joined_to=shown.joined_to,
             shown_maybe_to=shown.maybe_to,
             done_joined_to=done.joined_to,
             done_maybe_to=done.maybe_to,
-            standstill=_standstill(shown, idle),
+            standstill=_standstill(shown, still),
             repeats_allowed=self._repeats_allowed,
         )
 
@@ -207,13 +211,13 @@ class PartitionAudit:
         return record
 
 
-def _standstill(shown: Events, idle: list[Last]) -> int:
-    """The first impression that may have come after the joiner closed sessions because its inputs stood still."""
-    if not idle:
+def _standstill(shown: Events, still: Longs) -> int:
+    """The first impression that may have come after a standstill closed the sessions with these last items."""
+    if not len(still):
         return sys.maxsize
     by_user = shown.by_user(Shown)
     found = sys.maxsize
-    for user_id, request_id, item_id, time_ms in idle:
+    for user_id, request_id, item_id, time_ms, _ in still.tolist():
         offsets = [
             row.offset
             for row in by_user.of(user_id)

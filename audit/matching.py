@@ -52,6 +52,11 @@ class Stream:
         closes_ms = shown.time_ms + self.settings.feedback_window_ms
         return newest_ms - self.settings.allowed_lateness_ms >= closes_ms or self.standstill < sys.maxsize
 
+    def may_have_given_up(self, action: Done, shown: Shown) -> bool:
+        """Whether an action may have waited in vain before its impression came."""
+        given_up_ms = action.time_ms + self.settings.feedback_window_ms
+        return shown.before_ms - self.settings.allowed_lateness_ms >= given_up_ms or shown.offset >= self.standstill
+
     def has_passed(self, time_ms: int) -> bool:
         """Whether the window of something of this event time had certainly closed."""
         return time_ms + self.settings.feedback_window_ms <= self.passed_ms
@@ -161,7 +166,9 @@ def match_actions(actions: Sequence[Done], exposures: Sequence[Exposure], stream
             refused.append(action)
             found.accounted += certain
         elif action.offset < stream.done_maybe_to:
-            resolved = _take(action, near, stream, certain=certain)
+            # Of equal actions that wait for an impression, the joiner keeps and refuses one.
+            sure = certain and not any(action.same(other) for other in refused)
+            resolved = _take(action, near, stream, sure=sure)
             if not certain and not near:
                 found.unresolved.append(action)
             if certain and not resolved:
@@ -169,20 +176,19 @@ def match_actions(actions: Sequence[Done], exposures: Sequence[Exposure], stream
             else:
                 found.accounted += certain
                 found.open += certain and not near
-    # Of equal actions that wait for an impression, the joiner keeps and refuses one.
     lost = [action for action in found.lost if not any(action.same(other) for other in refused)]
     found.accounted += len(found.lost) - len(lost)
     found.lost = lost
     return found
 
 
-def _take(action: Done, near: list[Exposure], stream: Stream, *, certain: bool) -> bool:
+def _take(action: Done, near: list[Exposure], stream: Stream, *, sure: bool) -> bool:
     """Give an action that was not refused to its exposure; False where it should have been refused by now."""
     passed = stream.has_passed(action.time_ms)
     for exposure in near:
         alone = len(near) == 1
         joined = passed or not stream.may_have_closed(exposure.shown, action)
-        (exposure.sure if certain and alone and joined else exposure.maybe).append(action)
+        (exposure.sure if sure and alone and joined else exposure.maybe).append(action)
     return bool(near) or not passed
 
 
@@ -195,5 +201,5 @@ def _take_refused(action: Done, near: list[Exposure], stream: Stream, found: Act
         found.refused[exposure.shown.offset].append(action)
         if stream.repeats_allowed:
             exposure.maybe.append(action)
-        elif not stream.may_have_closed(exposure.shown, action):
+        elif not (stream.may_have_closed(exposure.shown, action) or stream.may_have_given_up(action, exposure.shown)):
             found.early.append((action, exposure))

@@ -207,8 +207,7 @@ class UserAudit:
             else self._entry(exposure)
             for item, exposure in zip(session.items, found.exposures, strict=True)
         ]
-        late = len(entries) == 1 and timeline.entries and timeline.entries[-1].time_ms > entries[0].time_ms
-        if late:
+        if len(entries) == 1 and sequence_difference(timeline.entries, session):
             before, whole = timeline.with_late(entries[0])
             if not sequence_difference(before.entries, session):
                 self._say_history(found, before)
@@ -232,10 +231,10 @@ class UserAudit:
             if session.closed_by is not ClosedBy.GAP:
                 continue
             gap_ms = session.end_ms + settings.session_gap_ms
-            if gap_ms > self.stream.newest_ms + settings.feedback_window_ms:
-                self._add(SESSIONS, Kind.WRONG, found.offset, "was closed by a gap that has not passed")
             if len(session.items) == 1 and first is not None and not self.stream.in_order(first.shown):
                 continue  # it came late and stands alone
+            if gap_ms > self.stream.newest_ms + settings.feedback_window_ms:
+                self._add(SESSIONS, Kind.WRONG, found.offset, "was closed by a gap that has not passed")
             after = self._next(number, rest)
             if after is None or not self.stream.in_order(after.shown):
                 continue
@@ -283,7 +282,7 @@ class UserAudit:
         if problem:
             self._add(HISTORIES, Kind.WRONG, last.offset, f"user {self.user_id}: {problem}")
             return
-        self._check_changes([*history, *making], joined[:-1])
+        self._check_changes([*history, *making], joined[:-1], rest)
 
     def _check_late_labels(self, history: list[Entry], entries: list[Entry], last: Published) -> None:
         """The labels of each late action are in the history, where it is clear in which entry."""
@@ -298,9 +297,14 @@ class UserAudit:
                     detail = f"was late, but its labels are not in histories[{self.partition}]@{last.offset}"
                     self._add(ACTIONS, Kind.MISSING, action.offset, detail)
 
-    def _check_changes(self, history: list[Entry], changes: Sequence[Published]) -> None:
-        """Each change on the way is the history of some moment, and moments go on; late exposures have none."""
-        if self.stream.repeats_allowed or any(self.stream.may_be_late(shown) for shown in self.shown):
+    def _check_changes(self, history: list[Entry], changes: Sequence[Published], rest: Leftover) -> None:
+        """Each change on the way is the history of some moment, and moments go on.
+
+        That is so where exposures came in order of event time: a late one takes a place before others.
+        """
+        exposures = [e for found in self.sessions for e in found.exposures if e is not None] + rest.making
+        came, times = [e.shown.offset for e in exposures], [e.shown.time_ms for e in exposures]
+        if self.stream.repeats_allowed or rest.absent or came != sorted(came) or times != sorted(times):
             return
         keep, at = self.stream.settings.history_items, 0
         for one in changes:

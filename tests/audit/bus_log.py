@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from audit.auditor import audit_log
 from audit.findings import Findings
 from onerec.settings import JoinerSettings, KafkaSettings, Settings, StreamSettings
 from schemas.topics import Topic
-from tests.stream.joiner.bus import Bus, Message
+from tests.recovery.bus import Bus, Message
 
 
 class BusLog:
@@ -19,7 +20,7 @@ class BusLog:
         self._bus = bus
 
     def partitions(self, topic: Topic) -> list[int]:
-        return list(range(self._bus.partitions if topic.by_user else 1))
+        return sorted(number for name, number in self._bus.logs if name == topic.name)
 
     def bounds(self, *topics: Topic) -> dict[tuple[str, int], tuple[int, int]]:
         parts = [(topic.name, n) for topic in topics for n in self.partitions(topic)]
@@ -38,8 +39,14 @@ class BusLog:
         return {n: self._bus.offsets.get((topic.name, n), 0) for n in self.partitions(topic)}
 
 
+@cache
+def _settings(joiner: JoinerSettings) -> Settings:
+    """Made once: it takes longer than to audit a few events."""
+    return Settings(kafka=KafkaSettings(), stream=StreamSettings(joiner=joiner))
+
+
 def audit_bus(bus: Bus, joiner: JoinerSettings, **options: Any) -> Findings:
     """Audit what is on the bus."""
-    settings = Settings(kafka=KafkaSettings(partitions=bus.partitions), stream=StreamSettings(joiner=joiner))
+    settings = _settings(joiner)
     chosen = {"broker_repeats_allowed": False, "first": 5} | options
     return audit_log(BusLog(bus), settings, **chosen)  # type: ignore[arg-type]
