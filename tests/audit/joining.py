@@ -22,7 +22,6 @@ from stream.joiner.wiring import names
 from tests.recovery.bus import Bus, Entry
 from tests.stream.joiner.events import Event, impression
 
-
 WITNESS = 1000
 
 

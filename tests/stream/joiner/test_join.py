@@ -234,11 +234,9 @@ def test_a_late_repetition_is_a_duplicate_and_one_older_than_a_full_history_is_r
 
 def test_a_repetition_as_old_as_the_whole_history_does_not_come_twice() -> None:
     join = new_join(SETTINGS)
-    feed(join, impression(7, 100))
-    feed(join, impression(9, 500))
-    join.advance(600)
-    for item in (1, 2, 3, 4):
-        feed(join, impression(item, 100, request=2))  # late: these push the first one out of the history
+    for item, time_ms in ((7, 100), (8, 100), (9, 500), (1, 600), (2, 700)):  # five, of which the history holds four
+        feed(join, impression(item, time_ms))
+    join.advance(800)
     join.take_changes()
 
     feed(join, impression(7, 100))
