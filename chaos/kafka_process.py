@@ -50,6 +50,11 @@ def kafka_home() -> Path:
     return Path(home)
 
 
+def new_cluster_id() -> str:
+    """A fresh one, as Kafka wants it."""
+    return base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
+
+
 class KafkaProcess:
     """One node, broker and controller, with a fresh cluster id: `with KafkaProcess(home, folder) as …`.
 
@@ -77,11 +82,13 @@ class KafkaProcess:
         """What the broker prints."""
         return self._directory / "kafka.log"
 
+    @property
+    def controller(self) -> str:
+        """Host and port of its controller."""
+        return f"{LOOPBACK}:{self._controller}"
+
     def __enter__(self) -> Self:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        lines = (f"{name}={value}" for name, value in self._properties.items())
-        self._configuration.write_text("\n".join(lines) + "\n")
-        self._format()
+        self.prepare()
         self.start()
         return self
 
@@ -90,8 +97,27 @@ class KafkaProcess:
     ) -> None:
         self.stop()
 
+    def prepare(self, cluster_id: str | None = None, voters: str = "") -> None:
+        """Make its folder: a cluster of its own, or one node of the cluster whose controllers `voters` lists."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        quorum = {
+            "controller.quorum.voters" if voters else "controller.quorum.bootstrap.servers": voters or self.controller
+        }
+        lines = (f"{name}={value}" for name, value in (self._properties | quorum).items())
+        self._configuration.write_text("\n".join(lines) + "\n")
+        self._format(cluster_id or new_cluster_id(), *([] if voters else ["--standalone"]))
+
     def start(self) -> None:
         """Start it on the data that it has, and wait until it answers."""
+        self.launch()
+        try:
+            wait_for_broker(KafkaSettings(bootstrap_servers=self.bootstrap_servers), START_TIMEOUT_S)
+        except BaseException:
+            self.stop()
+            raise
+
+    def launch(self) -> None:
+        """As `start`, but do not wait: a node of a cluster answers when most of them are there."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [self._home / "bin" / "kafka-server-start.sh", self._configuration],
@@ -100,11 +126,6 @@ class KafkaProcess:
                 env=self._environment(),
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - only prctl is called
             )
-        try:
-            wait_for_broker(KafkaSettings(bootstrap_servers=self.bootstrap_servers), START_TIMEOUT_S)
-        except BaseException:
-            self.stop()
-            raise
 
     def stop(self) -> None:
         """End it in order; its data stays in the folder."""
@@ -130,17 +151,15 @@ class KafkaProcess:
         return self._directory / "server.properties"
 
     def _own_properties(self) -> dict[str, str]:
-        broker, controller = f"PLAINTEXT://{LOOPBACK}:{self._port}", f"{LOOPBACK}:{self._controller}"
+        broker = f"PLAINTEXT://{LOOPBACK}:{self._port}"
         return DEFAULTS | {
-            "controller.quorum.bootstrap.servers": controller,
-            "listeners": f"{broker},CONTROLLER://{controller}",
+            "listeners": f"{broker},CONTROLLER://{self.controller}",
             "advertised.listeners": broker,
             "log.dirs": str(self._directory.absolute() / "log"),
         }
 
-    def _format(self) -> None:
-        cluster_id = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
-        command: list[str | Path] = [self._home / "bin" / "kafka-storage.sh", "format", "--standalone"]
+    def _format(self, cluster_id: str, *options: str) -> None:
+        command: list[str | Path] = [self._home / "bin" / "kafka-storage.sh", "format", *options]
         command += [f"--cluster-id={cluster_id}", "--config", self._configuration]  # an id may begin with a dash
         done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
         if done.returncode:

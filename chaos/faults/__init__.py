@@ -1,7 +1,15 @@
 """One fault a file, each with a FAULT; REGISTRY has them in the order in which they are run."""
 
 from chaos.fault import Fault
-from chaos.faults import broker_restart, rebalance_storm, sigkill, stalled_joiner, stalled_trainer, stalled_worker
+from chaos.faults import (
+    broker_restart,
+    cluster_leader_kill,
+    rebalance_storm,
+    sigkill,
+    stalled_joiner,
+    stalled_trainer,
+    stalled_worker,
+)
 
 REGISTRY: tuple[Fault, ...] = (
     sigkill.FAULT,
@@ -10,4 +18,5 @@ REGISTRY: tuple[Fault, ...] = (
     stalled_worker.FAULT,
     stalled_trainer.FAULT,
     broker_restart.FAULT,
+    cluster_leader_kill.FAULT,
 )

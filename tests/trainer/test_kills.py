@@ -99,7 +99,8 @@ def weights_without_interruption(world: World) -> tuple[str, dict[int, str]]:
     folder = next((world.folder / "state" / "trainer" / MODEL).glob("*-kept"))
     state, _ = load_checkpoint(folder, toy.TINY, world.settings.trainer)
     supply = Supply(world.kafka, toy.TINY, world.settings.trainer, first_offsets(world.kafka) | state.offsets)
-    publishes = {entry.step: entry.version or 0 for entry in world.journal() if entry.kind is JournalKind.PUBLISH}
+    told = read_story(read_journal(world.kafka, MODEL, start=0, timeout_s=60), after_step=0)
+    publishes = {step: entry.version or 0 for step, entry in told.publishes.items()}
     versions = {publishes[state.step]: digest(cast(state.weights(), "bfloat16"))}
     for step in story(world):
         apply_step(state, supply.again(step.ranges).step_input)

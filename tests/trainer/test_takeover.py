@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from onerec.errors import CheckFailedError
+from onerec.errors import CheckFailedError, ExitCode
 from onerec.settings import KafkaSettings
 from onerec.weights.store import Artifact, WeightsStore
 from onerec.weights.tensors import digest
 from schemas.records import JournalKind, VersionKind
+from schemas.topics import SESSIONS
 from tests.trainer import toy
+from tests.trainer.test_kills import consumed, weights_without_interruption
 from tests.trainer.test_service import learn_all, trainer
-from tests.trainer.world import World
+from tests.trainer.world import DEADLINE_S, World
 from trainer.guard import SuccessorWatch
+from trainer.journal import read_journal, read_story
 from trainer.publish import cast
 
 pytestmark = pytest.mark.broker
@@ -95,3 +99,27 @@ def test_a_number_is_passed_over_where_its_weights_do_not_come_out_again(world: 
     assert (newest.version, newest.kind) == (3, VersionKind.FULL)
     published = [(e.version, e.weights_sha256) for e in world.journal() if e.kind is JournalKind.PUBLISH]
     assert published[1:] == [(2, "0" * 64), (3, newest.sha256)]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_while_another_takes_over_ends_when_it_wakes_up(world: World) -> None:
+    zombie = world.start()
+    try:
+        world.publish_sessions([toy.session(n, [n]) for n in range(1, 6)])
+        world.wait_for_sessions(5, zombie)
+        zombie.send_signal(signal.SIGSTOP)
+        with world.running() as successor:
+            world.publish_sessions([toy.session(n, [n]) for n in range(6, 11)])
+            world.wait_for_sessions(10, successor)
+            zombie.send_signal(signal.SIGCONT)
+            assert zombie.wait(DEADLINE_S) == ExitCode.CHECK_FAILED
+            assert BOTH_ALIVE in world.log()
+            world.publish_sessions([toy.session(n, [n]) for n in range(11, 16)])
+            world.wait_for_sessions(15, successor)
+    finally:
+        zombie.kill()
+        zombie.wait()
+    assert sum(r.applied for r in consumed(world, SESSIONS.name)) == 15
+    entries = read_journal(world.kafka, "onerec", start=0, timeout_s=DEADLINE_S)
+    valid = {e.version: e.weights_sha256 for e in read_story(entries, after_step=0).publishes.values()}
+    assert {v.version: v.sha256 for v in world.versions()} == valid == weights_without_interruption(world)[1]
