@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -44,9 +45,10 @@ class KafkaCluster:
         voters = ",".join(f"{node}@{process.controller}" for node, process in self._nodes.items())
         with ExitStack() as stack:
             stack.callback(self.stop)
+            with ThreadPoolExecutor() as threads:
+                list(threads.map(lambda process: process.prepare(cluster_id, voters), self._nodes.values()))
             for process in self._nodes.values():
-                process.prepare(cluster_id, voters)
-                process.launch()
+                process.launch()  # by this thread: a child ends with the thread that started it
             self.leaders.wait_alive(NODES)
             stack.pop_all()
         return self

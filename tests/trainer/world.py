@@ -22,6 +22,7 @@ from tests.trainer import toy
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
+POLL_S = 0.1
 USERS = 24
 
 
@@ -106,6 +107,7 @@ class World:
         while not condition():
             assert process is None or process.poll() is None, self.log()
             assert time.monotonic() < deadline_s, f"not within {DEADLINE_S:g} s"
+            time.sleep(POLL_S)
 
     def wait_for_sessions(self, count: int, process: subprocess.Popen[bytes] | None = None) -> None:
         """Until the newest announced version has learned from (or refused) so many messages on sessions."""
