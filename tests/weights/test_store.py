@@ -113,6 +113,17 @@ def test_shapes_of_another_model_are_refused_before_anything_is_read(store: Weig
         store.read(1, shapes={"onerec.w": (20, 11), "onerec.bias": (3,), "n": ()})
 
 
+def test_a_parent_of_another_size_is_refused_before_its_file_is_read(local: WeightsStore, tmp_path: Path) -> None:
+    publish(local, 2)
+    path = tmp_path / "versions/00000001/manifest.json"
+    values = json.loads(path.read_bytes())
+    values["tensors"]["onerec.w"] = ["F32", [2**30, 2**9]]
+    path.write_text(json.dumps(values))
+    (tmp_path / "versions/00000001" / values["file"]).unlink()
+    with pytest.raises(CorruptWeightsError, match="Version 1 has other tensors than its child"):
+        local.read(2)
+
+
 @pytest.mark.parametrize("cut", [0, 4, 50, -1])
 def test_a_torn_file_is_refused(local: WeightsStore, tmp_path: Path, cut: int) -> None:
     publish(local, 2)
