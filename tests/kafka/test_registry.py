@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -100,7 +101,10 @@ def test_schemas_that_are_no_record_of_ours_are_refused(client: Any) -> None:
 class Refusing(BaseHTTPRequestHandler):
     """A registry that finds everything incompatible."""
 
+    logins: ClassVar[list[str | None]] = []
+
     def do_POST(self) -> None:
+        self.logins.append(self.headers["Authorization"])
         body = json.dumps({"error_code": 409, "message": "incompatible with an earlier schema"}).encode()
         self.send_response(409)
         self.send_header("Content-Type", "application/json")
@@ -127,6 +131,14 @@ def test_an_incompatible_schema_is_named(refusing: str) -> None:
     kafka = KafkaSettings(schema_registry_url=refusing)
     with pytest.raises(CheckFailedError, match=r"refuses the schema of impressions-value: incompatible"):
         codec(kafka, IMPRESSIONS).encode(IMPRESSION)
+
+
+def test_user_and_password_of_the_url_are_given_and_not_shown(refusing: str) -> None:
+    kafka = KafkaSettings(schema_registry_url=refusing.replace("://", "://me:pass%2Fword@"))
+    with pytest.raises(CheckFailedError) as raised:
+        codec(kafka, IMPRESSIONS).encode(IMPRESSION)
+    assert Refusing.logins[-1] == f"Basic {base64.b64encode(b'me:pass/word').decode()}"
+    assert "word" not in str(raised.value)
 
 
 def test_a_registry_that_is_not_there_is_named() -> None:
