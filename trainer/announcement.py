@@ -38,6 +38,7 @@ class Announcer:
         self._kafka = kafka
         self._model = model
         self._check_ours = check_ours
+        self._identifier = f"{kafka.topic_prefix}{kafka.group_prefix}trainer-{model}"
         self._writer: RecordWriter | None = None
 
     def take_over(self) -> int:
@@ -48,7 +49,7 @@ class Announcer:
         try:
             self._fence()
         except KafkaException as error:
-            raise explained(error, self._kafka, f"announcing versions of model {self._model}") from error
+            raise explained(error, self._kafka, f"transactional id {self._identifier}", operation="Write") from error
         return newest_announced(self._kafka, self._model)
 
     def announce(self, record: ModelVersion) -> None:
@@ -72,8 +73,9 @@ class Announcer:
     def _fence(self) -> None:
         if self._writer is not None:
             self._writer.producer.purge(in_flight=True)
-        identifier = f"{self._kafka.topic_prefix}{self._kafka.group_prefix}trainer-{self._model}"
-        writer = RecordWriter(self._kafka, transactional_id=identifier, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
+        writer = RecordWriter(
+            self._kafka, transactional_id=self._identifier, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS
+        )
         writer.producer.init_transactions(INIT_TIMEOUT_S)
         self._writer = writer
 

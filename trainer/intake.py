@@ -272,7 +272,8 @@ class Intake:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise vanished(f"topic {name}: {error.str()}")
         if error.fatal() or error.code() in NO_TOPIC | DENIED:
-            raise explained(KafkaException(error), self._kafka, f"topic {name}")
+            what = f"topic {name}" if name else f"group {self._consumer.group}"
+            raise explained(KafkaException(error), self._kafka, what, operation="Read")
         LOG.warning("kafka: %s", error.str())
 
 

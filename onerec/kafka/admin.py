@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from onerec.kafka import clients, layout
 from onerec.kafka.metadata import metadata, require_names
 from onerec.kafka.offsets import beginning_offsets, bounds, committed, end_offsets
-from onerec.kafka.trouble import Trouble, explained
+from onerec.kafka.trouble import Trouble, explained, known_properties
 from onerec.settings import KafkaSettings
 from schemas.topics import TOPICS, Topic
 
@@ -38,8 +38,10 @@ class WatchedAdmin(AdminClient):
     """An admin client that knows whether the broker denies us; its calls raise what they meet, so it logs little."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
+        """Raises SettingsError for properties that librdkafka does not take."""
         self.trouble = Trouble(kafka, level=logging.DEBUG)
-        super().__init__(clients.properties(kafka, error_cb=self.trouble))
+        with known_properties():
+            super().__init__(clients.properties(kafka, error_cb=self.trouble))
 
 
 def create_topics(kafka: KafkaSettings, *, topics: Iterable[Topic] = TOPICS, timeout_s: float = 30.0) -> list[str]:

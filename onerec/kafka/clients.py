@@ -6,7 +6,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, Message, Producer
 
-from onerec.kafka.trouble import Trouble
+from onerec.kafka.trouble import Trouble, known_properties
 from onerec.settings import KafkaSettings
 from schemas.topics import Topic
 
@@ -32,6 +32,8 @@ PRODUCER_DEFAULTS: dict[str, Any] = {
 }
 TRANSACTION_TIMEOUT_MS = 15_000
 NO_TIMESTAMP = -1
+NO_GROUP = "unused"
+"""Consumers must have a group's name; this one's joins none, but librdkafka asks for its coordinator."""
 CLASSIC_ONLY = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 UNDERSCORED = ("on_commit", "log_level")
 
@@ -55,16 +57,21 @@ class WatchedConsumer(Consumer):
     """A consumer whose `trouble` knows whether its brokers can be reached."""
 
     def __init__(self, kafka: KafkaSettings, configuration: dict[str, Any]) -> None:
+        """Raises SettingsError for properties that librdkafka does not take."""
+        self.group: str = configuration["group.id"]
         self.trouble = Trouble(kafka)
-        super().__init__(configuration | {"error_cb": self.trouble})
+        with known_properties():
+            super().__init__(configuration | {"error_cb": self.trouble})
 
 
 class WatchedProducer(Producer):
     """A producer whose `trouble` knows whether its brokers can be reached."""
 
     def __init__(self, kafka: KafkaSettings, configuration: dict[str, Any]) -> None:
+        """Raises SettingsError for properties that librdkafka does not take."""
         self.trouble = Trouble(kafka)
-        super().__init__(configuration | {"error_cb": self.trouble})
+        with known_properties():
+            super().__init__(configuration | {"error_cb": self.trouble})
 
 
 def consumer(kafka: KafkaSettings, *, group: str | None = None, **more: Any) -> WatchedConsumer:
@@ -74,7 +81,7 @@ def consumer(kafka: KafkaSettings, *, group: str | None = None, **more: Any) -> 
         defaults["group.protocol"] = "consumer"
         for name in CLASSIC_ONLY:  # the broker's to decide under KIP-848; librdkafka refuses them
             defaults.pop(name, None)
-    group_id = kafka.group_prefix + ("unused" if group is None else group)
+    group_id = kafka.group_prefix + (NO_GROUP if group is None else group)
     return WatchedConsumer(kafka, defaults | properties(kafka, group_id=group_id, **more))
 
 

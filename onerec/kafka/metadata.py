@@ -8,7 +8,8 @@ from typing import Protocol
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
 
-from onerec.kafka.trouble import Trouble, explained, no_topic
+from onerec.errors import DependencyMissingError
+from onerec.kafka.trouble import NO_BROKER, Trouble, explained, no_broker, no_topic
 from onerec.settings import KafkaSettings
 
 TIMEOUT_S = 10.0
@@ -42,10 +43,20 @@ def metadata(client: Client, kafka: KafkaSettings, timeout_s: float | None = Non
             client.poll(0)
             client.trouble.raise_denied()
             if time.monotonic() >= deadline_s:
-                raise explained(error, kafka) from error
+                raise _no_answer(error, client, kafka) from error
         else:
             client.trouble.seen_alive()
             return found
+
+
+def _no_answer(error: KafkaException, client: Client, kafka: KafkaSettings) -> DependencyMissingError:
+    """With what librdkafka has told of the connection: it is silent where a broker hangs up on what it cannot read."""
+    if error.args[0].code() not in NO_BROKER:
+        return explained(error, kafka)
+    told = client.trouble.connection or (
+        f"{error.args[0].str()}; a broker that listens there may want another security.protocol of kafka.librdkafka"
+    )
+    return no_broker(kafka, told.rstrip("."))
 
 
 def require_names(client: Client, kafka: KafkaSettings, names: set[str]) -> None:

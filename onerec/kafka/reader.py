@@ -107,7 +107,9 @@ class RecordReader:
                 "Start from an older checkpoint that it still has, or from the beginning; lengthen the retention.",
             )
         elif error.code() in NO_TOPIC | DENIED or error.fatal():
-            raise explained(KafkaException(error), self._kafka, f"topic {message.topic()}")
+            name = message.topic()  # none where it is about the group
+            what = f"topic {name}" if name else f"group {self._consumer.group}"
+            raise explained(KafkaException(error), self._kafka, what, operation="Read")
         else:
             LOG.warning("kafka: %s", error.str())
 

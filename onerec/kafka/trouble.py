@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException
 
-from onerec.errors import DependencyMissingError
+from onerec.errors import DependencyMissingError, SettingsError
 from onerec.settings import KafkaSettings
 
 LOG = logging.getLogger(__name__)
 PROBE_TIMEOUT_S = 5.0
 REPEAT_S = 10.0
 
-DENIED = frozenset(
-    {
-        KafkaError._AUTHENTICATION,
-        KafkaError._SSL,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    }
-)
+LOGIN = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
+NO_RIGHT = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional id",
+}
+"""And what the right that is missing is on."""
+DENIED = LOGIN | {KafkaError._SSL} | NO_RIGHT.keys()
 NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
 NO_BROKER = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})
 
@@ -45,6 +44,7 @@ class Trouble:
         self._denied: KafkaError | None = None
         self._was_alive = False
         self._down_since_s: float | None = None
+        self._connection: str | None = None
 
     def __call__(self, error: KafkaError) -> None:
         """Called by librdkafka from poll, consume and flush.
@@ -52,6 +52,8 @@ class Trouble:
         A login that is refused at first is refused for good; one that has worked may fail while a broker restarts.
         """
         self._log(error)
+        if error.code() == KafkaError._TRANSPORT:
+            self._connection = error.str()
         if error.fatal() or (error.code() in DENIED and not self._was_alive):
             self._denied = error
         elif error.code() in DENIED or error.code() == KafkaError._ALL_BROKERS_DOWN:
@@ -63,9 +65,15 @@ class Trouble:
             self._logged_s[error.code()] = now_s
             LOG.log(self._level, "kafka %s: %s", self._kafka.bootstrap_servers, error.str())
 
+    @property
+    def connection(self) -> str | None:
+        """What librdkafka said of the last connection that failed: that the port may speak TLS, for example."""
+        return self._connection
+
     def seen_alive(self) -> None:
         """A broker has answered."""
         self._was_alive = True
+        self._connection = None
         self._down_since_s = None
 
     def check(self, probe: Callable[[float], object], patience_s: float) -> None:
@@ -94,22 +102,50 @@ class Trouble:
             raise explained(KafkaException(self._denied), self._kafka)
 
 
-def explained(error: KafkaException, kafka: KafkaSettings, what: str = "") -> DependencyMissingError:
-    """The error as a sentence with its remedy; `what` names the topic or group where there is one."""
+def explained(
+    error: KafkaException, kafka: KafkaSettings, what: str = "", *, operation: str = ""
+) -> DependencyMissingError:
+    """The error as a sentence with its remedy; `what` names the topic or group, `operation` what it was to be for."""
     cause = error.args[0]
     about = f" ({what})" if what else ""
     if cause.code() in NO_TOPIC:
         return no_topic(kafka, what or cause.str())
     if cause.code() in DENIED:
-        return DependencyMissingError(
-            f"The broker {kafka.bootstrap_servers} denies access{about}: {cause.str()}.",
-            "Mend kafka.librdkafka and kafka.sasl_password, or the broker's access rules.",
-        )
+        return _denied(cause, kafka, " on ".join(word for word in (operation, what) if word))
     if cause.code() in NO_BROKER:
         return no_broker(kafka, cause.str())
     return DependencyMissingError(
         f"Kafka at {kafka.bootstrap_servers} failed{about}: {cause.str()}.", "See the broker's log, then start again."
     )
+
+
+def _denied(cause: KafkaError, kafka: KafkaSettings, what: str) -> DependencyMissingError:
+    about, text = f" ({what})" if what else "", cause.str().rstrip(".")
+    problem = f"The broker {kafka.bootstrap_servers} denies access to {user_of(kafka)}{about}: {text}."
+    if cause.code() in LOGIN:
+        remedy = "Mend sasl.username and sasl.mechanism of kafka.librdkafka and kafka.sasl_password, or the user there."
+    elif cause.code() == KafkaError._SSL:
+        remedy = "Mend ssl.ca.location of kafka.librdkafka: the certificate of the broker, or of who has signed it."
+    else:
+        remedy = f"Grant it on the {NO_RIGHT[cause.code()]}: `onerec topics rights` prints what each service needs."
+    return DependencyMissingError(problem, remedy)
+
+
+def user_of(kafka: KafkaSettings) -> str:
+    """Who we are to the broker, for sentences."""
+    name = kafka.librdkafka.get("sasl.username")
+    return f"user {name}" if name else "this user"
+
+
+@contextmanager
+def known_properties() -> Iterator[None]:
+    """Turns librdkafka's refusal of a property into a SettingsError."""
+    try:
+        yield
+    except KafkaException as error:
+        raise SettingsError(
+            f"librdkafka does not take its properties: {error.args[0].str()}.", "Mend kafka.librdkafka."
+        ) from error
 
 
 def no_broker(kafka: KafkaSettings, detail: str) -> DependencyMissingError:

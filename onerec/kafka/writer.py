@@ -80,7 +80,7 @@ class RecordWriter:
         """Raise the first failed delivery, or that the broker is gone or denies us."""
         if self._failure is not None:
             error, topic = self._failure
-            raise explained(KafkaException(error), self._kafka, f"topic {topic}")
+            raise explained(KafkaException(error), self._kafka, f"topic {topic}", operation="Write")
         self.producer.trouble.check(self._list_topics, self._kafka.broker_patience_s)
 
     def _first_use(self, topic: Topic) -> tuple[str, Codec]:

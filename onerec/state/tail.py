@@ -87,7 +87,8 @@ class Tail:
             # The end lies behind the last record where transaction markers follow it.
             self.positions[part] = max(self.positions[part], offset)
             return None
-        raise explained(KafkaException(error), self._kafka, f"topic {topic}")
+        what = f"topic {topic}" if topic else f"group {self._consumer.group}"
+        raise explained(KafkaException(error), self._kafka, what, operation="Read")
 
     def _stalled(self) -> DependencyMissingError:
         behind = [

@@ -22,7 +22,7 @@ from stream.joiner.partition import Partition
 from stream.joiner.rows import ITEM, TIME_MS, ActionRow, ImpressionRow, action_row, impression_row
 from stream.joiner.transaction import FENCED, TransactionError
 from stream.joiner.watermark import IMPRESSIONS
-from stream.joiner.wiring import Wiring
+from stream.joiner.wiring import GROUP, Wiring
 
 LOG = logging.getLogger(__name__)
 LOST_OFFSETS = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
@@ -117,7 +117,9 @@ class Intake:
                 "joiner-changelog to begin anew with what is there.",
             )
         if error.code() in NO_TOPIC or error.code() in DENIED or error.fatal():
-            raise explained(KafkaException(error), self._wiring.kafka, f"topic {message.topic()}")
+            name = message.topic()  # none where it is about the group
+            what = f"topic {name}" if name else f"group {self._wiring.kafka.group_prefix}{GROUP}"
+            raise explained(KafkaException(error), self._wiring.kafka, what, operation="Read")
         LOG.warning("kafka: %s", error.str())
 
 

@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from onerec.kafka import clients
 from onerec.kafka.watermarks import Part
+from onerec.settings import KafkaSettings
 from onerec.state.store import LocalStore
 from stream.joiner.join import Changes
 from stream.joiner.wiring import Wiring
@@ -51,6 +52,11 @@ def unpack_offsets(packed: bytes) -> tuple[int, int]:
     """The offsets of a header. Raises struct.error where it has another length."""
     impressions, actions = _OFFSETS.unpack(packed)
     return impressions, actions
+
+
+def transactional_id(kafka: KafkaSettings, instance: str) -> str:
+    """What the broker knows the producer of an instance by."""
+    return f"{kafka.topic_prefix}{kafka.group_prefix}joiner-{instance}"
 
 
 class TransactionError(Exception):
@@ -97,8 +103,7 @@ class Transactions:
     def __init__(self, wiring: Wiring, instance: str) -> None:
         """Fence every older producer of this instance and abort what it left open. Raises TransactionError."""
         self._wiring = wiring
-        prefix = f"{wiring.kafka.topic_prefix}{wiring.kafka.group_prefix}joiner-"
-        self._producer = clients.producer(wiring.kafka, transactional_id=prefix + instance)
+        self._producer = clients.producer(wiring.kafka, transactional_id=transactional_id(wiring.kafka, instance))
         try:
             self._producer.init_transactions(INIT_TIMEOUT_S)
         except KafkaException as error:
