@@ -161,9 +161,14 @@ class KafkaProcess:
     def _format(self, cluster_id: str, *options: str) -> None:
         command: list[str | Path] = [self._home / "bin" / "kafka-storage.sh", "format", *options]
         command += [f"--cluster-id={cluster_id}", "--config", self._configuration]  # an id may begin with a dash
+        command += self._format_options()
         done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"kafka-storage.sh format failed: {done.stdout}{done.stderr}")
+
+    def _format_options(self) -> list[str]:
+        """What else `kafka-storage.sh format` is told."""
+        return []
 
     def _environment(self) -> dict[str, str]:
         heap = {"KAFKA_HEAP_OPTS": os.environ.get("KAFKA_HEAP_OPTS", "-Xms64m -Xmx320m")}

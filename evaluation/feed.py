@@ -12,24 +12,15 @@ from confluent_kafka import KafkaError, Message, TopicPartition
 
 from onerec.errors import DependencyMissingError
 from onerec.kafka import admin, clients
-from onerec.kafka.dead_letters import DeadLetters
+from onerec.kafka.dead_letters import PassedOver
 from onerec.kafka.reader import Received, RecordReader
 from onerec.settings import KafkaSettings
-from schemas.reasons import Reason
 from schemas.topics import Topic
 
 BATCH = 5000
 END_POLL_S = 0.05
 Place = tuple[str, int]
 """Topic name without the prefix, and partition."""
-
-
-class PassedOver(DeadLetters):
-    """Counts what an onlooker cannot use, where a service would refuse it."""
-
-    def refuse_message(self, message: Message, reason: Reason, detail: str) -> None:  # noqa: ARG002 - only counted
-        """Count one record."""
-        self.count += 1
 
 
 class Feed:

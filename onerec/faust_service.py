@@ -30,7 +30,8 @@ from functools import cached_property
 from typing import Any, ParamSpec, TypeVar
 
 import faust
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import BrokerResponseError, KafkaConnectionError
+from confluent_kafka import KafkaError, KafkaException
 from faust.worker import Worker
 
 from onerec.errors import DependencyMissingError, OneRecError
@@ -38,8 +39,10 @@ from onerec.faust_agents import Batches, Handle, HandleBatch, Records
 from onerec.faust_security import credentials
 from onerec.faust_transport import PromptTransport
 from onerec.kafka import admin, clients
+from onerec.kafka.access import require_rights
 from onerec.kafka.dead_letters import DeadLetters
-from onerec.kafka.trouble import no_broker
+from onerec.kafka.rights import USERS
+from onerec.kafka.trouble import NO_RIGHT, explained, no_broker
 from onerec.service import Stop, run_service
 from onerec.settings import Settings
 from schemas.topics import Topic
@@ -124,6 +127,9 @@ class FaustHost:
         reason = crash or self._worker.crash_reason or self.app.crash_reason
         if isinstance(reason, KafkaConnectionError):
             raise no_broker(self.kafka, str(reason)) from reason
+        if isinstance(reason, BrokerResponseError) and reason.errno in NO_RIGHT:
+            denied = KafkaException(KafkaError(reason.errno))
+            raise explained(denied, self.kafka, f"group {self.kafka.group_prefix}{self.group}") from reason
         if reason is not None:
             raise reason
 
@@ -220,6 +226,8 @@ def run_faust_service(
 
     def body(stop: Stop) -> None:
         admin.wait_for_broker(settings.kafka, START_PATIENCE_S)
+        if name in USERS:
+            require_rights(settings, name)
         host = FaustHost(name, settings, stop, from_newest=from_newest)
         with host.resources:
             setup(host)

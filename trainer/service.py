@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from onerec.errors import SettingsError
 from onerec.kafka import admin
+from onerec.kafka.access import require_rights
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.writer import RecordWriter
 from onerec.model.presets import ModelConfig, preset
@@ -56,6 +57,7 @@ def start(settings: Settings, stop: Stop) -> Trainer | None:
     config = model_config(settings)
     environment.make_deterministic(settings.trainer.threads)
     admin.wait_for_broker(settings.kafka, BROKER_TIMEOUT_S)
+    require_rights(settings, "trainer")
     checkpoints = checkpoints_of(settings)
     found = checkpoints.load(config, settings.trainer)
     if found is None:

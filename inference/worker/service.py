@@ -13,6 +13,7 @@ from inference.histories import HistoryStore
 from inference.weights import VersionFollower
 from inference.worker.worker import Worker, output_topic
 from onerec.kafka import admin
+from onerec.kafka.access import require_rights
 from onerec.model.onerec import OneRec
 from onerec.model.presets import preset
 from onerec.model.reward import RewardModel
@@ -28,6 +29,7 @@ def run_worker(settings: Settings, stop: Stop) -> None:
     worker = settings.inference.worker
     torch.set_num_threads(settings.inference.decoding.threads)
     admin.wait_for_broker(settings.kafka, settings.kafka.broker_patience_s)
+    require_rights(settings, "worker")
     if worker.output_topic != RECOMMENDATIONS.name:  # a shadow worker's own topic is in no table: make it here
         admin.create_topics(settings.kafka, topics=(output_topic(settings),))
     indexes = IndexCache()

@@ -46,7 +46,10 @@ def recommend(
         tags=tuple(tags or ()),
         produced_ms=now_ms,
     )
+    from onerec.kafka.access import require_rights  # noqa: PLC0415 - `onerec --help` shall not wait for it
+
     try:
+        require_rights(settings, "client")
         answer = ask(settings.kafka, request, timeout)
         found = tags_of(settings.kafka, {item.item_id for item in answer.session + answer.ranked})
     except OneRecError as error:
@@ -64,7 +67,7 @@ def ask(kafka: KafkaSettings, request: Request, timeout_s: float) -> Recommendat
     from confluent_kafka import TopicPartition  # noqa: PLC0415 - `onerec --help` shall not wait for it
 
     from onerec.kafka import admin, clients  # noqa: PLC0415
-    from onerec.kafka.dead_letters import DeadLetters  # noqa: PLC0415
+    from onerec.kafka.dead_letters import PassedOver  # noqa: PLC0415
     from onerec.kafka.reader import RecordReader  # noqa: PLC0415
     from onerec.kafka.writer import RecordWriter  # noqa: PLC0415
     from schemas.topics import RECOMMENDATIONS, REQUESTS, id_key  # noqa: PLC0415
@@ -75,7 +78,7 @@ def ask(kafka: KafkaSettings, request: Request, timeout_s: float) -> Recommendat
     try:
         name = clients.topic_name(kafka, RECOMMENDATIONS)
         consumer.assign([TopicPartition(name, partition, end) for partition, end in ends.items()])
-        reader = RecordReader(consumer, [RECOMMENDATIONS], kafka, refused=DeadLetters(kafka, "recommend"))
+        reader = RecordReader(consumer, [RECOMMENDATIONS], kafka, refused=PassedOver(kafka, "recommend"))
         writer = RecordWriter(kafka, linger_ms=0)
         writer.send(REQUESTS, id_key(request.user_id), request, timestamp_ms=request.time_ms)
         writer.flush(timeout_s)
@@ -95,6 +98,7 @@ def ask(kafka: KafkaSettings, request: Request, timeout_s: float) -> Recommendat
 
 def tags_of(kafka: KafkaSettings, item_ids: Collection[int]) -> Tags:
     """Tags of these items, from topic item-tokens."""
+    from onerec.kafka.dead_letters import PassedOver  # noqa: PLC0415
     from onerec.kafka.follow import TopicFollower  # noqa: PLC0415
     from onerec.kafka.reader import Received  # noqa: PLC0415
     from schemas.topics import ITEM_TOKENS  # noqa: PLC0415
@@ -106,7 +110,8 @@ def tags_of(kafka: KafkaSettings, item_ids: Collection[int]) -> Tags:
             found[received.record.item_id] = received.record.tags
 
     if item_ids:
-        follower = TopicFollower(kafka, ITEM_TOKENS, note, service="recommend")
+        refused = PassedOver(kafka, "recommend")
+        follower = TopicFollower(kafka, ITEM_TOKENS, note, service="recommend", refused=refused)
         try:
             follower.catch_up(CATALOGUE_S)
         finally:

@@ -124,3 +124,11 @@ class DeadLetters:
         if self._writer is None:
             self._writer = RecordWriter(self._kafka)
         return self._writer
+
+
+class PassedOver(DeadLetters):
+    """Counts what an onlooker cannot use, where a service would refuse it: onlookers write nothing."""
+
+    def refuse_message(self, message: Message, reason: Reason, detail: str) -> None:  # noqa: ARG002 - only counted
+        """Count one record."""
+        self.count += 1

@@ -6,9 +6,10 @@ import logging
 import time
 from contextlib import closing
 
-from confluent_kafka import KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from onerec.errors import CheckFailedError, DependencyMissingError
+from onerec.kafka.access import require_rights
 from onerec.kafka.admin import wait_for_broker
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.trouble import DENIED, explained
@@ -20,9 +21,9 @@ from stream.joiner.assignment import Assignment
 from stream.joiner.garbage import PacedCollection
 from stream.joiner.intake import Intake
 from stream.joiner.items import AnyItem, ItemsWithTokens, KnownItems
-from stream.joiner.transaction import TransactionError, Transactions
+from stream.joiner.transaction import TransactionError, Transactions, transactional_id
 from stream.joiner.watch import BrokerWatch, another_log
-from stream.joiner.wiring import Wiring, wire
+from stream.joiner.wiring import GROUP, Wiring, wire
 
 LOG = logging.getLogger(__name__)
 BATCH = 1000
@@ -39,6 +40,7 @@ FENCED_AGAIN_S = 60.0
 def run_joiner(settings: Settings, stop: Stop) -> None:
     """Join until asked to stop. Raises OneRecError for what a person must mend."""
     kafka, joiner = settings.kafka, settings.stream.joiner
+    require_rights(settings, "joiner")
     wiring = wire(kafka)
     items: KnownItems = ItemsWithTokens(kafka, DeadLetters(kafka, "joiner")) if joiner.known_items_only else AnyItem()
     failures = Failures(kafka, joiner.instance)
@@ -78,7 +80,7 @@ class Failures:
         metrics.REBUILDS.inc()
         self._in_row += 1
         if error.cause.code() in DENIED:
-            raise explained(KafkaException(error.cause), self._kafka, "transactions of the joiner") from error
+            raise explained(KafkaException(error.cause), self._kafka, self._denied(error.cause)) from error
         LOG.warning("a transaction failed (%s): beginning anew from what is committed", error)
         now_s = time.monotonic()
         if error.fenced:
@@ -93,6 +95,16 @@ class Failures:
                 f"{self._in_row} transactions in a row failed, the last with: {error}.",
                 "See the broker's log; nothing is lost, start again once it commits.",
             )
+
+    def _denied(self, cause: KafkaError) -> str:
+        """What the joiner has no right to; the cause names the topic where it is one."""
+        kinds = {
+            KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Write on transactional id "
+            + transactional_id(self._kafka, self._instance),
+            KafkaError.GROUP_AUTHORIZATION_FAILED: f"Read on group {self._kafka.group_prefix}{GROUP}",
+            KafkaError.TOPIC_AUTHORIZATION_FAILED: "Write on a topic of its transactions",
+        }
+        return kinds.get(cause.code(), "transactions of the joiner")
 
     def none(self) -> None:
         """A transaction was committed."""
