@@ -67,8 +67,10 @@ class Announcer:
                 if time.monotonic() > deadline_s or _is_denied(error):
                     raise self._sentence(error, record) from error
                 LOG.warning("announcing version %d failed: with a new producer again: %s", record.version, error)
-            self.take_over()
+            announced = self.take_over()
             self._check_ours()
+            if announced >= record.version:
+                return None  # it had been committed, only the answer was lost
 
     def _fence(self) -> None:
         if self._writer is not None:

@@ -63,6 +63,7 @@ class Trainer:
         """Execute a step and journal it."""
         started_s = time.monotonic()
         result = apply_step(self.state, supplied.step_input)
+        self._refuse_all(supplied, result)
         self.journal.step(
             result.step,
             result.ranges,
@@ -71,10 +72,6 @@ class Trainer:
             loss=result.losses,
             refused=result.refused,
         )
-        for bad in supplied.bad:
-            self.dead_letters.refuse_message(bad.message, bad.reason, bad.detail)
-        for refusal in (*supplied.refusals, *result.refusals):
-            self._refuse(refusal)
         self.publisher.learned.add(result)
         metrics.observe_step(self.state, result, time.monotonic() - started_s)
         if result.refused is not None:
@@ -83,7 +80,6 @@ class Trainer:
 
     def publish(self) -> None:
         """Make the state the next version."""
-        self.dead_letters.flush()
         self.publisher.publish(self.state, self.supply.catalogue.codebook_version)
 
     def checkpoint(self, *, for_good: bool = False) -> None:
@@ -113,6 +109,19 @@ class Trainer:
     def close(self) -> None:
         """Leave the broker."""
         self.supply.close()
+
+    def _refuse_all(self, supplied: Supplied, result: StepResult) -> None:
+        """Put what the step could not use to dead-letters, before the journal says that it was consumed.
+
+        A successor executes a journalled step again, but refuses nothing again.
+        """
+        refusals = (*supplied.refusals, *result.refusals)
+        if supplied.bad or refusals:
+            for bad in supplied.bad:
+                self.dead_letters.refuse_message(bad.message, bad.reason, bad.detail)
+            for refusal in refusals:
+                self._refuse(refusal)
+            self.dead_letters.flush()
 
     def _refuse(self, refusal: Refusal) -> None:
         received = refusal.received

@@ -11,8 +11,9 @@ raises `Crash` again, so that no handler of the dying process tidies up what a d
 
 from __future__ import annotations
 
+import copy
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -119,6 +120,8 @@ class Bus:
     steps: list[str] = field(default_factory=list)
     crash_at: int | None = None
     dead: bool = False
+    before_step: Callable[[str], None] | None = None
+    """Told of each step before it happens: a picture taken now is what a crash would leave."""
     timeouts: dict[int, Fate] = field(default_factory=dict)
     """By step: a call of a transactional producer that is not answered in time."""
 
@@ -138,6 +141,8 @@ class Bus:
     def step(self, name: str) -> None:
         """Something that outlives the process is about to happen; or the process dies before it."""
         self.alive()
+        if self.before_step is not None:
+            self.before_step(name)
         self.steps.append(name)
         if self.crash_at is not None and len(self.steps) > self.crash_at:
             self.dead = True
@@ -161,6 +166,14 @@ class Bus:
             yield
         finally:
             self.dead, self.crash_at = False, None
+
+    def survivor(self) -> Bus:
+        """The broker as it is now, for a process that comes after."""
+        told, self.before_step = self.before_step, None
+        twin = copy.deepcopy(self)
+        self.before_step = told
+        twin.steps = []
+        return twin
 
     def committed(self, topic: str) -> list[Entry]:
         """All that a committed reader sees, by partition."""

@@ -121,11 +121,11 @@ class TransactionalProducer(Client):
         self._bus.open[self._id] = Transaction()
 
     def produce(
-        self, topic: str, value: bytes | None, key: bytes | None, partition: int, *,
-        on_delivery: Report | None, timestamp: int, headers: list[tuple[str, bytes]] | None,
+        self, topic: str, value: bytes | None, key: bytes | None, partition: int | None = None, *,
+        on_delivery: Report | None = None, timestamp: int = 0, headers: list[tuple[str, bytes]] | None = None,
     ) -> None:  # fmt: skip
         self._bus.step("produce")
-        part = (topic, partition)
+        part = self._bus.part_of(topic, key) if partition is None else (topic, partition)
         entry = Entry(key, value, timestamp, headers, state="open")
         self._bus.log(part).append(entry)
         self._bus.open[self._id].entries.append((part, entry))

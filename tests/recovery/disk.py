@@ -7,6 +7,7 @@ What is written is on disk only once it is synced: a process that dies at an fsy
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,20 @@ def watch(monkeypatch: pytest.MonkeyPatch, bus: Bus, folder: Path) -> None:
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
+
+
+def picture(folder: Path, to: Path, step: str) -> None:
+    """Link all files of `folder` to `to` as a crash before `step` would leave them.
+
+    None of them changes any more: whoever writes one anew gives it a new name or removes it before.
+    """
+    shutil.copytree(folder, to, copy_function=os.link)
+    if step.startswith("sync "):
+        for torn in to.rglob(step.removeprefix("sync ")):
+            if torn.is_file() and torn.parent.name.endswith(".partial") | torn.name.endswith(".part"):
+                whole = torn.read_bytes()
+                torn.unlink()
+                torn.write_bytes(whole[: len(whole) // 2])
 
 
 def local(monkeypatch: pytest.MonkeyPatch, bus: Bus) -> None:

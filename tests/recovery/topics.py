@@ -1,0 +1,32 @@
+"""Records into a bus and out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from onerec.kafka import clients
+from onerec.kafka.registry import codec
+from onerec.settings import KafkaSettings
+from schemas.topics import Topic
+from tests.recovery.bus import Bus, Entry
+
+
+def publish(bus: Bus, kafka: KafkaSettings, topic: Topic, records: Iterable[tuple[bytes, Any]]) -> None:
+    """Put (key, record) pairs on a topic; bytes go as they are."""
+    name, encode = clients.topic_name(kafka, topic), codec(kafka, topic).encode
+    for key, record in records:
+        value = record if isinstance(record, bytes) else encode(record)
+        bus.log(bus.part_of(name, key)).append(Entry(key, value, 1000))
+
+
+def records(bus: Bus, kafka: KafkaSettings, topic: Topic) -> list[Any]:
+    """What a committed reader of the topic finds, by partition."""
+    decode = codec(kafka, topic).decode
+    return [decode(entry.value) for entry in bus.committed(clients.topic_name(kafka, topic))]
+
+
+def ends(bus: Bus, kafka: KafkaSettings, topic: Topic) -> dict[int, int]:
+    """By partition the next offset."""
+    name = clients.topic_name(kafka, topic)
+    return {number: len(log) for (of, number), log in bus.logs.items() if of == name}
