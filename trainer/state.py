@@ -5,6 +5,7 @@ A step's random numbers are a function of the run's seed and the step, so no gen
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,31 +34,36 @@ def step_seed(run_seed: int, step: int) -> int:
 
 
 class SeenWindow:
-    """The last `capacity` ids, in the order they came: a record whose id is here has been applied."""
+    """The last `capacity` ids, in the order they came: a record whose id is here has been applied.
+
+    A set with a queue beside it: a dict finds its oldest key only by walking over those that were deleted before it.
+    """
 
     def __init__(self, capacity: int, ids: Iterable[int] = ()) -> None:
         self._capacity = capacity
-        self._ids: dict[int, None] = dict.fromkeys(ids)
+        self._order = deque(dict.fromkeys(ids))
+        self._ids = set(self._order)
 
     def add(self, identifier: int) -> bool:
         """Remember the id; False where it was known already."""
         if identifier in self._ids:
             return False
-        self._ids[identifier] = None
+        self._ids.add(identifier)
+        self._order.append(identifier)
         self.resize(self._capacity)
         return True
 
     def resize(self, capacity: int) -> None:
         """Remember at most `capacity` ids from here on."""
         self._capacity = capacity
-        while len(self._ids) > capacity:
-            del self._ids[next(iter(self._ids))]
+        while len(self._order) > capacity:
+            self._ids.remove(self._order.popleft())
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._order)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._ids)
+        return iter(self._order)
 
 
 @dataclass(slots=True)
