@@ -7,12 +7,13 @@ TESTS ?= tests
 # Processes that the tests are spread over; each starts a broker of its own.
 TEST_PROCESSES ?= 2
 
-.PHONY: help install demo test check chaos compose-test clean
+.PHONY: help install demo test check chaos soak compose-test clean
 help:
 	@echo "make demo          the whole loop on a real log, about five minutes"
 	@echo "make test          all tests, on the best broker that can be had (see tests/broker.py)"
 	@echo "make check         lint, types, layering, the README's commands"
 	@echo "make chaos         faults on the running system, half an hour at most; writes chaos.json (needs KAFKA_HOME)"
+	@echo "make soak          half an hour under full load with rolling restarts: what grows? (needs KAFKA_HOME)"
 	@echo "make compose-test  builds the image and runs the compose stack (needs a Docker engine)"
 	@echo "make install       creates .venv with everything"
 
@@ -42,6 +43,9 @@ check: install
 
 chaos: install
 	$(BIN)/python -m chaos --long
+
+soak: install
+	$(BIN)/python -m chaos.soak
 
 compose-test: install
 	$(BIN)/python -m pytest -q -s tests/compose/test_stack.py
