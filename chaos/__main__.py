@@ -57,7 +57,7 @@ def chaos(  # noqa: PLR0917 - a command line
     write(found, out)
     show(found, Console(width=None if os.isatty(1) else 160))
     typer.echo(f"report: {out}   seed: {chosen_seed}   logs: {directory}/")
-    if not found["identical"] or any(found[name] for name in ("lost", "duplicated", "wrong", "vacuous")):
+    if not found["identical"] or any(found[name] for name in ("lost", "duplicated", "wrong", "vacuous", "broken")):
         raise typer.Exit(int(ExitCode.CHECK_FAILED))
 
 

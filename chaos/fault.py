@@ -39,11 +39,14 @@ class Outcome:
     """What happened, with figures."""
     vacuous: bool = False
     """Whether the fault met nothing: then nothing is shown, and the run has failed."""
+    broken: str = ""
+    """Which bound of the fault's own does not hold, in words."""
 
     @property
     def holds(self) -> bool:
         """Whether the promise was kept."""
-        return not (self.lost or self.duplicated or self.wrong or self.vacuous) and self.identical
+        lapses = (self.lost, self.duplicated, self.wrong, self.vacuous, self.broken)
+        return self.identical and not any(lapses)
 
 
 @dataclass(slots=True)
@@ -84,7 +87,9 @@ class Context:
             self.say(f"the system runs in {running.directory}")
             yield running
 
-    def judge(self, system: System, *, kills: int = 0, seen: str = "", vacuous: bool = False) -> Outcome:
+    def judge(
+        self, system: System, *, kills: int = 0, seen: str = "", vacuous: bool = False, broken: str = ""
+    ) -> Outcome:
         """Let the system do what it has to do, end it in order, and ask the oracle."""
         drained = system.progress.drain(system.tend, DRAIN_TIMEOUT_S)
         if not drained:
@@ -92,10 +97,10 @@ class Context:
         system.finish()
         exactly_once = self.broker.exactly_once
         verdict = judge(system.settings, system.environment, system.directory, exactly_once=exactly_once)
-        told = "; ".join(part for part in ("vacuous" if vacuous else "", seen, verdict.detail) if part)
+        told = "; ".join(part for part in ("vacuous" if vacuous else "", broken, seen, verdict.detail) if part)
         lost = verdict.lost + (not drained)
         self.judged.append(system)
-        return Outcome(lost, verdict.duplicated, verdict.wrong, verdict.identical, kills, told, vacuous)
+        return Outcome(lost, verdict.duplicated, verdict.wrong, verdict.identical, kills, told, vacuous, broken)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ def report(broker: str, outcomes: Sequence[tuple[Fault, Outcome]], **more: Any) 
             "identical": outcome.identical,
             "kills": outcome.kills,
             "vacuous": outcome.vacuous,
+            "broken": outcome.broken,
             "injected": fault.injected,
             "promise": fault.promise,
             "seen": outcome.seen,
@@ -38,6 +39,7 @@ def report(broker: str, outcomes: Sequence[tuple[Fault, Outcome]], **more: Any) 
         "wrong": sum(outcome.wrong for outcome in every),
         "identical": bool(every) and all(outcome.identical for outcome in every),
         "vacuous": sum(outcome.vacuous for outcome in every),
+        "broken": sum(bool(outcome.broken) for outcome in every),
         "faults": faults,
         **more,
     }

@@ -4,6 +4,7 @@ from chaos.fault import Fault
 from chaos.faults import (
     broker_restart,
     cluster_leader_kill,
+    overload,
     rebalance_storm,
     sigkill,
     stalled_joiner,
@@ -19,4 +20,5 @@ REGISTRY: tuple[Fault, ...] = (
     stalled_trainer.FAULT,
     broker_restart.FAULT,
     cluster_leader_kill.FAULT,
+    overload.FAULT,
 )
