@@ -169,12 +169,14 @@ class PartitionAudit:
         )
 
     def _sessions_of(self, user_id: int, partition: int, spool: Spool) -> list[Found]:
-        """A user's sessions, each id once: a broker that serves what was aborted serves the committed one last."""
+        """A user's sessions, each id once: of those that differ the last, since what was aborted comes before."""
         by_id: dict[int, tuple[Found, bytes]] = {}
         for offset, value, _ in spool.of(user_id):
             session: Session = self._sessions_codec.decode(value)
-            before = by_id.pop(session.session_id, None)
-            by_id[session.session_id] = Found(offset, session), value
+            before = by_id.get(session.session_id)
+            if before is None or before[1] != value:
+                by_id.pop(session.session_id, None)
+                by_id[session.session_id] = Found(offset, session), value
             if before is not None:
                 like = "as" if before[1] == value else "with other content than"
                 detail = f"session {session.session_id} again, {like} {SESSIONS.name}[{partition}]@{before[0].offset}"

@@ -159,8 +159,8 @@ class LearningAudit:
 
     def _firsts(
         self, topic: str, by_part: Mapping[Part, list[_Range]], records: Mapping[Part, Consumable]
-    ) -> dict[int, NDArray[np.bool_]]:
-        """By partition, which records were the first of their id that was consumed."""
+    ) -> dict[int, Longs]:
+        """By partition, for each record the range that consumed it as the first of its id; _NEVER for none."""
         parts = [partition for name, partition in records if name == topic]
         if not parts:
             return {}
@@ -175,12 +175,12 @@ class LearningAudit:
         ranked = identifier[order]
         first = np.zeros(len(order), np.bool_)
         first[order] = np.concatenate(([True], ranked[1:] != ranked[:-1])) if len(order) else np.empty(0, np.bool_)
-        first &= (place < _NEVER) & (identifier >= 0)
+        taken_by = np.where(first & (identifier >= 0), place, _NEVER)
         stops = np.cumsum([len(each) for each in ids])
-        return dict(zip(parts, np.split(first, stops[:-1]), strict=True))
+        return dict(zip(parts, np.split(taken_by, stops[:-1]), strict=True))
 
     def _check_applied(
-        self, topic: str, partition: int, consumable: Consumable, ranges: list[_Range], first: NDArray[np.bool_]
+        self, topic: str, partition: int, consumable: Consumable, ranges: list[_Range], taken_by: Longs
     ) -> None:
         """What a step says it applied is what was new to it, less what it refused."""
         if topic == PREFERENCES.name and self._settings.trainer.preference_loss == "none":
@@ -189,7 +189,7 @@ class LearningAudit:
         applied = repeated = 0
         for each in ranges:
             start, end = np.searchsorted(consumable.offsets, (each.of.first_offset, each.of.next_offset))
-            new = int(first[start:end].sum())
+            new = int((taken_by[start:end] == each.place).sum())
             repeated += int(end - start) - new
             applied += each.of.applied
             letters = int(np.diff(np.searchsorted(refused, (each.of.first_offset, each.of.next_offset)))[0])

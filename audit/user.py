@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from audit.events import Done, Shown
+from audit.events import NONE, Done, Shown
 from audit.exposure import Exposure, Outcome, lone_labels, outcome, wrong_fields, wrong_shape
 from audit.findings import Findings, Kind
 from audit.grouping import Absent, Leftover, leftover
@@ -78,7 +78,7 @@ class UserAudit:
         return entries_of(before[-1].record, self._most_of(0)) if before else []
 
     def _note_late(self, actions: Actions) -> None:
-        for action in (*actions.late, *actions.unresolved):
+        for action in (*actions.late, *actions.unresolved, *actions.lost):
             until_ms = action.time_ms + self.stream.settings.feedback_window_ms
             bits = lone_labels(action, self.stream.settings.labels)
             self._late_bits.setdefault(action.item_id, []).append((until_ms, bits, action))
@@ -292,7 +292,7 @@ class UserAudit:
                 continue
             labels = last.record.history_labels[places[0]]
             for until_ms, bits, action in late:
-                sure = action.offset < self.stream.done_joined_to and entries[places[0]].time_ms <= until_ms
+                sure = action.refused != NONE and entries[places[0]].time_ms <= until_ms
                 if sure and bits & ~labels:
                     detail = f"was late, but its labels are not in histories[{self.partition}]@{last.offset}"
                     self._add(ACTIONS, Kind.MISSING, action.offset, detail)

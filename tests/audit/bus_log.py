@@ -16,8 +16,10 @@ from tests.recovery.bus import Bus, Message
 class BusLog:
     """Stands in for `audit.log.Log`."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, *, answered: bool) -> None:
+        """`answered`: whether the worker has committed all requests."""
         self._bus = bus
+        self._answered = answered
 
     def partitions(self, topic: Topic) -> list[int]:
         return sorted(number for name, number in self._bus.logs if name == topic.name)
@@ -35,7 +37,7 @@ class BusLog:
 
     def committed(self, group: str, topic: Topic) -> dict[int, int]:
         if group != "joiner":
-            return dict.fromkeys(self.partitions(topic), 0)
+            return {n: len(self._bus.log((topic.name, n))) * self._answered for n in self.partitions(topic)}
         return {n: self._bus.offsets.get((topic.name, n), 0) for n in self.partitions(topic)}
 
 
@@ -45,8 +47,8 @@ def _settings(joiner: JoinerSettings) -> Settings:
     return Settings(kafka=KafkaSettings(), stream=StreamSettings(joiner=joiner))
 
 
-def audit_bus(bus: Bus, joiner: JoinerSettings, **options: Any) -> Findings:
+def audit_bus(bus: Bus, joiner: JoinerSettings, *, answered: bool = False, **options: Any) -> Findings:
     """Audit what is on the bus."""
     settings = _settings(joiner)
     chosen = {"broker_repeats_allowed": False, "first": 5} | options
-    return audit_log(BusLog(bus), settings, **chosen)  # type: ignore[arg-type]
+    return audit_log(BusLog(bus, answered=answered), settings, **chosen)  # type: ignore[arg-type]
