@@ -117,9 +117,12 @@ class PartitionAudit:
     def _read_histories(self, partition: int, spool: Spool) -> bool:
         """Spool them; whether records may have been compacted away."""
         low, high = self._snapshot.bounds[HISTORIES.name, partition]
-        compacted, before = low > 0, low - 1
+        compacted, before, importing = low > 0, low - 1, True
         for offset, message in places(self._log.messages(HISTORIES, partition, (low, high))):
-            compacted |= offset - before > MOST_MARKERS
+            joined = any(header[0] == JOINED_HEADER for header in message.headers() or ())
+            importing = importing and not joined
+            # An import is no transaction: between two of its records nothing but compaction leaves a gap.
+            compacted |= offset - before > (1 if importing else MOST_MARKERS)
             before = offset
             user_id = user_of(message)
             if user_id is None:
@@ -127,7 +130,6 @@ class PartitionAudit:
                     HISTORIES.name, Kind.WRONG, (HISTORIES.name, partition, offset), "its key is no user"
                 )
             elif message.value() is not None:
-                joined = any(header[0] == JOINED_HEADER for header in message.headers() or ())
                 spool.add(user_id, offset, message.value() or b"", int(joined))
         return compacted
 
