@@ -108,8 +108,6 @@ class HistoryStore:
                 if following != self._wanted:
                     if follower is not None:
                         follower.close()
-                    # A group whose broker is away for a while loses its partitions, which is no reason to end.
-                    admin.wait_for_broker(self._kafka, self._kafka.broker_patience_s)
                     following = self._wanted
                     ends = admin.end_offsets(self._kafka, HISTORIES)
                     follower = self._follower(following)

@@ -170,7 +170,7 @@ class Journal:
         CheckFailedError where that is a newer trainer of the same model, and DependencyMissingError where the
         broker does not answer.
         """
-        self._writer.flush(FLUSH_TIMEOUT_S)
+        self._writer.flush(max(FLUSH_TIMEOUT_S, self._kafka.broker_patience_s))
         if self._foreign_from is None:
             return
         entries = read_journal(self._kafka, self._model, start=self._foreign_from, timeout_s=FLUSH_TIMEOUT_S)

@@ -31,7 +31,6 @@ from trainer.state import TrainState
 from trainer.supply import Supply
 
 LOG = logging.getLogger(__name__)
-BROKER_TIMEOUT_S = 30.0
 
 
 def run_trainer(settings: Settings, stop: Stop, *, only_seed: bool = False) -> None:
@@ -56,7 +55,7 @@ def start(settings: Settings, stop: Stop) -> Trainer | None:
     """
     config = model_config(settings)
     environment.make_deterministic(settings.trainer.threads)
-    admin.wait_for_broker(settings.kafka, BROKER_TIMEOUT_S)
+    admin.wait_for_broker(settings.kafka, settings.kafka.broker_patience_s)
     require_rights(settings, "trainer")
     checkpoints = checkpoints_of(settings)
     found = checkpoints.load(config, settings.trainer)

@@ -52,6 +52,7 @@ class Worker:
         self._queue = RequestQueue(worker.max_batch, worker.deadline_ms, worker.max_wait_ms)
         self._room = Room(worker.max_waiting)
         self._topic = output_topic(settings)
+        self._patience_s = settings.kafka.broker_patience_s
         self._writer = RecordWriter(settings.kafka, linger_ms=0)
         self._intake = Intake(settings, on_partitions=self._on_partitions, before_revoke=self._deliver)
         self._ready = self._starved = False
@@ -163,7 +164,7 @@ class Worker:
 
     def _deliver(self) -> None:
         """Wait until all answers are on the broker."""
-        self._writer.flush(FLUSH_S)
+        self._writer.flush(max(FLUSH_S, self._patience_s))
 
     def _on_partitions(self, ours: Partitions, lost: Partitions) -> None:
         self._queue.forget(lost)

@@ -115,10 +115,13 @@ class DeadLetters:
             detail=detail,
         )
 
-    def flush(self, timeout_s: float = 10.0) -> None:
-        """Wait until all refusals are on the broker: call it before offsets are committed."""
+    def flush(self) -> None:
+        """Wait until all refusals are on the broker: call it before offsets are committed.
+
+        Raises DependencyMissingError where it does not take them within `kafka.broker_patience_s`.
+        """
         if self._writer is not None:
-            self._writer.flush(timeout_s)
+            self._writer.flush(self._kafka.broker_patience_s)
 
     def _own_writer(self) -> RecordWriter:
         if self._writer is None:

@@ -12,7 +12,6 @@ from onerec.errors import DependencyMissingError
 from onerec.kafka.trouble import NO_BROKER, Trouble, explained, no_broker, no_topic
 from onerec.settings import KafkaSettings
 
-TIMEOUT_S = 10.0
 SLICE_S = 1.0
 APPEAR_TIMEOUT_S = 5.0
 APPEAR_POLL_S = 0.05
@@ -31,11 +30,11 @@ class Client(Protocol):
 
 
 def metadata(client: Client, kafka: KafkaSettings, timeout_s: float | None = None) -> ClusterMetadata:
-    """Brokers, topics and the cluster's id; TIMEOUT_S is the default. Raises DependencyMissingError.
+    """Brokers, topics and the cluster's id; waits for `kafka.broker_patience_s` by default.
 
-    Asked in slices, because librdkafka tells of a refused login only between requests.
+    Raises DependencyMissingError. Asked in slices, because librdkafka tells of a refused login only between requests.
     """
-    deadline_s = time.monotonic() + (TIMEOUT_S if timeout_s is None else timeout_s)
+    deadline_s = time.monotonic() + (kafka.broker_patience_s if timeout_s is None else timeout_s)
     while True:
         try:
             found = client.list_topics(timeout=max(0.1, min(SLICE_S, deadline_s - time.monotonic())))

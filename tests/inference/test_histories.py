@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from inference.histories import HistoryStore
 from onerec.errors import SettingsError
-from onerec.kafka import admin, metadata
-from onerec.kafka.embedded import EmbeddedBroker
 from onerec.kafka.reader import Received
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
@@ -48,26 +43,6 @@ def items_of(store: HistoryStore, user_id: int) -> list[int]:
     assert history.times_ms.tolist() == [7 * item for item in history.items.tolist()]
     assert history.labels.tolist() == [item % 64 for item in history.items.tolist()]
     return [int(item) for item in history.items]
-
-
-def test_a_broker_that_is_away_while_partitions_change_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The group gives partitions back when it has not heard from its broker, so this comes with every outage."""
-    monkeypatch.setattr(metadata, "TIMEOUT_S", 0.2)
-    with EmbeddedBroker(tmp_path / "broker") as broker:
-        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, partitions=2)
-        admin.create_topics(kafka)
-        Joiner(kafka).write(4, [4, 104], partition=0)
-        with HistoryStore(kafka, tmp_path / "histories", service="test") as store:
-            store.assign({0})
-            store.wait_restored(15)
-            os.kill(broker.pid, signal.SIGSTOP)
-            store.assign({0, 1})
-            time.sleep(2.0)  # the outage itself, ten times what one question waits
-            os.kill(broker.pid, signal.SIGCONT)
-            store.wait_restored(30)
-            assert store.restored() == {0, 1}
 
 
 def test_it_restores_follows_and_takes_on_partitions(kafka: KafkaSettings, tmp_path: Path) -> None:
