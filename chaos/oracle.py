@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.report import summarise
+from audit.findings import FAILURES
 from onerec.errors import CheckFailedError, ExitCode
 from onerec.kafka.follow import TopicFollower
 from onerec.kafka.reader import Received
@@ -22,6 +21,8 @@ from schemas.topics import TRAINER_JOURNAL
 
 TIMEOUT_S = 600.0
 READ_TIMEOUT_S = 60.0
+SHOWN = ("sessions", "requests", "preferences")
+"""Lines of the audit whose counts are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,66 +45,50 @@ def judge(settings: Settings, environment: Mapping[str, str], directory: Path, *
     does not, sessions that come again under the same id are the broker's doing and readers drop them.
     Raises OneRecError where a check cannot be made at all.
     """
-    report = summarise(settings.kafka)
-    silent = report["unanswered"] - report["overloaded"] - report["refused"]
-    lost = report["lost"] + report["pairs_lost"] + silent
-    duplicated = report["duplicated"] + report["pairs_duplicated"] + exactly_once * report["sessions_repeated"]
-    wrong = 0
-    words = [f"{report['sessions']} sessions, {report['requests']} requests, {report['steps']} steps"]
-    if importlib.util.find_spec("audit") is not None:
-        allowed = () if exactly_once else ("--broker-repeats-allowed",)
-        audited = _audit(environment, directory / "audit.json", *allowed)
-        lost += audited["lost"]
-        duplicated += audited["duplicated"]
-        wrong += audited["wrong"]
-        words.append(f"audit: {audited['lost']} lost, {audited['duplicated']} twice, {audited['wrong']} wrong")
-    version, sha256 = newest_version(settings)
-    identical, told = _reproduced(settings, environment, directory, version, sha256)
-    return Verdict(lost, duplicated, wrong, identical, "; ".join([*words, told]))
+    allowed = () if exactly_once else ("--broker-repeats-allowed",)
+    audited = _audit(directory / "audit.json", *allowed, environment=environment)
+    version = newest_version(settings)
+    reproduced = _run("trainer", "reproduce", str(version), "--from-seed", "--json", environment=environment)
+    identical = reproduced.returncode == ExitCode.DONE and bool(json.loads(reproduced.stdout)["identical"])
+    words = [f"{line['found']} {name}" for name, line in audited["lines"].items() if name in SHOWN]
+    failures = [place for place in audited["places"] if place["kind"] in FAILURES]
+    words += [f"{place['line']} {place['kind']}: {place['detail']}" for place in failures]
+    words.append(f"version {version} {'came out again' if identical else _differs(reproduced)}")
+    return Verdict(audited["lost"], audited["duplicated"], audited["wrong"], identical, ", ".join(words))
 
 
-def newest_version(settings: Settings) -> tuple[int, str]:
-    """Number and SHA-256 of the newest version by the journal. Raises CheckFailedError where there is none."""
-    published: dict[int, str] = {}
+def newest_version(settings: Settings) -> int:
+    """By the journal. Raises CheckFailedError where there is none."""
+    published = [0]
 
     def keep(received: Received) -> None:
-        entry = received.record
-        if entry.kind is JournalKind.PUBLISH:
-            published[entry.version] = entry.weights_sha256
+        if received.record.kind is JournalKind.PUBLISH:
+            published.append(received.record.version)
 
     follower = TopicFollower(settings.kafka, TRAINER_JOURNAL, keep, service="chaos")
     follower.catch_up(READ_TIMEOUT_S)
     follower.close()
-    if not published:
+    if max(published) == 0:
         raise CheckFailedError("The run has published no version.", "See the trainer's log.")
-    version = max(published)
-    return version, published[version]
+    return max(published)
 
 
-def _audit(environment: Mapping[str, str], file: Path, *allowed: str) -> dict[str, Any]:
+def _audit(file: Path, *allowed: str, environment: Mapping[str, str]) -> dict[str, Any]:
     done = _run("audit", "--json", str(file), *allowed, environment=environment)
     if done.returncode not in (ExitCode.DONE, ExitCode.CHECK_FAILED):
-        raise CheckFailedError(f"The audit ended with code {done.returncode}: {done.stderr[-2000:]}", "See above.")
+        raise CheckFailedError(
+            f"The audit ended with code {done.returncode}: {done.stderr[-2000:]}", "Run `onerec audit` by hand."
+        )
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
 
-def _reproduced(
-    settings: Settings, environment: Mapping[str, str], directory: Path, version: int, sha256: str
-) -> tuple[bool, str]:
-    if importlib.util.find_spec("trainer.reproduce") is None:
-        from chaos.rerun import rerun  # noqa: PLC0415 - loads torch
-
-        made = rerun(settings, directory / "state" / "trainer" / "trainer")
-        same = made == sha256
-        return same, f"version {version} {'came out again' if same else f'is {sha256[:12]}, but {made[:12]} came out'}"
-    done = _run("trainer", "reproduce", str(version), "--from-seed", "--json", environment=environment)
-    same = done.returncode == ExitCode.DONE
-    told = "came out again" if same else f"did not come out again: {(done.stdout + done.stderr)[-1000:].strip()}"
-    return same, f"version {version} {told}"
+def _differs(reproduced: subprocess.CompletedProcess[str]) -> str:
+    return f"did not come out again: {(reproduced.stdout + reproduced.stderr)[-1000:].strip()}"
 
 
 def _run(*arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command as a person would run it: with code and memory of its own."""
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         env={**os.environ, **environment},

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from chaos import topics
 from chaos.configuration import tables, toml
 from chaos.drain import Progress
 from chaos.feed import Feed
@@ -175,7 +176,7 @@ class System:
         """Topics, items, and the histories from before the log."""
         kafka = self.settings.kafka
         admin.wait_for_broker(kafka, 30.0)
-        admin.create_topics(kafka)
+        topics.create(kafka)
         writer = RecordWriter(kafka)
         messages: Any = (
             *item_messages(self.log.items, time.time_ns() // 1_000_000),

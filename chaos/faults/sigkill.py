@@ -7,7 +7,7 @@ import time
 from chaos.fault import Context, Fault, Outcome
 from chaos.system import System
 
-KILLS_LONG, KILLS_SHORT = 50, 8
+KILLS_LONG, KILLS_SHORT = 50, 6
 EARLY_SHARE = 0.3
 """Of the waves: they come while processes still start."""
 EARLY_S, LATE_S, DEATH_S = 3.0, 2.0, 1.0
