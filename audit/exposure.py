@@ -13,10 +13,11 @@ from onerec.settings import HighQualityRule, JoinerSettings, LabelSettings
 from schemas.labels import Label
 from schemas.records import ActionKind, Session, SessionItem
 
-BITS = (Label.LONG_VIEW, Label.LIKE, Label.FOLLOW, Label.COMMENT, Label.SHARE, Label.DISLIKE)
-"""By the number of the action's kind."""
+LONG_VIEW = int(Label.LONG_VIEW)
+BITS = (LONG_VIEW, *map(int, (Label.LIKE, Label.FOLLOW, Label.COMMENT, Label.SHARE, Label.DISLIKE)))
+"""By the number of the action's kind. Plain integers: an enum's operators are many times slower."""
 VIEW = list(ActionKind).index(ActionKind.VIEW)
-INTERACTION = Label.LIKE | Label.FOLLOW | Label.COMMENT | Label.SHARE
+INTERACTION = int(Label.LIKE | Label.FOLLOW | Label.COMMENT | Label.SHARE)
 MOST_TRIED = 4
 """So many actions of unknown fate are tried in all combinations."""
 
@@ -32,22 +33,22 @@ class Outcome(NamedTuple):
 
 def outcome(shown: Shown, actions: Sequence[Done], rule: LabelSettings) -> Outcome:
     """What these actions make of an impression; their order makes no difference."""
-    kinds = 0
+    kinds = watch_ms = duration_ms = 0
     for action in actions:
         kinds |= BITS[action.kind]
-    watch_ms = max(0, *(action.watch_ms for action in actions), 0)
-    duration_ms = max(0, *(action.duration_ms for action in actions), 0)
-    if kinds & Label.LONG_VIEW and not rule.is_long_view(watch_ms, duration_ms):
-        kinds &= ~Label.LONG_VIEW
-    produced_ms = max((action.produced_ms for action in actions), default=shown.produced_ms)
-    return Outcome(watch_ms, duration_ms, int(kinds), produced_ms)
+        watch_ms = max(watch_ms, action.watch_ms)
+        duration_ms = max(duration_ms, action.duration_ms)
+    if kinds & LONG_VIEW and not rule.is_long_view(watch_ms, duration_ms):
+        kinds &= ~LONG_VIEW
+    produced_ms = max([action.produced_ms for action in actions], default=shown.produced_ms)
+    return Outcome(watch_ms, duration_ms, kinds, produced_ms)
 
 
 def lone_labels(action: Done, rule: LabelSettings) -> int:
     """The labels that one action makes by itself: what reaches the history where it came too late."""
     if action.kind == VIEW:
         return int(rule.is_long_view(max(0, action.watch_ms), max(0, action.duration_ms)))
-    return int(BITS[action.kind])
+    return BITS[action.kind]
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +59,8 @@ class Exposure:
     sure: list[Done] = field(default_factory=list)
     maybe: list[Done] = field(default_factory=list)
     """May have been joined or not: what is known of the stream does not tell."""
-    wide: Outcome | None = None
+    _known: tuple[int, Outcome] | None = None
+    """The outcome, and of how many actions it is."""
 
     @property
     def order(self) -> tuple[int, int, int, int]:
@@ -68,7 +70,9 @@ class Exposure:
 
     def outcome(self, rule: LabelSettings) -> Outcome:
         """What its certain actions make of it."""
-        return outcome(self.shown, self.sure, rule)
+        if self._known is None or self._known[0] != len(self.sure):
+            self._known = len(self.sure), outcome(self.shown, self.sure, rule)
+        return self._known[1]
 
     def explain(self, found: Outcome, rule: LabelSettings) -> list[Done] | None:
         """Which of the uncertain actions make it `found`; None where none do."""
@@ -131,7 +135,7 @@ def wrong_shape(session: Session, settings: JoinerSettings) -> list[str]:
 def is_high_quality(items: Iterable[SessionItem], rule: HighQualityRule) -> bool:
     """The rule of the settings; a criterion that is 0 or false does not count."""
     items = list(items)
-    watched = sum(bool(item.labels & Label.LONG_VIEW) for item in items)
+    watched = sum(item.labels & LONG_VIEW for item in items)
     total_ms = sum(item.watch_ms for item in items)
     interacted = any(item.labels & INTERACTION for item in items)
     criteria = [

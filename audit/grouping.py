@@ -87,7 +87,7 @@ def _groups(exposures: Sequence[Exposure], sessions: Sequence[Found], stream: St
 def _take_tail(tail: Sequence[Exposure], stream: Stream, result: Leftover) -> None:
     """After the last session: what the watermark has certainly closed must be out."""
     settings = stream.settings
-    closed = [e for e in tail if stream.has_passed(e.shown.time_ms)]
+    closed = [e for e in tail if stream.has_passed(e.shown.time_ms) or e.shown.offset < stream.settled]
     making: list[Exposure] = []
     for exposure in closed:
         if making and exposure.shown.time_ms - making[-1].shown.time_ms >= settings.session_gap_ms:
@@ -97,11 +97,12 @@ def _take_tail(tail: Sequence[Exposure], stream: Stream, result: Leftover) -> No
         if len(making) == settings.session_items:
             result.absent.append(Absent(making))
             making = []
-    waiting = tail[len(closed) :]
+    waiting = [exposure for exposure in tail if exposure not in closed]
     if making:
         gap_ms = making[-1].shown.time_ms + settings.session_gap_ms
         next_ms = waiting[0].shown.time_ms if waiting else stream.passed_ms
-        if gap_ms <= min(stream.passed_ms, next_ms):
+        settled = all(exposure.shown.offset < stream.settled for exposure in making)
+        if gap_ms <= min(stream.passed_ms, next_ms) or settled:
             result.absent.append(Absent(making))
             making = []
     result.making = [*making, *waiting]

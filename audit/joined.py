@@ -154,9 +154,10 @@ class PartitionAudit:
     def _stream(self, shown: Events, done: Events, lasts: Longs) -> Stream:
         both = min(shown.newest_ms, done.newest_ms)
         newest_ms = max(shown.newest_ever_ms, done.newest_ever_ms)
-        # Closed as idle, or before the watermark of any event can have passed its window: the inputs stood still.
         closes_ms = lasts[:, 3] + self._joiner.feedback_window_ms + self._joiner.allowed_lateness_ms
-        still = lasts[(lasts[:, 4] > 0) | (closes_ms > newest_ms)]
+        idle = _came_at(shown, lasts[lasts[:, 4] > 0])
+        # Out before the watermark of any event can have passed its window: the inputs had stood still.
+        soon = _came_at(shown, lasts[closes_ms > newest_ms])
         return Stream(
             settings=self._joiner,
             passed_ms=both - self._joiner.allowed_lateness_ms if both > BEGINNING_MS else BEGINNING_MS,
@@ -166,17 +167,18 @@ class PartitionAudit:
             shown_maybe_to=shown.maybe_to,
             done_joined_to=done.joined_to,
             done_maybe_to=done.maybe_to,
-            standstill=_standstill(shown, still),
+            standstill=int(np.concatenate((idle, soon)).min(initial=sys.maxsize - 1)) + 1,
+            settled=0 if self._repeats_allowed else int(idle.max(initial=-1)) + 1,
             repeats_allowed=self._repeats_allowed,
         )
 
     def _sessions_of(self, user_id: int, partition: int, spool: Spool) -> list[Found]:
-        """A user's sessions, each id once: of those that differ the last, since what was aborted comes before."""
+        """A user's sessions, each id once: the first, as readers do, or the last where the first may be aborted."""
         by_id: dict[int, tuple[Found, bytes]] = {}
         for offset, value, _ in spool.of(user_id):
             session: Session = self._sessions_codec.decode(value)
             before = by_id.get(session.session_id)
-            if before is None or before[1] != value:
+            if before is None or (self._repeats_allowed and before[1] != value):
                 by_id.pop(session.session_id, None)
                 by_id[session.session_id] = Found(offset, session), value
             if before is not None:
@@ -215,18 +217,12 @@ class PartitionAudit:
         return record
 
 
-def _standstill(shown: Events, still: Longs) -> int:
-    """The first impression that may have come after a standstill closed the sessions with these last items."""
-    if not len(still):
-        return sys.maxsize
+def _came_at(shown: Events, lasts: Longs) -> Longs:
+    """Offsets of the impressions that are these last items of sessions."""
     by_user = shown.by_user(Shown)
-    found = sys.maxsize
-    for user_id, request_id, item_id, time_ms, _ in still.tolist():
-        offsets = [
-            row.offset
-            for row in by_user.of(user_id)
-            if (row.request_id, row.item_id, row.time_ms) == (request_id, item_id, time_ms)
-        ]
-        if offsets:
-            found = min(found, offsets[0] + 1)
-    return found
+    offsets = [
+        next((row.offset for row in by_user.of(user_id) if row[2:5] == key), None)
+        for user_id, *key_and_idle in lasts.tolist()
+        if (key := tuple(key_and_idle[:3]))
+    ]
+    return np.array([offset for offset in offsets if offset is not None], np.int64)

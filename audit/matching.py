@@ -34,6 +34,8 @@ class Stream:
     done_maybe_to: int
     standstill: int = sys.maxsize
     """Impressions from this offset on may have come after a standstill; maxsize where there was none."""
+    settled: int = 0
+    """Impressions before this offset were there when the joiner closed all sessions because its inputs stood still."""
     repeats_allowed: bool = False
     """Whether the broker may serve what was aborted."""
 

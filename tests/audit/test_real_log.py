@@ -13,8 +13,9 @@ import pytest
 import audit
 from audit.findings import Findings, Kind
 from onerec.settings import KafkaSettings, Settings, load_settings
+from schemas.topics import DEAD_LETTERS, IMPRESSIONS, SESSIONS
 from tests.broker import Broker
-from tests.stream.joiner.running import ROOT, JoinerProcess
+from tests.stream.joiner.running import ROOT, JoinerProcess, eventually, records
 
 pytestmark = pytest.mark.broker
 
@@ -38,10 +39,16 @@ def replay(kafka: KafkaSettings, directory: Path, only: str, *options: str, **re
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=PATIENCE_S, capture_output=True)
 
 
-def until_all_is_closed(joiner: JoinerProcess) -> None:
-    joiner.until(lambda samples: samples.get("stream_joiner_events_total") > 0)
-    names = ("lag_events", "open_impressions", "waiting_actions", "open_sessions")
-    joiner.until(lambda samples: all(samples.get(f"stream_joiner_{name}") == 0 for name in names))
+def until_all_is_closed(kafka: KafkaSettings, joiner: JoinerProcess) -> None:
+    """Every impression is in a session or in dead-letters, and no action waits."""
+
+    def closed() -> bool:
+        letters = sum(letter.topic == IMPRESSIONS.name for letter in records(kafka, DEAD_LETTERS))
+        joined = sum(len(session.items) for session in records(kafka, SESSIONS))
+        return bool(joined + letters >= EXPOSURES)
+
+    eventually(closed, joiner.output())
+    joiner.until(lambda samples: samples.get("stream_joiner_waiting_actions") == 0)
 
 
 def assert_clean(findings: Findings) -> None:
@@ -57,7 +64,7 @@ def test_a_slice_of_the_real_log_audits_clean(
     replay(kafka, tmp_path, "histories")
     with JoinerProcess(kafka, tmp_path, **RULES) as joiner:
         replay(kafka, tmp_path, "events", "--events", str(EXPOSURES), **disorder)
-        until_all_is_closed(joiner)
+        until_all_is_closed(kafka, joiner)
         assert joiner.stop() == 0
 
     findings = audit.run(settings_of(kafka), broker_repeats_allowed=not broker.exactly_once)

@@ -43,10 +43,10 @@ UNREAD = 5
 
 
 def events() -> list[Event]:
-    """Visits of every user, each exposure with a view, some with a like, some of which come too late."""
+    """Visits of every user, of two once more; each exposure with a view, some with a like that may be too late."""
     made: list[Event] = []
-    for visit in range(VISITS):
-        for user in range(1, USERS + 1):
+    for visit in range(VISITS + 1):
+        for user in range(1 if visit < VISITS else USERS - 1, USERS + 1):
             at_ms, item = NOW_MS + visit * 20_000 + user, 10 + (visit * 7 + user) % 50
             made.append(impression(item, at_ms, user=user, request=visit))
             made.append(view(item, at_ms + 4_000, 1_000 * (5 + visit + user), user=user, request=visit))
