@@ -85,6 +85,8 @@ def test_patient_requests_wait_with_the_broker_not_in_memory(
     settings = settings_of(kafka, tmp_path, worker=worker_settings, decoding={"beam_width": 4})
     world = World(settings)
     patient = [world.ask(user, items=1) for user in range(600)]
+    world.history(1, [1001])  # waits until the broker has the requests, too
+    assert sum(admin.end_offsets(kafka, REQUESTS).values()) == 600
     with running(settings) as worker:
         world.items(range(100))
         Publisher(settings).publish(1, random_weights(1))
