@@ -20,9 +20,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help=__doc__)
 def soak(  # noqa: PLR0917 - a command line
-    minutes: Annotated[float, typer.Option(min=0.1, help="Under load, after the seed.")] = 35.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Under load, after the seed.")] = 40.0,
     restart_every_s: Annotated[float, typer.Option(min=1.0, help="Between two restarts, each of the next service.")] = (
-        180.0
+        240.0
     ),
     preset: Annotated[
         str, typer.Option(help="Model preset, with ids for 7,583 items: small or a larger one.")
@@ -57,7 +57,7 @@ def soak(  # noqa: PLR0917 - a command line
     report |= findings.as_json()
     out.write_text(json.dumps(report, indent=2) + "\n")
     show(findings, Console(width=160))
-    audited = report.get("audit", {})
+    audited: dict[str, Any] = report.get("audit", {})
     typer.echo(f"report: {out}   work: {report.get('work', 'not known')}   audit: {_words(audited)}")
     if findings.broken or not audited.get("clean", True):
         raise typer.Exit(int(ExitCode.CHECK_FAILED))
@@ -98,7 +98,7 @@ def _run(directory: Path, minutes: float, restart_every_s: float, preset: str, k
 def _words(audited: dict[str, Any]) -> str:
     if not audited:
         return "none"
-    return f"{audited['lost']} lost, {audited['duplicated']} duplicated"
+    return f"{audited['lost']} lost, {audited['duplicated']} duplicated, {audited['wrong']} wrong"
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from chaos.soak.observe import Observer
+from chaos.soak.topics import create_topics
 from onerec.cli.up import SERVICES
 from onerec.demo.supervisor import ServiceFailedError, Supervisor
-from onerec.kafka.admin import create_topics, wait_for_broker
+from onerec.kafka.admin import wait_for_broker
 from onerec.metrics import Samples, scrape
 from onerec.settings import Settings
 

@@ -14,8 +14,9 @@ from typing import Any
 from chaos.soak.observe import MB, FolderSample, ProcessSample, Samples
 from chaos.soak.trend import Trend, trend
 
-WARM_UP_S = 240.0
-"""The first minutes of a process after each start are left out: caches fill, torch and RocksDB take their memory."""
+WARM_UP_S = 360.0
+"""The first minutes of a process after each start are left out: caches fill, torch and RocksDB take their memory. The
+joiner was seen to come to rest after five and a half of them."""
 MAX_SLOPE_MB_PER_HOUR = 24.0
 MAX_MORE = {"descriptors": 16, "threads": 4, "series": 16}
 """How much more of it the last third of a process's life may have than the first third, each after the warm-up."""
