@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not exported by name
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from onerec.kafka import admin, clients
 from onerec.settings import KafkaSettings
