@@ -17,6 +17,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from onerec.kafka import clients
+from onerec.kafka.watchdog import comes_back
 from onerec.kafka.watermarks import Part
 from onerec.settings import KafkaSettings
 from onerec.state.store import LocalStore
@@ -29,6 +30,7 @@ _OFFSETS = struct.Struct("<2q")
 INIT_TIMEOUT_S = 30.0
 COMMIT_TIMEOUT_S = 15.0
 """As long as the broker keeps a transaction open (transaction.timeout.ms): later it cannot succeed."""
+STUCK_AFTER_S = COMMIT_TIMEOUT_S + 5.0
 QUEUE_WAIT_S = 0.05
 FENCED = frozenset(
     {
@@ -122,9 +124,9 @@ class Transactions:
             if self._producer.flush(COMMIT_TIMEOUT_S):
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "records were not delivered in time"))
             # 3. The consumed offsets join the transaction; a group that has moved on refuses them.
-            self._producer.send_offsets_to_transaction(
-                self._offsets(works), consumer.consumer_group_metadata(), COMMIT_TIMEOUT_S
-            )
+            group = consumer.consumer_group_metadata()
+            with comes_back("send_offsets_to_transaction", STUCK_AFTER_S):
+                self._producer.send_offsets_to_transaction(self._offsets(works), group, COMMIT_TIMEOUT_S)
             # 4. From here on all of it counts; before, nothing does.
             self._producer.commit_transaction(COMMIT_TIMEOUT_S)
         except KafkaException as error:
