@@ -4,6 +4,9 @@ from chaos.fault import Fault
 from chaos.faults import (
     broker_restart,
     cluster_leader_kill,
+    container_leader,
+    container_trainer,
+    joiner_zombie,
     overload,
     rebalance_storm,
     sigkill,
@@ -16,9 +19,12 @@ REGISTRY: tuple[Fault, ...] = (
     sigkill.FAULT,
     rebalance_storm.FAULT,
     stalled_joiner.FAULT,
+    joiner_zombie.FAULT,
     stalled_worker.FAULT,
     stalled_trainer.FAULT,
     broker_restart.FAULT,
     cluster_leader_kill.FAULT,
+    container_leader.FAULT,
+    container_trainer.FAULT,
     overload.FAULT,
 )

@@ -10,7 +10,10 @@ from onerec.kafka.trouble import Trouble, known_properties
 from onerec.settings import KafkaSettings
 from schemas.topics import Topic
 
+SOCKET_TIMEOUT_MS = 10_000
+"""A broker that vanished without closing its connections is given up after so long; librdkafka waits a minute."""
 CONSUMER_DEFAULTS: dict[str, Any] = {
+    "socket.timeout.ms": SOCKET_TIMEOUT_MS,
     "enable.auto.commit": False,
     "isolation.level": "read_committed",
     "auto.offset.reset": "earliest",
@@ -22,6 +25,7 @@ CONSUMER_DEFAULTS: dict[str, Any] = {
     "queued.max.messages.kbytes": 65_536,
 }
 PRODUCER_DEFAULTS: dict[str, Any] = {
+    "socket.timeout.ms": SOCKET_TIMEOUT_MS,
     "partitioner": "murmur2_random",  # what Java and aiokafka use: a user has one partition whoever writes
     "enable.idempotence": True,
     "acks": "all",  # of the replicas in sync: what counts as written outlives the leader

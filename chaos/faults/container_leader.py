@@ -1,0 +1,54 @@
+"""A cluster in containers whose leaders fall silent: cut off the network, or paused, past their session."""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+
+from chaos.brokers import Broker
+from chaos.cluster import NODES, SESSION_TIMEOUT_MS
+from chaos.containers import ContainerCluster, engine_missing, node_name
+from chaos.fault import Context, Fault, Outcome
+from chaos.faults.cluster_leader_kill import WORK_TIMEOUT_S, leaders_of, seconds_until_work
+
+SILENCES_LONG, SILENCES_SHORT = 4, 2
+LONGEST_LIFE_S = 4.0
+AFTER_S = 2 * SESSION_TIMEOUT_MS / 1000
+"""A node comes back when everything works without it, but not before it has lost its session."""
+
+
+def run(context: Context) -> Outcome:
+    """Cut off and paused by turns; each comes back believing that it leads."""
+    silences = SILENCES_LONG if context.long else SILENCES_SHORT
+    longest_s, all_worked = 0.0, True
+    with ContainerCluster() as cluster, context.system(cluster.kafka) as system:
+        ways = cycle((("cut off", cluster.cut, cluster.join), ("paused", cluster.pause, cluster.unpause)))
+        led = cycle(leaders_of(system.settings.kafka, cluster.leaders).items())
+        with system.feeding():
+            for (said, away, back), (what, leader) in islice(zip(ways, led, strict=False), silences):
+                system.tend(context.rng.uniform(0.5, LONGEST_LIFE_S))
+                node = leader()
+                context.say(f"node {node}, which leads {what}, is {said}")
+                before = system.progress.output()
+                away(node_name(node))
+                worked_s = seconds_until_work(system, before)
+                longest_s, all_worked = max(longest_s, worked_s or WORK_TIMEOUT_S), all_worked and worked_s is not None
+                system.tend(AFTER_S)
+                back(node_name(node))
+                cluster.leaders.wait_in_sync(NODES)
+        seen = f"{silences} leaders cut off or paused; everything worked again after at most {longest_s:.0f} s"
+        return context.judge(system, seen=seen, vacuous=not all_worked)
+
+
+def no_containers(_broker: Broker) -> str | None:
+    """Why no containers can be started here; None where they can."""
+    return engine_missing()
+
+
+FAULT = Fault(
+    name="container-leader",
+    injected="three nodes in containers: a leader is cut off the network (docker network disconnect) or paused "
+    "(docker pause) past its session, by turns, and comes back",
+    promise="work goes on with the two that are left, and what the silent leader took alone does not count",
+    run=run,
+    missing=no_containers,
+)
