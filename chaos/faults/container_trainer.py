@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from chaos.containers import ContainerCluster
 from chaos.fault import Context, Fault, Outcome
 from chaos.faults.container_leader import no_containers
@@ -42,8 +40,7 @@ def run(context: Context) -> Outcome:
                 told.append(f"{said}: another went on, the first ended with code {code}")
                 fenced = fenced and code in ENDINGS[said]
                 system.tend(WORK_S)
-        outcome = context.judge(system, seen="; ".join(told))
-        return outcome if fenced else replace(outcome, identical=False)
+        return context.judge(system, seen="; ".join(told), broken="" if fenced else "a zombie was not fenced")
 
 
 def trainer_environment(system: System) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from chaos.fault import Context, Fault, Outcome, needs_exactly_once
 from chaos.faults.stalled_trainer import wake_up
 from chaos.system import joiner
@@ -30,8 +28,8 @@ def run(context: Context) -> Outcome:
             code = wake_up(system, joiner(0))
             system.tend(WORK_S)
         seen = f"{sessions} sessions by the second joiner; the first woke up and ended with code {code}"
-        outcome = context.judge(system, seen=seen, vacuous=not sessions)
-        return outcome if code == ExitCode.CHECK_FAILED else replace(outcome, identical=False)
+        broken = "" if code == ExitCode.CHECK_FAILED else "the zombie was not told"
+        return context.judge(system, seen=seen, vacuous=not sessions, broken=broken)
 
 
 FAULT = Fault(
