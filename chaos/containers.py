@@ -34,8 +34,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def engine_missing() -> str | None:
     """Why no containers can be started; None where a Docker engine answers and has the image."""
-    import docker  # noqa: PLC0415 - a development dependency
-
+    try:
+        import docker  # noqa: PLC0415 - a development dependency
+    except ImportError:
+        return "the package docker is not installed (it comes with the extra dev)"
     try:
         client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
         client.ping()
