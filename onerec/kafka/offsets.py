@@ -8,6 +8,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from onerec.kafka import clients, watermarks
 from onerec.kafka.metadata import metadata
+from onerec.kafka.patience import ask
 from onerec.kafka.trouble import explained, no_topic
 from onerec.settings import KafkaSettings
 from schemas.topics import Topic
@@ -43,12 +44,21 @@ def committed(kafka: KafkaSettings, group: str, topic: Topic) -> dict[int, int]:
     try:
         name = clients.topic_name(kafka, topic)
         wanted = [TopicPartition(name, partition) for partition in _partitions(consumer, kafka, topic)]
-        return {found.partition: max(0, found.offset) for found in consumer.committed(wanted, timeout=TIMEOUT_S)}
+        return {found.partition: max(0, found.offset) for found in ask(lambda: _committed(consumer, wanted), TIMEOUT_S)}
     except KafkaException as error:
         consumer.trouble.raise_denied()
         raise explained(error, kafka, f"group {group}") from error
     finally:
         consumer.close()
+
+
+def _committed(consumer: clients.WatchedConsumer, wanted: list[TopicPartition]) -> list[TopicPartition]:
+    """As the broker tells it. Raises KafkaException where it does not, for one of them or for all."""
+    found: list[TopicPartition] = consumer.committed(wanted, timeout=TIMEOUT_S)
+    for one in found:
+        if one.error is not None:
+            raise KafkaException(one.error)
+    return found
 
 
 def commit(kafka: KafkaSettings, group: str, topic: Topic, next_offsets: Mapping[int, int]) -> None:

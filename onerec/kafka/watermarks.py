@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from onerec.kafka import clients
+from onerec.kafka.patience import PASSING, ask
 from onerec.kafka.trouble import explained, no_broker
 from onerec.settings import KafkaSettings
 
@@ -15,11 +16,6 @@ TIMEOUT_S = 30.0
 POLL_S = 0.005
 EOF_PATIENCE_S = 2.0
 BATCH = 1000
-PASSING = frozenset(
-    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError._TRANSPORT,
-     KafkaError._ALL_BROKERS_DOWN}
-)  # fmt: skip
-"""A topic just made, or a broker just lost, has no leader for a moment; a broker that starts again refuses at first."""
 
 Part = tuple[str, int]
 """A topic's name as on the broker and a partition."""
@@ -48,14 +44,7 @@ def watermarks(
 
 
 def _listed(consumer: clients.WatchedConsumer, part: Part) -> Bounds:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while True:
-        try:
-            return consumer.get_watermark_offsets(TopicPartition(*part), timeout=TIMEOUT_S)
-        except KafkaException as error:
-            if error.args[0].code() not in PASSING or time.monotonic() > deadline_s:
-                raise
-            time.sleep(POLL_S)
+    return ask(lambda: consumer.get_watermark_offsets(TopicPartition(*part), timeout=TIMEOUT_S), TIMEOUT_S)
 
 
 def _fetched_ends(

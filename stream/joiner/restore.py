@@ -13,9 +13,10 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from onerec.errors import CheckFailedError
+from onerec.kafka.patience import PASSING
 from onerec.kafka.trouble import explained
 from onerec.kafka.watermarks import Bounds, Part, watermarks
 from onerec.settings import Settings
@@ -31,10 +32,6 @@ COMMITTED_TIMEOUT_S = 5.0
 PATIENCE_S = 60.0
 """How long to ask for committed offsets while another joiner's transaction over them is unresolved."""
 CHUNK = 5000
-RETRIED = frozenset(
-    {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._WAIT_COORD, KafkaError.UNSTABLE_OFFSET_COMMIT,
-     KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR}
-)  # fmt: skip
 Offsets = tuple[int, int]
 
 
@@ -87,7 +84,7 @@ class Restoration:
                     raise KafkaException(one.error)
         except KafkaException as error:
             patient = time.monotonic() - self.started_s < PATIENCE_S
-            if error.args[0].code() in RETRIED and patient:
+            if error.args[0].code() in PASSING and patient:
                 LOG.info("committed offsets are not settled yet: %s", error.args[0].str())
                 return None
             raise explained(error, self._wiring.kafka, "committed offsets of group joiner") from error

@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from onerec.errors import CheckFailedError, DependencyMissingError
 from onerec.kafka import clients
+from onerec.kafka.patience import ask
 from onerec.kafka.registry import codec
 from onerec.kafka.trouble import explained
 from onerec.settings import KafkaSettings
@@ -52,7 +53,7 @@ def wire(kafka: KafkaSettings) -> Wiring:
     """
     admin = AdminClient(clients.properties(kafka))
     try:
-        metadata = admin.list_topics(timeout=TIMEOUT_S)
+        metadata = ask(lambda: admin.list_topics(timeout=TIMEOUT_S), TIMEOUT_S)
     except KafkaException as error:
         raise explained(error, kafka) from error
     counts: dict[str, int] = {}
