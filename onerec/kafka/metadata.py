@@ -52,9 +52,9 @@ def _no_answer(error: KafkaException, client: Client, kafka: KafkaSettings) -> D
     """With what librdkafka has told of the connection: it is silent where a broker hangs up on what it cannot read."""
     if error.args[0].code() not in NO_BROKER:
         return explained(error, kafka)
-    told = client.trouble.connection or (
-        f"{error.args[0].str()}; a broker that listens there may want another security.protocol of kafka.librdkafka"
-    )
+    told = client.trouble.connection or error.args[0].str()
+    if client.trouble.connection is None and "security.protocol" not in kafka.librdkafka:
+        told += "; one that asks for TLS or a login needs security.protocol in kafka.librdkafka"
     return no_broker(kafka, told.rstrip("."))
 
 

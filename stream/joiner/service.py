@@ -12,7 +12,7 @@ from onerec.errors import CheckFailedError, DependencyMissingError
 from onerec.kafka.access import require_rights
 from onerec.kafka.admin import wait_for_broker
 from onerec.kafka.dead_letters import DeadLetters
-from onerec.kafka.trouble import DENIED, explained
+from onerec.kafka.trouble import DENIED, NO_RIGHT, explained
 from onerec.service import Stop
 from onerec.settings import KafkaSettings, Settings
 from stream.joiner import metrics
@@ -50,6 +50,8 @@ def run_joiner(settings: Settings, stop: Stop) -> None:
                 with closing(Joiner(settings, wiring, items, failures)) as life:
                     life.run(stop)
             except TransactionError as error:
+                if error.cause.code() in NO_RIGHT:
+                    require_rights(settings, "joiner")  # names the topic, of which the cause says nothing
                 failures.add(error)
                 stop.wait(failures.pause_s())
                 wiring = _same_log(kafka, wiring)
@@ -97,7 +99,7 @@ class Failures:
             )
 
     def _denied(self, cause: KafkaError) -> str:
-        """What the joiner has no right to; the cause names the topic where it is one."""
+        """What the joiner has no right to."""
         kinds = {
             KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Write on transactional id "
             + transactional_id(self._kafka, self._instance),

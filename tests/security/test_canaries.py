@@ -22,12 +22,12 @@ from onerec.settings import KafkaSettings
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-0815"
-LONGEST_S = 60.0
-SETTLE_S = 8.0
-"""Services that find nothing wrong go on; they are looked at and ended after so long."""
+LONGEST_S = 150.0
+GOES_ON = ("stream", "joiner")
+"""Finds nothing wrong before there is something to join: it is looked at, and ended at last."""
 COMMANDS = (
     ("stream", "tokenizer"),
-    ("stream", "joiner"),
+    GOES_ON,
     ("stream", "codebook"),
     ("stream", "replay", "--only", "items", "--events", "1"),
     ("trainer", "run"),
@@ -46,8 +46,9 @@ COMMANDS = (
 
 @dataclass
 class Started:
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     port: int
+    log: Path
 
     def seen(self) -> str:
         """What others can see while it runs."""
@@ -60,22 +61,22 @@ class Started:
 
 
 @contextmanager
-def started(command: tuple[str, ...], environment: dict[str, str]) -> Iterator[Started]:
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env=environment | {"ONEREC_METRICS__PORT": str(port)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
+def started(command: tuple[str, ...], environment: dict[str, str], folder: Path) -> Iterator[Started]:
+    port, log = free_port(), folder / f"{'-'.join(command)}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=environment | {"ONEREC_METRICS__PORT": str(port)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
     try:
-        yield Started(process, port)
+        yield Started(process, port, log)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def environment_of(kafka: KafkaSettings, folder: Path, **more: str) -> dict[str, str]:
@@ -101,27 +102,24 @@ def environment_of(kafka: KafkaSettings, folder: Path, **more: str) -> dict[str,
     }
 
 
-def everything_shown(environment: dict[str, str], commands: Sequence[tuple[str, ...]] = COMMANDS) -> str:
+def everything_shown(environment: dict[str, str], folder: Path, commands: Sequence[tuple[str, ...]] = COMMANDS) -> str:
     """Output, metrics and command lines of these commands, which run at the same time."""
-    shown = []
+    shown = ""
     with ExitStack() as stack:
-        running = [stack.enter_context(started(command, environment)) for command in commands]
+        running = {command: stack.enter_context(started(command, environment, folder)) for command in commands}
         deadline_s = time.monotonic() + LONGEST_S
-        settled_s = time.monotonic() + SETTLE_S
-        while any(one.process.poll() is None for one in running) and time.monotonic() < settled_s:
+        while left := [command for command, one in running.items() if one.process.poll() is None]:
+            shown += "".join(running[command].seen() for command in left)
+            if left == [GOES_ON] and "python_info" in running[GOES_ON].seen():
+                running[GOES_ON].process.terminate()
+            assert time.monotonic() < deadline_s, f"{left} go on"
             time.sleep(0.1)
-        for one in running:
-            shown.append(one.seen())
-            one.process.terminate()
-        for one in running:
-            output, _ = one.process.communicate(timeout=max(1.0, deadline_s - time.monotonic()))
-            shown.append(output)
-    return "\n".join(shown)
+        return shown + "".join(one.log.read_text() for one in running.values())
 
 
 def test_no_secret_is_shown(kafka: KafkaSettings, tmp_path: Path) -> None:
     store = f"ftp://user:{CANARY}-store@127.0.0.1:1/x?secret={CANARY}-query"
-    shown = everything_shown(environment_of(kafka, tmp_path, ONEREC_STORE__URI=store))
+    shown = everything_shown(environment_of(kafka, tmp_path, ONEREC_STORE__URI=store), tmp_path)
     assert HIDDEN in shown
     assert CANARY not in shown, [line for line in shown.splitlines() if CANARY in line]
 
@@ -129,6 +127,6 @@ def test_no_secret_is_shown(kafka: KafkaSettings, tmp_path: Path) -> None:
 def test_no_secret_is_shown_where_properties_are_refused(kafka: KafkaSettings, tmp_path: Path) -> None:
     properties = f'{{"sasl.jaas.config": "{CANARY}", "security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN"}}'
     environment = environment_of(kafka, tmp_path, ONEREC_KAFKA__LIBRDKAFKA=properties)
-    shown = everything_shown(environment, [("trainer", "run"), ("inference", "sampler"), ("onerec", "topics", "check")])
+    shown = everything_shown(environment, tmp_path, [("stream", "tokenizer"), ("onerec", "topics", "check")])
     assert "librdkafka does not take its properties" in shown
     assert CANARY not in shown, [line for line in shown.splitlines() if CANARY in line]

@@ -13,13 +13,15 @@ from evaluation.report import summarise
 from onerec.cli.recommend import ask
 from onerec.errors import ExitCode
 from onerec.kafka.rights import Operation, Right
+from onerec.kafka.writer import RecordWriter
 from onerec.secrets import HIDDEN
 from onerec.settings import StoreSettings
 from onerec.weights.shelf import Shelf
 from onerec.weights.signature import verifier_of
 from schemas.records import Recommendation, Request, Status
+from schemas.topics import REQUESTS, id_key
 from tests.security.secured import AccessRules, SecuredKafka, password_of
-from tests.security.system import DEADLINE_S, SERVICES, System
+from tests.security.system import DEADLINE_S, ITEM_COUNT, SERVICES, System
 from tests.weights.test_signature import ed25519
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
@@ -60,10 +62,13 @@ def taken(table: list[Right]) -> list[Right]:
     return found
 
 
-def test_the_loop_runs_with_the_least_rights(system: System) -> None:
+def test_the_loop_runs_with_the_least_rights_and_tells_of_each_that_is_taken(
+    system: System, rules: AccessRules, table: list[Right]
+) -> None:
     run_loop(system)
     check_signed(system)
     check_no_secret_shows(system)
+    check_rights_are_missed(system, rules, table)
     assert "canary" not in system.logs() + system.output
 
 
@@ -108,6 +113,35 @@ def check_no_secret_shows(system: System) -> None:
     for text in (shown, system.visible(), system.logs(), system.output):
         assert "canary" not in text
         assert key not in text
+
+
+def check_rights_are_missed(system: System, rules: AccessRules, table: list[Right]) -> None:
+    """A right that is taken away from a running service ends it with a sentence and exit code 3."""
+    services = dict(system.supervisor.services)
+    rules.revoke(taken(table))
+    try:
+        end_by_what_they_miss(system)
+    finally:
+        rules.grant(taken(table))
+    for service, (name, operation) in TAKEN.items():
+        log = services[service].log.read_text()
+        told = (line for line in log.splitlines() if f"user {service} " in line)
+        assert any(f"{operation} on topic {name}" in sentence for sentence in told), log[-3000:]
+
+
+def end_by_what_they_miss(system: System) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    numbers, asked, client = itertools.count(ITEM_COUNT), requests(), RecordWriter(system.kafka("client"))
+    while running := [name for name, service in system.supervisor.services.items() if service.running]:
+        assert time.monotonic() < deadline_s, f"{running} go on: {system.logs()[-5000:]}"
+        system.publish_items(next(numbers), 1)
+        system.publish_events(users=2)
+        client.send(REQUESTS, id_key(1), next(asked))
+        client.flush(DEADLINE_S)
+    codes = {
+        name: service.process and service.process.returncode for name, service in system.supervisor.services.items()
+    }
+    assert codes == dict.fromkeys(SERVICES, ExitCode.DEPENDENCY_MISSING), system.logs()[-5000:]
 
 
 def test_a_right_that_is_missing_at_the_start_is_told_at_once(
