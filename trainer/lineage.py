@@ -58,7 +58,9 @@ def lineages(entries: Sequence[Placed]) -> list[Lineage]:
         epoch = entry.epoch
         if entry.kind is JournalKind.START and entry.ranges:
             cuts.append(place)
-    if entries and (not cuts or cuts[0] > 0):
+    if not entries:
+        return []
+    if not cuts or cuts[0] > 0:
         cuts.insert(0, 0)
     parts = [entries[begin:end] for begin, end in zip(cuts, [*cuts[1:], len(entries)], strict=True)]
     firsts = [part[0][1] for part in parts]

@@ -14,7 +14,7 @@ from onerec.kafka import admin
 from onerec.model.presets import ModelConfig
 from onerec.settings import KafkaSettings, Settings
 from schemas.records import JournalEntry, OffsetRange
-from schemas.topics import HISTORIES, PREFERENCES, SESSIONS
+from schemas.topics import HISTORIES, ITEM_TOKENS, PREFERENCES, SESSIONS, Cleanup
 from trainer.budget import Recorded
 from trainer.checkpoint import Checkpoints, Surroundings, TornCheckpointError, load_checkpoint, step_of
 from trainer.environment import settings_of
@@ -148,15 +148,19 @@ def _train_again(kafka: KafkaSettings, state: TrainState, supply: Supply, start:
 
 
 def require_log(kafka: KafkaSettings, entries: Iterable[JournalEntry]) -> None:
-    """Raise CheckFailedError where the broker no longer has what these entries consumed of a topic kept by time."""
+    """Raise CheckFailedError where the broker no longer has what these entries consumed.
+
+    What compaction has removed cannot be seen at a topic's bounds: `SEED_DATA` tells.
+    """
     ranges = [r for entry in entries for r in entry.ranges]
-    for topic in (SESSIONS, PREFERENCES):
+    for topic in (SESSIONS, PREFERENCES, HISTORIES, ITEM_TOKENS):
         mine = [r for r in ranges if r.topic == topic.name]
         bounds = admin.bounds(kafka, topic) if mine else {}
         for partition in sorted({r.partition for r in mine}):
             begin, end = bounds.get(partition, (0, 0))
             first, after = _span(mine, partition)
-            if not begin <= first or not after <= end:
+            begin = 0 if topic.cleanup is Cleanup.COMPACT else begin
+            if not begin <= first <= after <= end:
                 raise CheckFailedError(
                     f"Offsets {first} to {after} of partition {partition} of topic {topic.name} are needed, the broker "
                     f"has {begin} to {end}: records were deleted, by retention or by hand.",

@@ -95,11 +95,10 @@ class Reproduced:
                 f"Version {self.version} came out otherwise on the environment that it was made on: log, journal or "
                 f"checkpoint have changed, or a kernel does not repeat its bits.{where}"
             )
-        other = "; ".join(f"{key} {here or 'none'}, then {there or 'none'}" for key, (there, here) in self._told())
+        other = "; ".join(
+            f"{key} was {there or 'none'}, is {here or 'none'}" for key, (there, here) in self.differences.items()
+        )
         return f"Version {self.version} was made on another environment ({other}): {self._near()}{where}"
-
-    def _told(self) -> list[tuple[str, tuple[str, str]]]:
-        return list(self.differences.items())
 
     def _near(self) -> str:
         if self.distance is None:

@@ -134,16 +134,20 @@ class World:
         """What the processes have printed."""
         return (self.folder / "trainer.log").read_text()
 
-    def start(self, command: str = "run") -> subprocess.Popen[bytes]:
-        """`python -m trainer <command>`."""
-        config = self.folder / "onerec.toml"
-        config.write_text(
+    def config(self) -> Path:
+        """The settings as a file."""
+        path = self.folder / "onerec.toml"
+        path.write_text(
             _toml(self.settings.model_dump(mode="json", exclude_none=True, exclude={"inference", "stream"}))
         )
+        return path
+
+    def start(self, command: str = "run") -> subprocess.Popen[bytes]:
+        """`python -m trainer <command>`."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ONEREC_")}
         with (self.folder / "trainer.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "trainer", command, "--config", str(config)],
+                [sys.executable, "-m", "trainer", command, "--config", str(self.config())],
                 cwd=ROOT,
                 env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
                 stderr=log,
