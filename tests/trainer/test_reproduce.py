@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
 
-from onerec.errors import CheckFailedError, DependencyMissingError, ExitCode, SettingsError
-from onerec.kafka import admin, clients
+from onerec.errors import CheckFailedError, ExitCode
+from onerec.kafka import admin
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
 from schemas.records import JournalKind
@@ -178,10 +176,10 @@ def test_a_record_with_other_content_is_found(world: World) -> None:
     assert "log, journal or checkpoint have changed" in two.sentence()
 
 
-@pytest.mark.parametrize("topic", [SESSIONS, TRAINER_JOURNAL, HISTORIES])
+@pytest.mark.parametrize("topic", [SESSIONS, TRAINER_JOURNAL])
 def test_a_record_that_is_gone_is_a_sentence(world: World, topic: Topic) -> None:
     learn_and_publish(world, 1)
-    gone = {SESSIONS: 1, TRAINER_JOURNAL: 2, HISTORIES: 2}[topic]
+    gone = {SESSIONS: 1, TRAINER_JOURNAL: 2}[topic]
 
     def without(at: Topic, offset: int, record: Any) -> Any:
         return None if at is topic and offset == gone else record
@@ -190,23 +188,9 @@ def test_a_record_that_is_gone_is_a_sentence(world: World, topic: Topic) -> None
     said = {
         SESSIONS: r"the broker has 0 to \d+: records were deleted|The log changed|consumed something else",
         TRAINER_JOURNAL: r"The journal goes from step 1 to step 3: it is not whole",
-        HISTORIES: r"Offsets 0 to \d+ of partition \d of topic histories are needed, the broker has 0 to \d+",
     }
     with pytest.raises(CheckFailedError, match=said[topic]):
         reproduce(changed.settings, None, from_seed=True)
-
-
-def test_a_seed_whose_histories_have_been_superseded_is_a_sentence(world: World) -> None:
-    """As compaction leaves them: the newest of each user only."""
-    learn_and_publish(world, 1)
-
-    def superseded(topic: Topic, offset: int, record: Any) -> Any:
-        return type(record)(**{**fields(record), "user_id": 999}) if topic is HISTORIES and offset == 2 else record
-
-    changed = with_the_log_changed(world, superseded)
-    with pytest.raises(CheckFailedError, match=r"no longer on the broker.*Reproduce from a checkpoint"):
-        reproduce(changed.settings, None, from_seed=True)
-    assert reproduce(changed.settings, [2, 3]).identical
 
 
 def test_another_sha_on_model_versions_is_found(world: World) -> None:
@@ -221,34 +205,6 @@ def test_another_sha_on_model_versions_is_found(world: World) -> None:
     assert [each.identical for each in found.versions] == [True, True, False]
     assert not found.passed
     assert "was announced with SHA-256 000000000000, the journal says" in found.versions[2].sentence()
-
-
-@pytest.mark.exactly_once
-def test_records_that_retention_has_deleted_are_a_sentence(world: World) -> None:
-    """A later checkpoint does without them."""
-    learn_and_publish(world, 1, checkpoint=True)
-    ends = admin.end_offsets(world.kafka, SESSIONS)
-    partition = next(number for number, end in ends.items() if end)
-    client = AdminClient(clients.properties(world.kafka))
-    gone = TopicPartition(world.kafka.topic_prefix + SESSIONS.name, partition, 1)
-    for future in client.delete_records([gone]).values():
-        future.result(60)
-    with pytest.raises(CheckFailedError, match=r"records were deleted, by retention or by hand.*retention_ms"):
-        reproduce(world.settings, [3], from_seed=True)
-    assert reproduce(world.settings, [3]).identical
-
-
-def test_what_is_not_there_is_named(world: World) -> None:
-    with pytest.raises(DependencyMissingError, match="trainer-journal has no entry of model onerec"):
-        reproduce(world.settings, [1])
-    with trainer(world):
-        pass
-    with pytest.raises(SettingsError, match="does not name version 7, but 1 to 1"):
-        reproduce(world.settings, [1, 7])
-    settings = world.settings
-    other = settings.model_copy(update={"model": settings.model.model_copy(update={"preset": "small"})})
-    with pytest.raises(SettingsError, match=r"made with preset tiny.*Mend model\.preset"):
-        reproduce(other, [1])
 
 
 def command(world: World, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
