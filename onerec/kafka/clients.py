@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from typing import Any
 
 from confluent_kafka import Consumer, Message, Producer
@@ -12,6 +14,8 @@ from schemas.topics import Topic
 
 SOCKET_TIMEOUT_MS = 10_000
 """A broker that vanished without closing its connections is given up after so long; librdkafka waits a minute."""
+LOG = logging.getLogger(__name__)
+CLOSE_PATIENCE_S = 15.0
 CONSUMER_DEFAULTS: dict[str, Any] = {
     "socket.timeout.ms": SOCKET_TIMEOUT_MS,
     "enable.auto.commit": False,
@@ -66,6 +70,29 @@ class WatchedConsumer(Consumer):
         self.trouble = Trouble(kafka)
         with known_properties():
             super().__init__(configuration | {"error_cb": self.trouble})
+
+    def close(self) -> None:
+        """Leave the group, within `CLOSE_PATIENCE_S`: else the broker notices that we are gone by its own timeout.
+
+        librdkafka may wait for ever where brokers vanish in the middle of a rebalance, and no signal ends that wait.
+        """
+        failed: list[BaseException] = []
+
+        def closing() -> None:
+            try:
+                super(WatchedConsumer, self).close()
+            except BaseException as error:  # a rebalance callback's, among others: the caller's to handle
+                failed.append(error)
+
+        thread = threading.Thread(target=closing, name=f"closing {self.group}", daemon=True)
+        thread.start()
+        thread.join(CLOSE_PATIENCE_S)
+        if thread.is_alive():
+            LOG.error(
+                "the consumer of group %s did not close in %.0f s, it is left behind", self.group, CLOSE_PATIENCE_S
+            )
+        if failed:
+            raise failed[0]
 
 
 class WatchedProducer(Producer):
