@@ -15,12 +15,14 @@ SPREADS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request with where it stood in the log. Times are of the wall clock in ms."""
+    """A request with where it stood in the log. Times are of the monotonic clock in ms."""
 
     request: Request
     partition: int
     offset: int
     arrived_ms: float
+    age_ms: float
+    """When it arrived, by its client's clock."""
     deadline_ms: float
 
 
@@ -29,6 +31,8 @@ class RequestQueue:
 
     So under overload those that are answered are answered in time, and the queue does not grow beyond what is served
     within a deadline; what it may hold besides, of requests that wait for a model or have hours, is `Room`'s to say.
+
+    `now_ms` is the monotonic clock: a request waits as long as it waits, whatever is done to the wall clock meanwhile.
     """
 
     def __init__(self, max_batch: int, deadline_ms: int, max_wait_ms: float) -> None:
@@ -42,11 +46,11 @@ class RequestQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, request: Request, partition: int, offset: int, now_ms: float) -> None:
-        """Take a request. A client whose clock is ahead is taken to have sent it now."""
-        allowed_ms = request.deadline_ms or self._deadline_ms
-        deadline_ms = min(request.produced_ms, now_ms) + allowed_ms
-        self._waiting.append(Waiting(request, partition, offset, now_ms, deadline_ms))
+    def add(self, request: Request, partition: int, offset: int, *, now_ms: float, age_ms: float) -> None:
+        """Take a request of that age. A client whose clock is ahead (a negative age) is taken to have sent it now."""
+        age_ms = max(0.0, age_ms)
+        deadline_ms = now_ms - age_ms + (request.deadline_ms or self._deadline_ms)
+        self._waiting.append(Waiting(request, partition, offset, now_ms, age_ms, deadline_ms))
         self.size_bytes += len(request.exclude_items)
 
     def served(self, took_ms: float) -> None:
@@ -57,8 +61,8 @@ class RequestQueue:
         self._batch_ms += apart_ms * (SMOOTHING if self._batch_ms else 1.0)
 
     def oldest_age_ms(self, now_ms: float) -> float:
-        """Age of the oldest request by its client's clock; 0 where none waits."""
-        return max((now_ms - waiting.request.produced_ms for waiting in self._waiting), default=0.0)
+        """Age of the oldest request, counted from its client's sending it; 0 where none waits."""
+        return max((now_ms - waiting.arrived_ms + waiting.age_ms for waiting in self._waiting), default=0.0)
 
     def shed(self, now_ms: float) -> list[tuple[Waiting, str]]:
         """Take out what cannot be answered in time, each with why.

@@ -78,7 +78,8 @@ class Worker:
         due_ms = self._queue.wait_ms(_now_ms())
         hindered = self._starved or self._cannot_serve() is not None
         for received in self._intake.read(IDLE_S if due_ms is None or hindered else due_ms / 1000.0):
-            self._queue.add(received.record, received.partition, received.offset, _now_ms())
+            age_ms = _wall_ms() - received.record.produced_ms
+            self._queue.add(received.record, received.partition, received.offset, now_ms=_now_ms(), age_ms=age_ms)
         self._shed()
         if self._queue.wait_ms(_now_ms()) == 0.0 and self._cannot_serve() is None:
             self._starved = not self._serve()
@@ -107,7 +108,7 @@ class Worker:
             if ended_ms > waiting.deadline_ms:
                 reason = f"decoding ended {ended_ms - waiting.deadline_ms:.0f} ms after the deadline"
                 source = Source(served.version, snapshot)
-                self._send(waiting, refusal(waiting.request, Status.OVERLOADED, reason, source, int(ended_ms)))
+                self._send(waiting, refusal(waiting.request, Status.OVERLOADED, reason, source, _wall_ms()))
             else:
                 self._send(waiting, answer)
         metrics.CATALOGUE.set(len(snapshot))
@@ -116,11 +117,10 @@ class Worker:
 
     def _shed(self) -> None:
         """Tell those that cannot be answered in time."""
-        now_ms = _now_ms()
-        for waiting, reason in self._queue.shed(now_ms):
+        for waiting, reason in self._queue.shed(_now_ms()):
             cause = self._what_it_waits_for(waiting)
             status = Status.OVERLOADED if cause is None else Status.REFUSED
-            self._send(waiting, refusal(waiting.request, status, cause or reason, Source(0, None), int(now_ms)))
+            self._send(waiting, refusal(waiting.request, status, cause or reason, Source(0, None), _wall_ms()))
 
     def _what_it_waits_for(self, waiting: Waiting) -> str | None:
         """What keeps a request from being answered besides its turn."""
@@ -175,8 +175,13 @@ class Worker:
         if now_s >= self._lag_at_s:
             self._lag_at_s = now_s + LAG_INTERVAL_S
             metrics.LAG_EVENTS.set(self._intake.unanswered())
-            metrics.LAG_SECONDS.set(max(0.0, self._queue.oldest_age_ms(_now_ms())) / 1000.0)
+            metrics.LAG_SECONDS.set(self._queue.oldest_age_ms(_now_ms()) / 1000.0)
 
 
 def _now_ms() -> float:
-    return time.time() * 1000.0
+    """The clock by which requests wait: it goes on where the wall clock is set."""
+    return time.monotonic() * 1000.0
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -8,14 +8,14 @@ from inference.worker.room import Room
 from schemas.records import Request
 
 
-def request(number: int, produced_ms: int = 0, deadline_ms: int = 0) -> Request:
-    return Request(request_id=number, user_id=1, time_ms=0, deadline_ms=deadline_ms, produced_ms=produced_ms)
+def request(number: int, deadline_ms: int = 0) -> Request:
+    return Request(request_id=number, user_id=1, time_ms=0, deadline_ms=deadline_ms, produced_ms=0)
 
 
 def queue_of(count: int, *, deadline_ms: int = 1000) -> RequestQueue:
     queue = RequestQueue(max_batch=4, deadline_ms=deadline_ms, max_wait_ms=10)
     for number in range(count):
-        queue.add(request(number), partition=number % 2, offset=number, now_ms=0)
+        queue.add(request(number), partition=number % 2, offset=number, now_ms=0, age_ms=0)
     return queue
 
 
@@ -37,7 +37,7 @@ def test_batches_go_in_order_and_only_of_restored_partitions() -> None:
 
 def test_what_is_past_its_deadline_leaves() -> None:
     queue = queue_of(2)
-    queue.add(request(7, deadline_ms=5000), 0, 7, now_ms=0)
+    queue.add(request(7, deadline_ms=5000), 0, 7, now_ms=0, age_ms=0)
     assert queue.shed(999) == []
     late = queue.shed(1000)
     assert [waiting.offset for waiting, _ in late] == [0, 1]
@@ -70,7 +70,7 @@ def test_what_the_queue_carries_is_counted() -> None:
     queue = queue_of(0)
     for number in range(6):
         asked = Request(request_id=number, user_id=1, time_ms=0, produced_ms=0, exclude_items=b"x" * 8 * number)
-        queue.add(asked, partition=number % 2, offset=number, now_ms=0)
+        queue.add(asked, partition=number % 2, offset=number, now_ms=0, age_ms=0)
     assert queue.size_bytes == 8 * 15
     queue.take({0})
     assert queue.size_bytes == 8 * 9
@@ -92,8 +92,17 @@ def test_room_ends_at_a_limit_and_begins_at_half_of_it() -> None:
 
 def test_a_client_with_a_fast_clock_does_not_wait_longer() -> None:
     queue = RequestQueue(max_batch=4, deadline_ms=1000, max_wait_ms=0)
-    queue.add(request(1, produced_ms=50_000), 0, 1, now_ms=10_000)
+    queue.add(request(1), 0, 1, now_ms=10_000, age_ms=-40_000)
+    assert queue.oldest_age_ms(10_500) == 500
     assert len(queue.shed(11_000)) == 1
+
+
+def test_time_on_the_way_counts() -> None:
+    queue = RequestQueue(max_batch=4, deadline_ms=1000, max_wait_ms=0)
+    queue.add(request(1), 0, 1, now_ms=10_000, age_ms=600)
+    assert queue.oldest_age_ms(10_100) == 700
+    assert queue.shed(10_399) == []
+    assert len(queue.shed(10_400)) == 1
 
 
 def test_offsets_move_up_to_the_first_request_in_flight() -> None:
