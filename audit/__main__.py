@@ -12,6 +12,8 @@ from onerec.cli.options import Config, fail, read_settings
 from onerec.errors import ExitCode, OneRecError
 from onerec.service import configure_logging
 
+PLAIN_WIDTH = 160
+"""Columns where the output is no terminal."""
 app = typer.Typer(no_args_is_help=False, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -41,7 +43,8 @@ def audit(
         findings = run(settings, broker_repeats_allowed=broker_repeats_allowed, first=first)
     except OneRecError as error:
         raise fail(error) from error
-    show(findings, Console())
+    console = Console()
+    show(findings, console if console.is_terminal else Console(width=PLAIN_WIDTH))
     if as_json is not None:
         as_json.write_text(json.dumps(findings.as_dict(), indent=2) + "\n")
     if not findings.clean:

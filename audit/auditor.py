@@ -69,6 +69,8 @@ def audit_log(log: Log, settings: Settings, *, broker_repeats_allowed: bool, fir
     answers = AnswersAudit(log, settings, findings, refusals, committed=answered_to, bounds=answer_bounds)
     for partition in log.partitions(REQUESTS):
         records[PREFERENCES.name, partition] = answers.run(partition)
+    if not findings.line(IMPRESSIONS.name).expected:
+        findings.notes.append("The joiner's group has committed no impressions: there was nothing to audit it by.")
     LearningAudit(settings, findings, refusals).run(journal.runs[-1], records)
     versions.run(journal.runs, records)
     findings.seconds = time.monotonic() - began_s
