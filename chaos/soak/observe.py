@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from onerec.metrics import Samples as Scraped
 
 MB = 1e6
 
@@ -27,6 +30,8 @@ class ProcessSample:
     at_s: float
     age_s: float
     resident_bytes: int
+    cached_bytes: int
+    """Of the resident memory, RocksDB's block cache, which fills up to its bound for many minutes."""
     descriptors: int
     threads: int
     series: int
@@ -70,12 +75,14 @@ class Observer:
         self._lives: dict[str, tuple[int, int]] = {}  # service: process id, life
         self._file = path.open("w", encoding="utf-8")
 
-    def look(self, processes: Mapping[int, str], series: Mapping[str, int]) -> None:
+    def look(self, processes: Mapping[int, str], metrics: Scraped) -> None:
         """Take a sample of each process (name by process id) and of each folder."""
+        series = _series(metrics)
         at_s = time.monotonic() - self._started_s
         for pid, service in processes.items():
             try:
-                self._write(self._process(pid, service, at_s, series.get(service, 0)))
+                cached = int(metrics.get("onerec_state_cache_bytes", job=service))
+                self._write(self._process(pid, service, at_s, cached, series[service]))
             except psutil.NoSuchProcess:  # it is being restarted
                 continue
         for name, folder in self._folders.items():
@@ -86,7 +93,7 @@ class Observer:
         """The file is complete."""
         self._file.close()
 
-    def _process(self, pid: int, service: str, at_s: float, series: int) -> ProcessSample:
+    def _process(self, pid: int, service: str, at_s: float, cached_bytes: int, series: int) -> ProcessSample:
         process = psutil.Process(pid)
         with process.oneshot():
             known, life = self._lives.get(service, (pid, 0))
@@ -97,6 +104,7 @@ class Observer:
                 at_s=at_s,
                 age_s=time.time() - process.create_time(),
                 resident_bytes=process.memory_info().rss,
+                cached_bytes=cached_bytes,
                 descriptors=process.num_fds(),
                 threads=process.num_threads(),
                 series=series,
@@ -104,6 +112,11 @@ class Observer:
 
     def _write(self, sample: ProcessSample | FolderSample) -> None:
         self._file.write(json.dumps(asdict(sample)) + "\n")
+
+
+def _series(metrics: Scraped) -> Counter[str]:
+    """How many time series each service shows."""
+    return Counter(dict(labels)["job"] for values in metrics.values.values() for labels in values)
 
 
 def usage_of(folder: Path) -> tuple[int, int]:

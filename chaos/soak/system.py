@@ -166,17 +166,12 @@ class Soak:
         self._look_at_s = time.monotonic() + LOOK_EVERY_S
         self._samples = scrape(self.supervisor.endpoints())
         processes = self.supervisor.process_ids() | {self.broker_pid: "broker"}
-        self.observer.look(processes, series_of(self._samples))
+        self.observer.look(processes, self._samples)
 
     def _counts(self) -> dict[str, float]:
         return {
             what: self._done[what] + self._samples.get(metric, job=service) for what, (metric, service) in DONE.items()
         }
-
-
-def series_of(samples: Samples) -> dict[str, int]:
-    """How many time series each service shows."""
-    return Counter(dict(labels)["job"] for values in samples.values.values() for labels in values)
 
 
 def folders_of(directory: Path) -> dict[str, Path]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from prometheus_client import Gauge
 from rocksdict import (
     BlockBasedOptions,
     Cache,
@@ -41,6 +42,8 @@ MEMTABLE_BYTES = 16 * 1024 * 1024
 BLOOM_BITS_PER_KEY = 10
 
 _CACHE = Cache(BLOCK_CACHE_BYTES)  # one for all stores of the process
+CACHED = Gauge("onerec_state_cache_bytes", "Blocks of local state that RocksDB keeps in memory: 64 MiB at most.")
+CACHED.set_function(_CACHE.get_usage)
 _WRITE_BUFFERS = WriteBufferManager(WRITE_BUFFER_BYTES, allow_stall=False)
 
 

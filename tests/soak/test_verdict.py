@@ -12,6 +12,7 @@ import pytest
 from chaos.soak import trend, verdict
 from chaos.soak.observe import FolderSample, Observer, Samples
 from chaos.soak.verdict import BOUNDED, FLAT, GROWS, REPORTED, judge
+from onerec.metrics import Samples as Scraped
 
 PROGRAM = """
 import sys, time
@@ -28,6 +29,12 @@ while True:
 """
 """A megabyte and a file twenty times a second, or the same megabyte again and again."""
 LOOKS = 100
+SCRAPED = Scraped(
+    {
+        "onerec_state_cache_bytes": {(("job", "leaks"),): 1e6, (("job", "keeps"),): 2e6},
+        "some": {(("a", str(number)), ("job", "leaks")): 1.0 for number in range(6)},
+    }
+)
 
 
 def start(name: str) -> subprocess.Popen[str]:
@@ -50,13 +57,13 @@ def test_a_process_that_leaks_is_found_and_one_that_does_not_is_flat(
     try:
         ids = {process.pid: name for name, process in started.items()}
         for _ in range(LOOKS):
-            observer.look(ids, {"leaks": 7})
+            observer.look(ids, SCRAPED)
             time.sleep(0.05)
         restarted = start("keeps")
-        observer.look({restarted.pid: "keeps", started["leaks"].pid: "leaks"}, {})
+        observer.look({restarted.pid: "keeps", started["leaks"].pid: "leaks"}, Scraped())
         restarted.kill()
         restarted.wait()
-        observer.look({restarted.pid: "keeps"}, {})  # it is gone: no sample
+        observer.look({restarted.pid: "keeps"}, Scraped())  # it is gone: no sample
     finally:
         observer.close()
         for process in started.values():
@@ -74,7 +81,9 @@ def test_a_process_that_leaks_is_found_and_one_that_does_not_is_flat(
     assert (keeps.service, keeps.lives) == ("keeps", 2)
     assert keeps.verdict == FLAT
     assert found.broken == ["leaks"]
-    assert {sample.series for sample in samples.processes if sample.service == "leaks"} == {7, 0}
+    assert {(s.series, s.cached_bytes) for s in samples.processes if s.service == "leaks"} == {(7, 1_000_000), (0, 0)}
+
+    assert {s.cached_bytes for s in samples.processes if s.service == "keeps"} == {2_000_000, 0}
 
 
 def folder(name: str, sizes_mb: list[float]) -> tuple[FolderSample, ...]:

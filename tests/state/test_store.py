@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from onerec.errors import SettingsError
 from onerec.state import store as store_module
@@ -117,3 +118,16 @@ def test_a_killed_writer_leaves_values_that_fit_their_positions(tmp_path: Path, 
         assert store.positions == {}
         assert store.get(b"value") is None
     store.close()
+
+
+def test_what_rocksdb_keeps_in_memory_is_told(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "state", "cluster")
+    store.write([(b"%d" % number, bytes(1000)) for number in range(1000)], {})
+    store.flush()
+    before = REGISTRY.get_sample_value("onerec_state_cache_bytes")
+    assert store.get(b"500") == bytes(1000)
+    after = REGISTRY.get_sample_value("onerec_state_cache_bytes")
+    store.close()
+    assert before is not None
+    assert after is not None
+    assert before < after <= 64 * 2**20
