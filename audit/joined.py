@@ -69,8 +69,9 @@ class PartitionAudit:
         with closing(Spool()) as sessions, closing(Spool()) as histories:
             consumable, lasts = self._read_sessions(partition, sessions)
             users = sessions.seal()
-            history_unknown = self._read_histories(partition, histories)
-            users |= histories.seal()
+            history_unknown, with_history = self._read_histories(partition, histories)
+            histories.seal()
+            users |= with_history
             maybe_to = {topic: self._log.committed(GROUP, topic)[partition] for topic in INPUTS}
             bounds = self._log.bounds(*INPUTS)
             shown, done = (self._events(topic, partition, bounds, maybe_to, refusals) for topic in INPUTS)
@@ -114,10 +115,11 @@ class PartitionAudit:
         consumable = Consumable(np.frombuffer(offsets, np.int64), np.frombuffer(ids, np.int64))
         return consumable, np.frombuffer(lasts, np.int64).reshape(-1, LAST)
 
-    def _read_histories(self, partition: int, spool: Spool) -> bool:
-        """Spool them; whether records may have been compacted away."""
+    def _read_histories(self, partition: int, spool: Spool) -> tuple[bool, set[int]]:
+        """Spool them; whether records may have been compacted away, and the users of whom the joiner wrote one."""
         low, high = self._snapshot.bounds[HISTORIES.name, partition]
         compacted, before, importing = low > 0, low - 1, True
+        users: set[int] = set()
         for offset, message in places(self._log.messages(HISTORIES, partition, (low, high))):
             joined = any(header[0] == JOINED_HEADER for header in message.headers() or ())
             importing = importing and not joined
@@ -131,7 +133,9 @@ class PartitionAudit:
                 )
             elif message.value() is not None:
                 spool.add(user_id, offset, message.value() or b"", int(joined))
-        return compacted
+                if joined:
+                    users.add(user_id)
+        return compacted, users
 
     def _events(
         self,

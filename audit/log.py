@@ -17,6 +17,7 @@ from schemas.topics import Topic
 
 BATCH = 5000
 POLL_S = 0.2
+BROKER_TIMEOUT_S = 5.0
 PATIENCE_S = 90.0
 """Without a record for so long the audit gives up: transactions of the dead are aborted long before."""
 ASK_AGAIN_S = 0.2
@@ -31,6 +32,7 @@ class Log:
 
     def __init__(self, kafka: KafkaSettings, topics: Iterable[Topic]) -> None:
         """Raises DependencyMissingError for no broker and for topics that are missing."""
+        admin.wait_for_broker(kafka, BROKER_TIMEOUT_S)
         admin.require_topics(kafka, topics)
         self._kafka = kafka
         self._consumer = clients.consumer(kafka, enable_partition_eof=True, auto_offset_reset="error")

@@ -60,7 +60,7 @@ def test_within_the_lateness_every_run_audits_clean(events: list[Event], seed: i
     assert shown.found == shown.expected
 
 
-@hypothesis_settings(max_examples=400, deadline=None)
+@hypothesis_settings(max_examples=150, deadline=None)
 @given(
     events=EVENTS,
     order=st.randoms(use_true_random=False),

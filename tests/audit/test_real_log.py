@@ -19,7 +19,7 @@ from tests.stream.joiner.running import ROOT, JoinerProcess, eventually, records
 
 pytestmark = pytest.mark.broker
 
-EXPOSURES = 3000
+EXPOSURES = 1500
 PATIENCE_S = 120
 RULES: dict[str, Any] = {"known_items_only": False, "idle_close_s": 2.0, "transaction_ms": 50}
 
