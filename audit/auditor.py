@@ -8,9 +8,11 @@ from contextlib import closing
 from audit.answered import AnswersAudit
 from audit.findings import Findings
 from audit.joined import PartitionAudit, Snapshot
-from audit.learned import Consumable, Journal, LearningAudit, Part, VersionsAudit
+from audit.journal import Journal
+from audit.learned import Consumable, LearningAudit, Part
 from audit.log import Log
 from audit.refusals import Refusals
+from audit.versions import VersionsAudit
 from onerec.kafka.registry import codec
 from onerec.settings import Settings
 from schemas.topics import (

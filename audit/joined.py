@@ -14,12 +14,13 @@ from confluent_kafka import Message
 from audit.by_user import Longs
 from audit.events import BEGINNING_MS, Done, EventReader, Events, Shown
 from audit.findings import Findings, Kind
+from audit.histories import Published
 from audit.learned import Consumable
 from audit.log import Log
 from audit.matching import Found, Stream
 from audit.refusals import Refusals
 from audit.spool import Spool, places, user_of
-from audit.user import Published, UserAudit
+from audit.user import UserAudit
 from onerec.kafka.registry import codec
 from onerec.kafka.watermarks import Bounds
 from onerec.settings import Settings

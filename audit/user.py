@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from audit.events import NONE, Done, Shown
+from audit.events import Done, Shown
 from audit.exposure import Exposure, Outcome, lone_labels, outcome, wrong_fields, wrong_shape
 from audit.findings import Findings, Kind
 from audit.grouping import Absent, Leftover, leftover
+from audit.histories import HistoriesAudit, HistoryDue, Published
 from audit.matching import Actions, Found, Matched, Stream, match_actions, match_impressions
 from audit.published import Entry, Timeline, difference, entries_of, sequence_difference
-from schemas.records import ClosedBy, History, SessionItem
-from schemas.topics import ACTIONS, HISTORIES, IMPRESSIONS, SESSIONS, Topic
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A history of the topic."""
-
-    offset: int
-    record: History
-    joined: bool
-    """Whether the joiner wrote it; else it was imported."""
+from schemas.records import ClosedBy, SessionItem
+from schemas.topics import ACTIONS, IMPRESSIONS, SESSIONS, Topic
 
 
 @dataclass(slots=True)
@@ -57,9 +48,11 @@ class UserAudit:
         self._leave_uncommitted(matched)
         rest = leftover(matched.left, self.sessions, self.stream)
         self._say_leftover(rest, matched)
-        timeline = Timeline(self.stream.settings.history_items, self._imported())
+        steps = self._in_order(rest.absent)
+        beginning = self._beginning(steps)
+        timeline = Timeline(self.stream.settings.history_items, beginning or [])
         history = list(timeline.entries)
-        for step in self._in_order(rest.absent):
+        for step in steps:
             if isinstance(step, Absent):
                 entries = [self._entry(exposure) for exposure in step.exposures]
                 timeline.append(entries)
@@ -69,13 +62,27 @@ class UserAudit:
             history += entries
         self._check_grouping(rest)
         making = [self._entry(exposure) for exposure in rest.making]
-        self._check_histories(timeline.entries, history, making, rest, certain=not matched.maybe_left)
+        certain = beginning is not None and not matched.maybe_left and not self.input_unknown
+        due = HistoryDue(timeline.entries, history, making, certain=certain)
+        self._histories_audit().run(self.histories, due, self.sessions, rest)
 
     def _imported(self) -> list[Entry]:
         """The history with which the joiner began."""
         first = next((one.offset for one in self.histories if one.joined), None)
         before = [one for one in self.histories if not one.joined and (first is None or one.offset < first)]
         return entries_of(before[-1].record, self._most_of(0)) if before else []
+
+    def _beginning(self, steps: Sequence[Found | Absent]) -> list[Entry] | None:
+        """The imported history, or where it may have been removed that of the first session; None for unknown."""
+        imported = self._imported()
+        if imported or not self.history_unknown:
+            return imported
+        if steps and isinstance(steps[0], Found):
+            return entries_of(steps[0].session, self._most_of(0))
+        return None
+
+    def _histories_audit(self) -> HistoriesAudit:
+        return HistoriesAudit(self.user_id, self.partition, self.stream, self.findings, self._late_bits)
 
     def _note_late(self, actions: Actions) -> None:
         for action in (*actions.late, *actions.unresolved, *actions.lost):
@@ -199,8 +206,6 @@ class UserAudit:
     def _check_history_before(self, found: Found, timeline: Timeline) -> tuple[Timeline, list[Entry]]:
         """The history that a session carries; what the user's history is after it, and what it added."""
         session = found.session
-        if self.history_unknown and not timeline.entries and session.history_labels:
-            timeline = Timeline(timeline.keep, entries_of(session, self._most_of(0)))
         entries = [
             Entry(item.item_id, item.time_ms, item.labels, self._most_of(item.labels)(item.item_id, item.time_ms))
             if exposure is None
@@ -248,75 +253,6 @@ class UserAudit:
         if number + 1 < len(self.sessions):
             return self.sessions[number + 1].exposures[0]
         return rest.making[0] if rest.making else None
-
-    def _check_histories(
-        self, newest: list[Entry], history: list[Entry], making: list[Entry], rest: Leftover, *, certain: bool
-    ) -> None:
-        """The published history is the newest entries with some of the session in the making."""
-        closed = sum(self.stream.has_passed(exposure.shown.time_ms) for exposure in rest.making)
-        joined = [one for one in self.histories if one.joined]
-        due = bool(self.sessions or rest.absent or closed)
-        line = self.findings.line(HISTORIES.name)
-        line.expected += due
-        line.found += bool(joined)
-        if not joined:
-            if due:
-                where = [e.shown.offset for found in self.sessions for e in found.exposures if e is not None]
-                where += [exposure.shown.offset for exposure in rest.making]
-                detail = f"user {self.user_id} has no history on the topic"
-                self._add(HISTORIES, Kind.MISSING, where[0] if where else 0, detail, at=IMPRESSIONS)
-            return
-        if not certain or self.history_unknown:
-            return
-        last = joined[-1]
-        keep = self.stream.settings.history_items
-        problem = ""
-        for count in range(len(making), closed - 1, -1):
-            entries = [*newest, *making[:count]][-keep:]
-            problem = sequence_difference(entries, last.record)
-            if not problem:
-                problem = difference(entries, last.record, monotone=not self.stream.repeats_allowed)
-                if not problem and not self.stream.repeats_allowed:
-                    self._check_late_labels([*history, *making[:count]], entries, last)
-                break
-        if problem:
-            self._add(HISTORIES, Kind.WRONG, last.offset, f"user {self.user_id}: {problem}")
-            return
-        self._check_changes([*history, *making], joined[:-1], rest)
-
-    def _check_late_labels(self, history: list[Entry], entries: list[Entry], last: Published) -> None:
-        """The labels of each late action are in the history, where it is clear in which entry."""
-        for item_id, late in self._late_bits.items():
-            places = [place for place, entry in enumerate(entries) if entry.item_id == item_id]
-            if len(places) != 1 or sum(entry.item_id == item_id for entry in history) != 1:
-                continue
-            labels = last.record.history_labels[places[0]]
-            for until_ms, bits, action in late:
-                sure = action.refused != NONE and entries[places[0]].time_ms <= until_ms
-                if sure and bits & ~labels:
-                    detail = f"was late, but its labels are not in histories[{self.partition}]@{last.offset}"
-                    self._add(ACTIONS, Kind.MISSING, action.offset, detail)
-
-    def _check_changes(self, history: list[Entry], changes: Sequence[Published], rest: Leftover) -> None:
-        """Each change on the way is the history of some moment, and moments go on.
-
-        That is so where exposures came in order of event time: a late one takes a place before others.
-        """
-        exposures = [e for found in self.sessions for e in found.exposures if e is not None] + rest.making
-        came, times = [e.shown.offset for e in exposures], [e.shown.time_ms for e in exposures]
-        if self.stream.repeats_allowed or rest.absent or came != sorted(came) or times != sorted(times):
-            return
-        keep, at = self.stream.settings.history_items, 0
-        for one in changes:
-            while at < len(history) and sequence_difference(history[max(0, at + 1 - keep) : at + 1], one.record):
-                at += 1
-            if at == len(history):
-                detail = f"user {self.user_id}: this history was never the user's"
-                self._add(HISTORIES, Kind.WRONG, one.offset, detail)
-                return
-            problem = difference(history[max(0, at + 1 - keep) : at + 1], one.record, monotone=False)
-            if problem:
-                self._add(HISTORIES, Kind.WRONG, one.offset, f"user {self.user_id}: {problem}")
 
     def _add(
         self, line: Topic, kind: Kind, offset: int, detail: str, *, at: Topic | None = None, count: int = 1
