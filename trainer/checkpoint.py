@@ -32,6 +32,7 @@ from trainer.state import TrainState
 LOG = logging.getLogger(__name__)
 FORMAT = 1
 TENSORS, FIELDS = "state.safetensors", "state.json"
+_KEYS = frozenset({"step", "online_from", "version", "offsets", "config", "surroundings", "tensors_sha256"})
 _NAME = re.compile(r"step-(\d{12})(-kept)?")
 
 
@@ -160,11 +161,19 @@ def _opened(folder: Path) -> dict[str, Any]:
         sealed = json.loads((folder / FIELDS).read_bytes())
         body: str = sealed["body"]
         whole = _sha256(body.encode()) == sealed["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TornCheckpointError(folder, f"{FIELDS}: {error}") from error
     if not whole:
         raise TornCheckpointError(folder, f"{FIELDS} does not match its SHA-256")
-    fields: dict[str, Any] = json.loads(body)
+    try:
+        fields: dict[str, Any] = json.loads(body)
+        if fields["format"] != FORMAT:
+            raise ValueError(f"format {fields['format']!r}, this trainer reads {FORMAT}")
+        missing = _KEYS - fields.keys()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TornCheckpointError(folder, f"{FIELDS}: {error!r}") from error
+    if missing:
+        raise TornCheckpointError(folder, f"{FIELDS} lacks {', '.join(sorted(missing))}")
     return fields
 
 

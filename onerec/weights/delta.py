@@ -19,14 +19,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 import zstandard
 from numpy.typing import NDArray
 from torch import Tensor
 
 from onerec.weights.errors import CorruptWeightsError, IncompatibleWeightsError
-from onerec.weights.tensors import Specs, differences, header_of, pack, raw_bytes, specs_of
+from onerec.weights.tensors import Specs, differences, header_of, load, pack, raw_bytes, specs_of
 
 ENCODING = "difference-2bit-zstd"
 LEVEL = 1
@@ -63,7 +62,7 @@ def apply(parent: Mapping[str, Tensor], data: bytes) -> dict[str, Tensor]:
     """
     specs, metadata = header_of(data)
     changed = _changed(specs, metadata, parent)
-    blobs = {name: bytes(raw_bytes(blob)) for name, blob in safetensors.torch.load(data).items()}
+    blobs = {name: bytes(raw_bytes(blob)) for name, blob in load(data).items()}
     child = dict(parent)
     for width, names in _by_width(parent, changed).items():
         old = _words(parent, names, width)

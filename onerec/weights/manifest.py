@@ -51,7 +51,7 @@ class Manifest:
     def parse(cls, data: bytes, version: int) -> Manifest:
         """Read and check a manifest file of `version`. Raises CorruptWeightsError."""
         try:
-            values = json.loads(data)
+            values = json.loads(data, parse_constant=_refuse_constant)  # NaN could not be written again
             if values.pop("format") != FORMAT:
                 raise ValueError("unknown format")
             tensors = {str(name): (str(dtype), tuple(shape)) for name, (dtype, shape) in values.pop("tensors").items()}
@@ -75,6 +75,18 @@ class Manifest:
             (whole, "its size is none"),
             (kinship, "a delta has a parent, a full version none"),
             (earlier, "its parent is no earlier version"),
+            (self.parent_sha256 is None or _SHA256.fullmatch(self.parent_sha256), "its parent's sha256 is none"),
+            (type(self.created_ms) is int, "its time is none"),
+            (isinstance(self.facts, dict), "its facts are none"),
+            (all(_is_shape(shape) for _, shape in self.tensors.values()), "a shape is none"),
             (self.signature is None or isinstance(self.signature, str), "its signature is none"),
         )
         return "; ".join(problem for holds, problem in checks if not holds)
+
+
+def _is_shape(sizes: tuple[Any, ...]) -> bool:
+    return all(type(size) is int and size >= 0 for size in sizes)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 
 from onerec.weights.errors import CorruptWeightsError
@@ -32,6 +33,8 @@ DTYPES: dict[str, torch.dtype] = {
 """The dtypes a version may hold, by their names in safetensors."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 MAX_HEADER_BYTES = 16 * 2**20
+MAX_DIMENSIONS = 8
+"""The product of a million sizes takes hours to compute."""
 _LENGTH_BYTES = 8
 
 
@@ -57,7 +60,8 @@ class TensorSpec:
         """Check what a file claims. Raises CorruptWeightsError."""
         if dtype not in DTYPES:
             raise CorruptWeightsError(f"{dtype!r} is no dtype of a weights file.", "Publish the version again.")
-        if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
+        sizes = isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS
+        if not sizes or not all(type(size) is int and 0 <= size < 2**40 for size in shape):
             raise CorruptWeightsError(f"{str(shape)[:80]} is no shape.", "Publish the version again.")
         return cls(dtype, tuple(shape))
 
@@ -118,14 +122,13 @@ def header_of(data: bytes) -> tuple[dict[str, TensorSpec], dict[str, str]]:
         raise CorruptWeightsError("The weights file is torn: its header is not whole.", "Publish the version again.")
     try:
         header = json.loads(data[_LENGTH_BYTES:start])
-        metadata = header.pop("__metadata__", {})
-        spans = [(name, *entry["data_offsets"], entry) for name, entry in header.items()]
-        spans.sort(key=lambda span: (span[1], span[2]))
-        specs = {name: TensorSpec.parse(entry["dtype"], entry["shape"]) for name, _, _, entry in spans}
+        metadata = _metadata(header.pop("__metadata__", {}))
+        spans = sorted(_span(name, entry) for name, entry in header.items())
+        specs = {name: TensorSpec.parse(header[name]["dtype"], header[name]["shape"]) for _, _, name in spans}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptWeightsError(f"The weights file has no valid header: {error}.", "Publish it again.") from error
     position = 0
-    for name, first, end, _ in spans:
+    for first, end, name in spans:
         if first != position or end - first != specs[name].size_bytes:
             raise CorruptWeightsError(f"Offsets of {name} are wrong in the weights file.", "Publish it again.")
         position = end
@@ -141,4 +144,27 @@ def unpack(data: bytes, expected: Specs) -> dict[str, Tensor]:
     specs, _ = header_of(data)
     if wrong := differences(specs, expected):
         raise CorruptWeightsError(f"The weights file is not what its manifest says: {wrong}.", "Publish it again.")
-    return safetensors.torch.load(data)
+    return load(data)
+
+
+def load(data: bytes) -> dict[str, Tensor]:
+    """Tensors of a file whose header `header_of` has checked. Raises CorruptWeightsError for what it let through."""
+    try:
+        return safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise CorruptWeightsError(f"The weights file cannot be read: {error}.", "Publish it again.") from error
+
+
+def _metadata(found: Any) -> dict[str, str]:
+    """Raises TypeError where it is no mapping of text to text."""
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise TypeError("__metadata__ is no mapping of text to text")
+    return found
+
+
+def _span(name: str, entry: Any) -> tuple[int, int, str]:
+    """Where a tensor's bytes begin and end. Raises TypeError or ValueError where that is not said by two numbers."""
+    first, end = entry["data_offsets"]
+    if type(first) is not int or type(end) is not int:
+        raise TypeError(f"data_offsets of {name[:80]} are no whole numbers")
+    return first, end, name

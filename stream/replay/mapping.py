@@ -102,11 +102,11 @@ def read_mapping(path: Path) -> Mapping:
         raise MissingFileError(path, "Name the mapping's TOML file with --mapping.")
     try:
         return Mapping.model_validate(tomllib.loads(path.read_text()))
-    except tomllib.TOMLDecodeError as error:
-        raise LogError(f"{path} is no TOML: {error}.", "Mend the file.") from error
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise LogError(f"{path} is no mapping: {wrong}.", "docs/replay.md lists the keys.") from error
+    except (ValueError, RecursionError) as error:  # also text that is not UTF-8, numbers and nesting without end
+        raise LogError(f"{path} is no TOML: {error}.", "Mend the file.") from error
 
 
 class MappedLog:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,14 @@ def test_weights_of_the_checkpoint_do_not_alias_the_file(tmp_path: Path) -> None
     again = Checkpoints(tmp_path, keep=1).load(toy.TINY, state.settings)
     assert again is not None
     assert same(again[0].weights(), state.weights())
+
+
+@pytest.mark.parametrize(
+    "body", ["", "[]", "5", '{"format": 99}', '{"format": 1}', "[" * 100_000], ids=lambda body: body[:15] or "nothing"
+)
+def test_fields_that_fit_their_checksum_but_are_none_are_torn(tmp_path: Path, body: str) -> None:
+    sealed = {"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body}
+    for data in (json.dumps(sealed), "[" * 100_000):
+        (tmp_path / FIELDS).write_text(data)
+        with pytest.raises(TornCheckpointError):
+            load_checkpoint(tmp_path, toy.TINY, toy.state().settings)

@@ -119,3 +119,9 @@ def test_a_damaged_delta_is_refused_or_gives_other_weights(data: st.DataObject) 
     except CorruptWeightsError:
         return
     assert {name: tensor.shape for name, tensor in applied.items()} == {"a": (40,), "b": (6,)}
+
+
+@pytest.mark.parametrize("changed", ["5", "null", "{}", '[["a"]]', "[" * 100_000], ids=lambda text: text[:8])
+def test_a_delta_that_does_not_list_names_is_refused(changed: str) -> None:
+    with pytest.raises(CorruptWeightsError):
+        delta.apply({"a": torch.zeros(4)}, pack({}, {"encoding": delta.ENCODING, "changed": changed}))

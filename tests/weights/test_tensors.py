@@ -60,6 +60,13 @@ FOUR = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         file({"a": FOUR | {"shape": 1}}, b"\0" * 4),
         file({"a": FOUR | {"data_offsets": [4, 0]}}, b"\0" * 4),
         file({"a": FOUR | {"data_offsets": [0, 4, 4]}}, b"\0" * 4),
+        file({"a": FOUR | {"data_offsets": [0]}}, b"\0" * 4),
+        file({"a": FOUR | {"data_offsets": [0.0, 4.0]}}, b"\0" * 4),
+        file({"a": FOUR | {"data_offsets": [[], 4]}}, b"\0" * 4),
+        file({"a": FOUR | {"shape": [1] * 9}}, b"\0" * 4),
+        file({"a": FOUR | {"shape": [2**39] * 1_000_000}}, b"\0" * 4),
+        file({"__metadata__": 5, "a": FOUR}, b"\0" * 4),
+        file({"__metadata__": {"key": 5}, "a": FOUR}, b"\0" * 4),
         file({"a": FOUR, "b": FOUR}, b"\0" * 4),
         file({"a": FOUR, "b": FOUR | {"data_offsets": [8, 12]}}, b"\0" * 12),
         file(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
@@ -78,3 +85,10 @@ def test_any_bytes_are_refused_or_consistent(data: bytes) -> None:
     except CorruptWeightsError:
         return
     assert sum(spec.size_bytes for spec in specs.values()) == 0
+
+
+def test_what_the_library_refuses_is_a_corrupt_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pack({"a": torch.zeros(1)})
+    monkeypatch.setattr("onerec.weights.tensors.header_of", lambda _: (specs_of({"a": torch.zeros(1)}), {}))
+    with pytest.raises(CorruptWeightsError, match="cannot be read"):
+        unpack(data[:-1], specs_of({"a": torch.zeros(1)}))

@@ -15,7 +15,7 @@ from onerec.settings import LabelSettings
 from schemas.labels import Label
 from stream.replay import mapping as mapping_module
 from stream.replay.log import LogError
-from stream.replay.mapping import ExposuresMapping, ItemsMapping, MappedLog, Mapping
+from stream.replay.mapping import ExposuresMapping, ItemsMapping, MappedLog, Mapping, read_mapping
 
 MAPPING = """
 [exposures]
@@ -173,3 +173,12 @@ def test_the_documented_mapping_is_one() -> None:
     assert described.strip() == documented.strip()
     named = {key for table in (ExposuresMapping, ItemsMapping) for key in table.model_fields}
     assert {key for key in named if key not in documented} == set()
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff\xfe", b"a = " + b"[" * 5000, b"a = " + b"9" * 10_000], ids=["bytes", "deep", "long"]
+)
+def test_text_that_no_toml_parser_takes_is_said_in_a_sentence(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "mapping.toml").write_bytes(text)
+    with pytest.raises(LogError, match="is no TOML"):
+        read_mapping(tmp_path / "mapping.toml")
