@@ -6,14 +6,18 @@ STAMP := $(VENV)/.installed
 TESTS ?= tests
 # Processes that the tests are spread over; each starts a broker of its own.
 TEST_PROCESSES ?= 2
+# Seconds that each target is fuzzed for.
+FUZZ_SECONDS ?= 30
 
-.PHONY: help install demo test check chaos soak compose-test clean
+.PHONY: help install demo test check chaos soak hostile fuzz compose-test clean
 help:
 	@echo "make demo          the whole loop on a real log, about five minutes"
 	@echo "make test          all tests, on the best broker that can be had (see tests/broker.py)"
 	@echo "make check         lint, types, layering, the README's commands"
 	@echo "make chaos         faults on the running system, half an hour at most; writes chaos.json (needs KAFKA_HOME)"
 	@echo "make soak          half an hour under full load with rolling restarts: what grows? (needs KAFKA_HOME)"
+	@echo "make hostile       a million hostile records and files through the real readers, about ten minutes"
+	@echo "make fuzz          coverage-guided fuzzing of every decoder, FUZZ_SECONDS each (Linux)"
 	@echo "make compose-test  builds the image and runs the compose stack (needs a Docker engine)"
 	@echo "make install       creates .venv with everything"
 
@@ -46,6 +50,14 @@ chaos: install
 
 soak: install
 	$(BIN)/python -m chaos.soak
+
+hostile: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hostile
+
+fuzz: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev,fuzz]"
+	set -e; for target in $$(ls tests/fuzz | sed -n 's/^\([a-z][a-z]*\)\.py$$/\1/p'); do \
+	  echo "== $$target"; OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $$target --seconds $(FUZZ_SECONDS); done
 
 compose-test: install
 	$(BIN)/python -m pytest -q -s tests/compose/test_stack.py

@@ -88,6 +88,12 @@ class JoinerProcess:
         found = re.search(r"metrics on http://\S+:(\d+)/", self.output())
         return scrape({"joiner": int(found[1])}) if found else Samples()
 
+    def peak_mb(self) -> float:
+        """The most resident memory that it has had."""
+        assert self._process is not None
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
     def until(self, condition: Callable[[Samples], bool]) -> Samples:
         """Wait until its metrics fulfil the condition."""
         deadline_s = time.monotonic() + PATIENCE_S
@@ -127,7 +133,7 @@ class Feeder:
             self.publish_raw(topic, id_key(event.user_id), value, event.time_ms)
         self.flush()
 
-    def publish_raw(self, topic: Topic, key: bytes, value: bytes, time_ms: int = 1, partition: int = -1) -> None:
+    def publish_raw(self, topic: Topic, key: bytes, value: bytes | None, time_ms: int = 1, partition: int = -1) -> None:
         name = clients.topic_name(self._kafka, topic)
         self._producer.produce(name, value, key, partition, timestamp=max(1, time_ms))
         self._producer.poll(0)
