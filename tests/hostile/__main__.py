@@ -28,7 +28,7 @@ ON_BROKER = 100_000
 
 
 def outcomes(count: int, seed: int, *, with_broker: bool) -> Iterator[Outcome]:
-    """`count` inputs of all kinds; a tenth through a joiner on a real broker, unless there shall be none."""
+    """`count` inputs of all kinds; a tenth through a joiner on a real broker where one is wanted."""
     share = min(1.0, count / 1_000_000)
     of_files, on_bus, on_broker = (round(number * share) for number in (FILES, ON_BUS, ON_BROKER))
     left = count - len(files.KINDS) * of_files - on_bus - (on_broker if with_broker else 0)
@@ -73,11 +73,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     parser.add_argument("--count", type=int, default=1_000_000, help="how many inputs in all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-broker", action="store_true", help="leave the real broker out")
+    parser.add_argument("--broker", action="store_true", help="a tenth through the joiner's process on a real broker")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 180)
     found: list[Outcome] = []
-    for outcome in outcomes(arguments.count, arguments.seed, with_broker=not arguments.no_broker):
+    for outcome in outcomes(arguments.count, arguments.seed, with_broker=arguments.broker):
         found.append(outcome)
         console.print(f"{outcome.kind}: {outcome.sent:,} in {outcome.seconds:.1f} s", highlight=False)
         for crash in outcome.crashes:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 
-from onerec.settings import KafkaSettings
 from tests.hostile import files, joiner, reading, records
 from tests.hostile.reading import Outcome
 
@@ -48,10 +46,3 @@ def test_a_joiner_takes_all_of_them(child: ProcessPoolExecutor) -> None:
     outcome = child.submit(joiner.on_bus, joiner.ON_BUS, 1000).result()
     check(outcome)
     assert {"undecodable", "unknown_schema", "out_of_bounds", "future"} <= outcome.refused.keys()
-
-
-@pytest.mark.broker
-def test_the_joiners_process_goes_on_and_writes_a_letter_for_each(kafka: KafkaSettings, tmp_path: Path) -> None:
-    outcome = joiner.on_broker(kafka, tmp_path, 2000)
-    assert outcome.crashes == []
-    assert outcome.refused.total() + outcome.accepted == 2000
