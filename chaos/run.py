@@ -31,7 +31,7 @@ def run_faults(kind: str, names: Sequence[str], *, directory: Path, long: bool, 
     left_out: dict[str, str] = {}
     with KINDS[kind](directory / "broker") as broker:
         for fault in faults:
-            reason = fault.missing(broker)
+            reason = (fault.only_by_name if fault.name not in names else "") or fault.missing(broker)
             if reason is not None:
                 left_out[fault.name] = reason
                 LOG.info("%s is left out: %s", fault.name, reason)

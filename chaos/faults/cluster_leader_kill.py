@@ -83,4 +83,5 @@ FAULT = Fault(
     promise="work goes on with the two that are left; nothing lost, nothing twice, the weights are the same bits",
     run=run,
     missing=no_kafka,
+    only_by_name="it has not been seen to hold on a whole system yet",
 )
