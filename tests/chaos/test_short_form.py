@@ -107,6 +107,8 @@ def test_killed_at_random_nothing_is_lost_or_doubled_and_the_oracle_sees_what_is
         announce_other_weights(run)
         skip_one_and_learn_one_twice(run)
         found = run.judge()
-        assert (found.lost, found.duplicated, found.identical) == (1, 1, False), found.detail
+        assert (found.lost, found.identical) == (1, False), found.detail
+        assert found.duplicated >= 1, found.detail  # what no joiner could have made counts besides
+        assert "sessions learned double" in found.detail
     finally:
         brokers.delete_topics(run.kafka)
