@@ -14,7 +14,7 @@ help:
 	@echo "make demo          the whole loop on a real log, about five minutes"
 	@echo "make test          all tests, on the best broker that can be had (see tests/broker.py)"
 	@echo "make check         lint, types, layering, the README's commands"
-	@echo "make chaos         faults on the running system, half an hour at most; writes chaos.json (needs KAFKA_HOME)"
+	@echo "make chaos         faults on the running system, laid out for half an hour; writes chaos.json (needs KAFKA_HOME)"
 	@echo "make soak          half an hour under full load with rolling restarts: what grows? (needs KAFKA_HOME)"
 	@echo "make hostile       a million hostile records and files through the real readers, about ten minutes"
 	@echo "make fuzz          coverage-guided fuzzing of every decoder, FUZZ_SECONDS each (Linux)"

@@ -109,6 +109,7 @@ def test_killed_at_random_nothing_is_lost_or_doubled_and_the_oracle_sees_what_is
         found = run.judge()
         assert (found.lost, found.identical) == (1, False), found.detail
         assert found.duplicated >= 1, found.detail  # what no joiner could have made counts besides
+        assert "sessions learned missing" in found.detail
         assert "sessions learned double" in found.detail
     finally:
         brokers.delete_topics(run.kafka)
