@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import urllib.error
+import http.client
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 Labels = tuple[tuple[str, str], ...]
+MAX_BYTES = 64 * 2**20
+"""Of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,16 @@ class Samples:
 
 
 def read_metrics(port: int, *, host: str = "127.0.0.1", timeout_s: float = 1.0) -> Mapping[str, Mapping[Labels, float]]:
-    """One service's samples; empty while it does not answer."""
+    """One service's samples; empty while it does not answer, or something else does on its port."""
     try:
         with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=timeout_s) as answer:
-            text = answer.read().decode()
-    except (urllib.error.URLError, OSError, ValueError):
+            return samples_of(answer.read(MAX_BYTES).decode())
+    except (http.client.HTTPException, OSError, ValueError):
         return {}
+
+
+def samples_of(text: str) -> Mapping[str, Mapping[Labels, float]]:
+    """The samples of an endpoint's answer. Raises ValueError where it is none."""
     samples: dict[str, dict[Labels, float]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

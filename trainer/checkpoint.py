@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -33,6 +34,7 @@ LOG = logging.getLogger(__name__)
 FORMAT = 1
 TENSORS, FIELDS = "state.safetensors", "state.json"
 _KEYS = frozenset({"step", "online_from", "version", "offsets", "config", "surroundings", "tensors_sha256"})
+_COUNTERS = ("step", "online_from", "version")
 _NAME = re.compile(r"step-(\d{12})(-kept)?")
 
 
@@ -133,10 +135,22 @@ def load_checkpoint(folder: Path, config: ModelConfig, settings: TrainerSettings
     if _sha256(data) != fields["tensors_sha256"]:
         raise TornCheckpointError(folder, f"{TENSORS} does not match its SHA-256")
     state = TrainState.new(config, settings)
-    state.load_tensors(load_tensors(data))
-    state.step, state.online_from, state.version = fields["step"], fields["online_from"], fields["version"]
-    state.offsets = {(topic, partition): offset for topic, partition, offset in fields["offsets"]}
-    return state, Surroundings(**fields["surroundings"])
+    try:
+        state.load_tensors(load_tensors(data))
+        state.step, state.online_from, state.version = map(_number, (fields[name] for name in _COUNTERS))
+        state.offsets = {(str(topic), _number(at)): _number(offset) for topic, at, offset in fields["offsets"]}
+        return state, Surroundings(**fields["surroundings"])
+    except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise TornCheckpointError(folder, f"it holds no state of this trainer: {error!r:.300}") from error
+
+
+def _number(found: Any) -> int:
+    """Raises TypeError for what is no whole number, ValueError for a negative one."""
+    if type(found) is not int:
+        raise TypeError(f"{found!r:.80} is no whole number")
+    if found < 0:
+        raise ValueError(f"{found} is negative")
+    return found
 
 
 def _fields(state: TrainState, surroundings: Surroundings) -> dict[str, Any]:

@@ -89,11 +89,16 @@ def _row(group: Group) -> tuple[str, ...]:
 
 def print_letter(fields: dict[str, Any]) -> None:
     """One letter, a field a line."""
+    Console().print(letter_table(fields), highlight=False, markup=False)
+
+
+def letter_table(fields: dict[str, Any]) -> Table:
+    """The fields of a letter, a row each."""
     table = Table("field", "value", header_style="bold", box=None)
     for name, value in fields.items():
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
         table.add_row(name, escape(_short(text) if name in {"key_hex", "value_hex"} else _escaped(text)))
-    Console().print(table, highlight=False, markup=False)
+    return table
 
 
 def print_plan(planned: Plan) -> None:

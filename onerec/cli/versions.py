@@ -42,7 +42,7 @@ def list_versions(limit: Limit = 20, config: Config = None, as_json: Json = Fals
         print(json.dumps({"serving": choice.version if choice else None, "versions": rows, "damaged": damaged}))
         return
     console = Console()
-    console.print(_table(manifests, choice))
+    console.print(table(manifests, choice))
     for sentence in [*damaged, *([unknown] if unknown else [])]:
         console.print(sentence, style="yellow", highlight=False)
 
@@ -172,15 +172,16 @@ def _serving(version: int, choice: ServingChoice | None) -> str:
     return "rolled back" if choice.rolled_back else "newest"
 
 
-def _table(manifests: list[Manifest], choice: ServingChoice | None) -> Table:
-    table = Table(
+def table(manifests: list[Manifest], choice: ServingChoice | None) -> Table:
+    """One row a version."""
+    made = Table(
         "version", "serving", "kind", "parent", "step", "KiB", "age s", "sha256", "learned", header_style="bold"
     )
     now_ms = time.time_ns() // 1_000_000
     for manifest in manifests:
         row = _row(manifest, choice)
         learned = " ".join(f"{name} {value:.4g}" for name, value in sorted((row["metrics"] or {}).items()))
-        table.add_row(
+        made.add_row(
             str(manifest.version),
             row["serving"],
             manifest.kind,
@@ -191,4 +192,4 @@ def _table(manifests: list[Manifest], choice: ServingChoice | None) -> Table:
             manifest.sha256[:12],
             learned,
         )
-    return table
+    return made

@@ -97,7 +97,7 @@ def entries(kafka: KafkaSettings, first: int, end: int) -> Iterator[Entry]:
         while not tail.done():
             for raw in tail.read(POLL_S):
                 if raw.offset < end:
-                    yield _entry(kafka, raw)
+                    yield entry_of(kafka, raw)
     finally:
         tail.close()
 
@@ -167,7 +167,8 @@ def _count(groups: dict[tuple[str, str, str], Group], letter: Letter, examples: 
     group.detail = record.detail
 
 
-def _entry(kafka: KafkaSettings, raw: Raw) -> Entry:
+def entry_of(kafka: KafkaSettings, raw: Raw) -> Entry:
+    """What a record of dead-letters is."""
     try:
         record: DeadLetter = codec(kafka, DEAD_LETTERS).decode(raw.value)
     except DecodeError as error:

@@ -8,7 +8,6 @@ unknown key or a contradiction is an error that names it.
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any, Self
 
@@ -113,7 +112,7 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
         raise SettingsError(f"Settings are wrong: {error}.", "In the environment, tables and lists are JSON.") from None
     except ValidationError as error:
         raise SettingsError(f"Settings are wrong: {_flatten(error)}.", "`onerec config` lists all keys.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also text that is not UTF-8, numbers and nesting without end
         raise SettingsError(f"{path} is no TOML: {error}.", "Mend the file.") from error
     remember(_secrets(settings))
     return settings

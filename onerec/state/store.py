@@ -175,12 +175,18 @@ class LocalStore:
             return f"is damaged ({error})"
         if packed is None:
             return None  # new, or killed before anything was put on disk
-        meta: dict[str, Any] = json.loads(packed)
-        if meta.get("identity") != self._identity:
+        try:
+            meta: dict[str, Any] = json.loads(packed)
+            is_ours = meta["identity"] == self._identity
+            is_recent = 0 <= time.time() - meta["written_s"] <= self._max_age_s
+            positions = {str(name): int(at) for name, at in meta["positions"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            return f"does not say what it is a copy of ({error!r})"
+        if not is_ours:
             return "is of another cluster or other topics"
-        if not 0 <= time.time() - meta["written_s"] <= self._max_age_s:
+        if not is_recent:
             return "was last written too long ago, or in the future"
-        self._positions = dict(meta["positions"])
+        self._positions = positions
         return None
 
     def _meta(self) -> bytes:

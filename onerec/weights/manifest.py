@@ -6,6 +6,7 @@ No torch in here, so that listing versions starts quickly.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Manifest:
     def parse(cls, data: bytes, version: int) -> Manifest:
         """Read and check a manifest file of `version`. Raises CorruptWeightsError."""
         try:
-            values = json.loads(data, parse_constant=_refuse_constant)  # NaN could not be written again
+            values = json.loads(data, parse_constant=_finite, parse_float=_finite)  # NaN could not be written again
             if values.pop("format") != FORMAT:
                 raise ValueError("unknown format")
             tensors = {str(name): (str(dtype), tuple(shape)) for name, (dtype, shape) in values.pop("tensors").items()}
@@ -65,28 +66,40 @@ class Manifest:
         return manifest
 
     def _problem(self, version: int) -> str:
-        whole = type(self.size_bytes) is int and self.size_bytes >= 0
         kinship = (self.kind == "delta") == (self.parent is not None) and self.kind in {"full", "delta"}
         earlier = self.parent is None or (type(self.parent) is int and 0 < self.parent < version)
         checks = (
-            (self.version == version, f"it says version {self.version}"),
+            (self.version == version and _is_long(version), f"it says version {self.version}"),
             (_FILE.fullmatch(self.file), "its file name is none"),
             (_SHA256.fullmatch(self.sha256), "its sha256 is none"),
-            (whole, "its size is none"),
+            (_is_long(self.size_bytes), "its size is none"),
             (kinship, "a delta has a parent, a full version none"),
             (earlier, "its parent is no earlier version"),
             (self.parent_sha256 is None or _SHA256.fullmatch(self.parent_sha256), "its parent's sha256 is none"),
-            (type(self.created_ms) is int, "its time is none"),
-            (isinstance(self.facts, dict), "its facts are none"),
+            (_is_long(self.created_ms), "its time is none"),
+            (isinstance(self.facts, dict) and _are_measures(self.facts.get("metrics", {})), "its facts are none"),
             (all(_is_shape(shape) for _, shape in self.tensors.values()), "a shape is none"),
             (self.signature is None or isinstance(self.signature, str), "its signature is none"),
         )
         return "; ".join(problem for holds, problem in checks if not holds)
 
 
+def _is_long(number: Any) -> bool:
+    """Whether it is a number that a record can hold, not negative."""
+    return type(number) is int and 0 <= number < 2**63
+
+
+def _are_measures(metrics: Any) -> bool:
+    return isinstance(metrics, dict) and all(type(value) in (int, float) for value in metrics.values())
+
+
 def _is_shape(sizes: tuple[Any, ...]) -> bool:
     return all(type(size) is int and size >= 0 for size in sizes)
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+def _finite(text: str) -> float:
+    """A number of JSON. Raises ValueError for NaN and infinity, written out or as a power."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no number of JSON")
+    return number

@@ -9,6 +9,7 @@ from typing import Any
 
 from onerec.weights.errors import CorruptWeightsError
 from onerec.weights.manifest import Manifest
+from schemas.bounds import violation
 from schemas.records import ModelVersion, TopicOffset, VersionKind, VersionStatus
 
 SERVING_SUFFIX = "#serving"
@@ -31,7 +32,7 @@ def record_of(manifest: Manifest, status: VersionStatus = VersionStatus.PUBLISHE
     """The ModelVersion of a manifest; what it newly learned is not kept. Raises CorruptWeightsError."""
     facts = manifest.facts
     try:
-        return ModelVersion(
+        record = ModelVersion(
             model=str(facts["model"]),
             version=manifest.version,
             parent=manifest.parent,
@@ -48,7 +49,12 @@ def record_of(manifest: Manifest, status: VersionStatus = VersionStatus.PUBLISHE
             preset=str(facts["preset"]),
             codebook_version=int(facts["codebook_version"]),
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise CorruptWeightsError(
             f"The manifest of version {manifest.version} lacks facts: {error!r}.", "Publish the version again."
         ) from error
+    if broken := violation(record, manifest.created_ms):  # whatever this machine's clock says
+        raise CorruptWeightsError(
+            f"The manifest of version {manifest.version} is no version's: {broken[1]}.", "Publish the version again."
+        )
+    return record

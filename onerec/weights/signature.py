@@ -13,7 +13,6 @@ With Ed25519 readers hold only the public key and cannot sign; an HMAC key signs
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 from pathlib import Path
 from typing import Protocol
@@ -145,7 +144,7 @@ def _decoded(algorithm: str, manifest: Manifest) -> bytes:
         )
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # no base64, or not even ASCII
         raise _wrong(manifest) from error
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from onerec.errors import CheckFailedError
+from schemas.codec import DecodeError
 from schemas.records import Action
 from stream.joiner.exposure import Came, Exposure, Waiting
 from stream.joiner.history import ExposureHistory
@@ -50,9 +51,12 @@ class Point:
 
     @classmethod
     def unpack(cls, data: bytes) -> Point:
-        """The point of these bytes. Raises CheckFailedError for another version."""
+        """The point of these bytes. Raises CheckFailedError for another version and for what is no point."""
         _check_version(data)
-        _, impressions, actions, impressions_ms, actions_ms, watermark_ms = _POINT.unpack(data)
+        try:
+            _, impressions, actions, impressions_ms, actions_ms, watermark_ms = _POINT.unpack(data)
+        except struct.error as error:
+            raise _damaged(error) from error
         return cls((impressions, actions), (impressions_ms, actions_ms), watermark_ms)
 
 
@@ -76,6 +80,13 @@ def pack_user(user: User, history_items: int) -> bytes:
 def unpack_user(user: User, data: bytes, decode_action: Callable[[bytes], Action]) -> None:
     """Give a user, who has its history already, what these bytes hold. Raises CheckFailedError as `Point.unpack`."""
     _check_version(data)
+    try:
+        _unpack_user(user, data, decode_action)
+    except (struct.error, DecodeError) as error:
+        raise _damaged(error) from error
+
+
+def _unpack_user(user: User, data: bytes, decode_action: Callable[[bytes], Action]) -> None:
     _, open_count, waiting_count, session_count, beyond_count = _COUNTS.unpack_from(data)
     at = _COUNTS.size
     exposures = []
@@ -134,6 +145,13 @@ def _unpack_came(data: bytes, at: int) -> tuple[Came, int]:
     key = None if key_size == _NO_KEY else data[at : at + key_size]
     at += max(0, key_size)
     return Came(offset, timestamp_ms, key, data[at : at + value_size]), at + value_size
+
+
+def _damaged(error: Exception) -> CheckFailedError:
+    return CheckFailedError(
+        f"A record of the joiner's changelog holds no state of this joiner: {error}.",
+        "See who else writes to it; to begin anew, delete the topic joiner-changelog and reset the joiner's group.",
+    )
 
 
 def _check_version(data: bytes) -> None:

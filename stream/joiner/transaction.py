@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from onerec.errors import CheckFailedError
 from onerec.kafka import clients
 from onerec.kafka.watchdog import comes_back
 from onerec.kafka.watermarks import Part
@@ -51,8 +52,15 @@ def pack_offsets(next_offsets: tuple[int, int]) -> bytes:
 
 
 def unpack_offsets(packed: bytes) -> tuple[int, int]:
-    """The offsets of a header. Raises struct.error where it has another length."""
-    impressions, actions = _OFFSETS.unpack(packed)
+    """The offsets of a header. Raises CheckFailedError where it is not of this joiner."""
+    try:
+        impressions, actions = _OFFSETS.unpack(packed)
+    except struct.error as error:
+        raise CheckFailedError(
+            f"A record that the joiner's state is restored from has the header {OFFSETS_HEADER!r} of {len(packed)} "
+            f"bytes, {_OFFSETS.size} are right.",
+            "See who else writes to histories and joiner-changelog: only the joiner sets this header.",
+        ) from error
     return impressions, actions
 
 

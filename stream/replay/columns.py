@@ -28,8 +28,11 @@ class Columns:
             raise MissingFileError(path, "Mend `path` in the mapping; it is relative to the mapping's folder.")
         try:
             self._table = self._read(path)
-        except (pa.ArrowException, OSError) as error:
+            self.names: list[str] = self._table.column_names
+        except (pa.ArrowException, OSError, ValueError) as error:  # also names that are not UTF-8
             raise LogError(f"{path} cannot be read: {error}.", "Save it as parquet or CSV with a header.") from error
+        if repeated := sorted({name for name in self.names if self.names.count(name) > 1}):
+            raise LogError(f"{path} has more than one column {repeated[0]}.", "Give each column a name of its own.")
         if not len(self):
             raise LogError(f"{path} has no rows.", "Name another file in the mapping.")
 
@@ -47,7 +50,8 @@ class Columns:
         values = found.to_numpy()
         if pa.types.is_floating(found.type):
             self._refuse_rows(column, values, ~np.isfinite(values), "is no number")
-        longs = np.asarray(values, dtype=np.int64)
+            self._refuse_rows(column, values, values != np.floor(values), "is no whole number")
+        longs = self._longs(column, values)
         if least is not None:
             self._refuse_rows(column, longs, longs < least, f"is below {least}")
         return longs
@@ -64,22 +68,22 @@ class Columns:
         values = np.where(missing, 0.0, self._numbers(column, found))
         self._refuse_rows(column, values, ~np.isfinite(values), "is no number")
         self._refuse_rows(column, values, values < 0, "is negative")
-        return np.round(values * factor).astype(np.int64)
+        return self._longs(column, np.round(values * factor))
 
     def times_ms(self, column: str, unit: str) -> Longs:
         """A column of moments as ms since the epoch: numbers in `unit`, timestamps, or ISO text (UTC without zone)."""
         found = self._found(column)
         self._no_nulls(column, found)
         if pa.types.is_timestamp(found.type) or pa.types.is_date(found.type):
-            return self._stamped(found)
+            return self._stamped(column, found)
         if unit == ISO:
-            return self._stamped(self._from_iso(column, found))
+            return self._stamped(column, self._from_iso(column, found))
         factor = UNITS_MS.get(unit)
         if factor is None:
             raise self._unit(column, unit, (*UNITS_MS, ISO))
         values = self._numbers(column, found)
         self._refuse_rows(column, values, ~(values >= 0), "is no time since 1970")
-        return np.round(values * factor).astype(np.int64)
+        return self._longs(column, np.round(values * factor))
 
     def happened(self, column: str) -> npt.NDArray[np.bool_]:
         """A column that says whether something happened: anything but 0, false, empty or missing is a yes."""
@@ -88,7 +92,8 @@ class Columns:
             said = pc.fill_null(pc.utf8_lower(pc.utf8_trim_whitespace(found)), "")
             no = pc.is_in(said, value_set=pa.array(["", "0", "false", "no"], type=said.type))
             return np.asarray(pc.invert(no).to_numpy(zero_copy_only=False), dtype=bool)
-        return np.asarray(pc.fill_null(found, 0).cast(pa.float64()).to_numpy() != 0)
+        missing = pc.is_null(found).to_numpy(zero_copy_only=False)
+        return np.asarray(np.where(missing, 0.0, self._numbers(column, found)) != 0.0)
 
     def texts(self, column: str) -> list[str]:
         """A column as text, empty where missing."""
@@ -106,17 +111,19 @@ class Columns:
         self._no_nulls(column, found)
         widths = np.asarray(pc.list_value_length(found).to_numpy(zero_copy_only=False))
         self._refuse_rows(column, widths, widths != widths[0], f"has another width than row 1 ({widths[0]})")
-        values = found.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-        return self._finite(column, values.reshape(len(self), -1))
+        if not (pa.types.is_integer(found.type.value_type) or pa.types.is_floating(found.type.value_type)):
+            raise self._wrong(column, f"holds {found.type}, not lists of numbers", "Or name a prefix of columns.")
+        values = found.flatten().to_numpy(zero_copy_only=False)
+        return self._finite(column, _halved(values).reshape(len(self), -1))
 
     def numbered(self, prefix: str) -> Floats:
         """[N, d] the columns `prefix`0, `prefix`1, … as vectors."""
         names: list[str] = []
-        while f"{prefix}{len(names)}" in self._table.column_names:
+        while f"{prefix}{len(names)}" in self.names:
             names.append(f"{prefix}{len(names)}")
         if not names:
             raise self._missing(f"{prefix}0")
-        columns = [self._numbers(name, self._found(name)).astype(np.float32) for name in names]
+        columns = [_halved(self._numbers(name, self._found(name))) for name in names]
         return self._finite(f"{prefix}0…", np.stack(columns, axis=1))
 
     def refuse(self, rows: npt.NDArray[np.bool_], column: str, values: npt.NDArray[Any], why: str, remedy: str) -> None:
@@ -134,12 +141,12 @@ class Columns:
         return pa.csv.read_csv(path)
 
     def _found(self, column: str) -> Any:
-        if column not in self._table.column_names:
+        if column not in self.names:
             raise self._missing(column)
         return self._table[column]
 
     def _missing(self, column: str) -> LogError:
-        names = ", ".join(self._table.column_names)
+        names = ", ".join(self.names)
         return self._wrong(column, f"does not exist; there are {names}", "Mend the name in the mapping.")
 
     def _unit(self, column: str, unit: str, known: Any) -> LogError:
@@ -172,13 +179,26 @@ class Columns:
                 column, f"is not all ISO times: {error}", "Write times like 2022-04-25T18:00:00."
             ) from error
 
-    @staticmethod
-    def _stamped(found: Any) -> Longs:
-        return np.asarray(found.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()).to_numpy())
+    def _stamped(self, column: str, found: Any) -> Longs:
+        times_ms = np.asarray(found.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()).to_numpy())
+        self._refuse_rows(column, times_ms, times_ms < 0, "(in ms) is no time since 1970")
+        return times_ms
+
+    def _longs(self, column: str, values: npt.NDArray[Any]) -> Longs:
+        """Whole numbers as int64; refuses what does not fit."""
+        if values.dtype != np.int64:
+            self._refuse_rows(column, values, (values >= 2**63) | (values < -(2**63)), "is beyond 64 bits")
+        return np.asarray(values, dtype=np.int64)
 
     def _finite(self, column: str, vectors_nd: Floats) -> Floats:
         self._refuse_rows(column, vectors_nd[:, 0], ~np.isfinite(vectors_nd).all(axis=1), "… holds no finite vector")
         return vectors_nd
+
+
+def _halved(values: npt.NDArray[Any]) -> Floats:
+    """As float32; what does not fit becomes infinite, which `_finite` refuses."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def _has_zone(found: Any) -> bool:

@@ -94,9 +94,10 @@ class Codebook:
                 raise CorruptCodebookError(name, f"it has format {header['format']}, this program reads {FORMAT}")
             tensors = safetensors.numpy.load(data)
             codebook = cls(version=int(header["version"]), settings=json.loads(header["settings"]), **tensors)
-        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            sha256 = header["sha256"]
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise CorruptCodebookError(name, f"it is no codebook file ({error})") from error
-        if problem := codebook._problem(header["sha256"]):
+        if problem := codebook._problem(sha256):
             raise CorruptCodebookError(name, problem)
         return codebook
 

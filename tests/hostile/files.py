@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 import struct
@@ -12,24 +14,35 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import safetensors.torch
 import torch
 import zstandard
 
+from onerec.cli import versions
 from onerec.errors import OneRecError
-from onerec.settings import TrainerSettings
+from onerec.settings import StoreSettings, TrainerSettings
 from onerec.weights import delta
+from onerec.weights.errors import WrongSignatureError
 from onerec.weights.manifest import Manifest
+from onerec.weights.record import record_of
+from onerec.weights.signature import Verifier, verifier_of
 from onerec.weights.tensors import TensorSpec, pack, specs_of, unpack
 from stream.replay.mapping import read_mapping
 from tests.hostile.reading import Outcome, measured
+from tests.hostile.records import CODECS
 from tests.trainer import toy
-from trainer.checkpoint import FIELDS, load_checkpoint
+from trainer.checkpoint import FIELDS, TENSORS, load_checkpoint
+from trainer.state import TrainState
 
 PARENT = {"a": torch.arange(40.0), "b": torch.arange(6, dtype=torch.int64), "c": torch.zeros(3, 2).bfloat16()}
 CHILD = {name: tensor + 1 for name, tensor in PARENT.items()}
 MANIFEST = Manifest(
     version=7, kind="delta", parent=6, parent_sha256="ab" * 32, file="delta-0123456789ab.safetensors",
-    sha256="cd" * 32, size_bytes=100, tensors={"a": ("F32", (40,))}, created_ms=1, facts={"step": 3},
+    sha256="cd" * 32, size_bytes=100, tensors={"a": ("F32", (40,))}, created_ms=1, signature="hmac-sha256:AAAA",
+    facts={
+        "model": "m", "step": 3, "preset": "tiny", "codebook_version": 1, "metrics": {"loss": 1.5},
+        "offsets": [["sessions", 0, 7]],
+    },
 )  # fmt: skip
 MAPPING = b"""[exposures]
 path = "log.csv"
@@ -181,23 +194,32 @@ def manifests(random: Random) -> bytes:
 
 
 def read_manifest(data: bytes) -> None:
+    """As those who list, verify, pin and load versions do."""
     found = Manifest.parse(data, MANIFEST.version)
-    found.to_json()
-    assert found.size_bytes >= 0
-    assert time_of(found) >= 0
+    assert Manifest.parse(found.to_json(), MANIFEST.version) == found
+    versions.table([found], None)
+    with contextlib.suppress(WrongSignatureError):
+        verifier().check(found)
+    CODECS["model-versions"].encode(record_of(found))
+    {name: TensorSpec.parse(dtype, list(shape)).size_bytes for name, (dtype, shape) in found.tensors.items()}
 
 
-def time_of(manifest: Manifest) -> float:
-    """What `onerec versions list` makes of its fields."""
-    {name: TensorSpec.parse(dtype, list(shape)).size_bytes for name, (dtype, shape) in manifest.tensors.items()}
-    return abs(1.0 - manifest.created_ms / 1000) + len({**manifest.facts})
+@cache
+def verifier() -> Verifier:
+    path = folder() / "versions.key"
+    path.write_bytes(b"k" * 64)
+    found = verifier_of(StoreSettings(verify_key_file=path))
+    assert found is not None
+    return found
 
 
 def checkpoints(random: Random) -> bytes:
     """A state.json, now and then with a checksum that fits what it holds."""
+    surroundings = {"model": "m", "cluster_id": "c", "journal_offset": 4, "codebook_version": 1, "environment": {}}
     fields = {
         "format": 1, "step": 3, "online_from": 0, "version": 1, "offsets": [["sessions", 0, 5]],
-        "config": {"name": "tiny"}, "surroundings": {"model": "m"}, "tensors_sha256": "ab" * 32,
+        "config": dataclasses.asdict(toy.TINY), "surroundings": surroundings,
+        "tensors_sha256": hashlib.sha256(checkpoint_tensors()).hexdigest(),
     }  # fmt: skip
     body = random.choice((json.dumps(odd_json(fields, random)), nested(random).decode(), json.dumps(fields), "[]", ""))
     sealed: Any = {"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body}
@@ -217,9 +239,17 @@ def folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="hostile-"))
 
 
+@cache
+def checkpoint_tensors() -> bytes:
+    return safetensors.torch.save(TrainState.new(toy.TINY, TrainerSettings()).tensors())
+
+
 def read_checkpoint(data: bytes) -> None:
+    if not (folder() / TENSORS).exists():
+        (folder() / TENSORS).write_bytes(checkpoint_tensors())
     (folder() / FIELDS).write_bytes(data)
-    load_checkpoint(folder(), toy.TINY, TrainerSettings())
+    state, _ = load_checkpoint(folder(), toy.TINY, TrainerSettings())
+    assert all(type(number) is int and number >= 0 for number in (state.step, state.version, *state.offsets.values()))
 
 
 def mappings(random: Random) -> bytes:

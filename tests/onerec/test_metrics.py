@@ -1,5 +1,7 @@
 """Reading the metrics endpoints: a real server, sums, quantiles."""
 
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -41,3 +43,21 @@ def test_quantiles_are_interpolated_within_the_bucket(port: int) -> None:
 
 def test_a_service_that_does_not_answer_has_no_samples() -> None:
     assert read_metrics(1) == {}
+
+
+@pytest.mark.parametrize(
+    "answer", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.0 200 OK\r\n\r\na{b=", b"HTTP/1.0 200 OK\r\n\r\n\xff"]
+)
+def test_another_program_on_the_port_has_no_samples(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        assert read_metrics(server.getsockname()[1], timeout_s=60) == {}
+        thread.join(60)

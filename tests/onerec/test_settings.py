@@ -53,6 +53,19 @@ def test_a_wrong_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         load_settings()
 
 
+@pytest.mark.parametrize(
+    "text", [b"\xff\xfe", b"x = " + b"[" * 5000, b"x = " + b"9" * 10_000], ids=lambda text: text[:7]
+)
+def test_a_file_that_no_parser_takes_is_said_in_a_sentence(
+    tmp_path: Path, text: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "onerec.toml"
+    file.write_bytes(text)
+    monkeypatch.setenv("ONEREC_CONFIG", str(file))
+    with pytest.raises(SettingsError, match=r"onerec\.toml is no TOML"):
+        load_settings()
+
+
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEREC_KAFKA__SASL_PASSWORD", "hunter2")
     monkeypatch.setenv("ONEREC_KAFKA__LIBRDKAFKA", '{"ssl.key.password": "hunter3", "client.id": "me"}')

@@ -68,6 +68,22 @@ def test_a_torn_folder_is_emptied(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.parametrize(
+    "meta", [b"", b"\xff", b"[]", b"{}", b'{"identity": "a", "written_s": "now", "positions": {}}', b"[" * 100_000]
+)
+def test_a_copy_that_does_not_say_of_what_is_emptied(tmp_path: Path, meta: bytes) -> None:
+    store = LocalStore(tmp_path / "p0", "a")
+    store.write([(b"u1", b"one")], {"changelog": 7})
+    store._db.put(store_module.META_KEY, meta)
+    store.close()
+
+    again = LocalStore(tmp_path / "p0", "a")
+
+    assert again.positions == {}
+    assert again.get(b"u1") is None
+    again.close()
+
+
 def test_two_stores_in_one_folder_are_refused(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "p0", "a")
 

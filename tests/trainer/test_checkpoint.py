@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -141,3 +142,24 @@ def test_fields_that_fit_their_checksum_but_are_none_are_torn(tmp_path: Path, bo
         (tmp_path / FIELDS).write_text(data)
         with pytest.raises(TornCheckpointError):
             load_checkpoint(tmp_path, toy.TINY, toy.state().settings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "3"},
+        {"version": None},
+        {"online_from": -1},
+        {"offsets": [["sessions", 0]]},
+        {"offsets": [["sessions", 0, 1.5]]},
+        {"surroundings": {"model": "m"}},
+    ],
+    ids=str,
+)
+def test_contents_that_are_no_state_are_torn(tmp_path: Path, change: dict[str, Any]) -> None:
+    state = trained(1)
+    folder = Checkpoints(tmp_path, keep=1).save(state, SURROUNDINGS)
+    body = json.dumps(json.loads(json.loads((folder / FIELDS).read_bytes())["body"]) | change)
+    (folder / FIELDS).write_text(json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body}))
+    with pytest.raises(TornCheckpointError, match="holds no state of this trainer"):
+        load_checkpoint(folder, toy.TINY, state.settings)

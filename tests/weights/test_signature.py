@@ -112,6 +112,8 @@ def test_another_key_is_refused(make: Make, keys: StoreSettings, tmp_path: Path)
         {"signature": "ed25519:AAAA"},
         {"signature": "hmac-sha256:AAAA"},
         {"signature": "hmac-sha256:%%%%"},
+        {"signature": "ed25519:ä"},
+        {"signature": "hmac-sha256:ä"},
         {"signature": ""},
     ],
 )

@@ -15,10 +15,11 @@ from schemas.records import Action, Impression
 from stream.joiner.exposure import Came
 from stream.joiner.join import Join
 from stream.joiner.state import Point, pack_user, unpack_user
+from stream.joiner.transaction import pack_offsets, unpack_offsets
 from stream.joiner.user import User
 from stream.joiner.watermark import Watermark
 from stream.joiner.wiring import names
-from tests.stream.joiner.events import Event, delivered, feed, impression, visits
+from tests.stream.joiner.events import Event, action, delivered, feed, impression, visits
 
 RULES = JoinerSettings(session_items=3, session_gap_ms=40, feedback_window_ms=15, history_items=2)
 WIRING = names(KafkaSettings(), "cluster", ())
@@ -94,6 +95,21 @@ def test_bytes_of_another_version_are_refused_with_the_remedy() -> None:
 
     with pytest.raises(CheckFailedError, match="version 99"):
         unpack_user(User.of(1, None), newer, _never)
+
+
+@pytest.mark.parametrize("size", [1, 17, 40, -1])
+def test_a_state_that_is_cut_short_is_refused_with_the_remedy(size: int) -> None:
+    join: Join[Event] = Join(RULES, lambda _: None, came)
+    waits = action(1, 5)
+    feed(join, waits, waits)
+    for data, read in (
+        (pack_user(join.users[1], 2), lambda cut: unpack_user(User.of(1, None), cut, WIRING.action_codec.decode)),
+        (Point.of((5, 6), Watermark()).pack(), Point.unpack),
+    ):
+        with pytest.raises(CheckFailedError, match=r"no state of this joiner.*See who else writes"):
+            read(data[:size])
+    with pytest.raises(CheckFailedError, match="the header 'joined' of 15 bytes, 16 are right"):
+        unpack_offsets(pack_offsets((1, 2))[:15])
 
 
 def _never(_: bytes) -> Action:

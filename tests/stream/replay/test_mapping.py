@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -142,6 +143,12 @@ def test_embeddings_are_computed_where_there_are_none(folder: Path) -> None:
         ("log.csv", ",4,", ",-4,", r"log\.csv row 2: seconds -4\.0 is negative"),
         ("log.csv", "8,102,", "eight,102,", r"column who holds string, not whole numbers.*Number users"),
         ("log.csv", "2024-01-01T09:00:00", "morning", r"column when .*not"),
+        ("log.csv", "2024-01-01T09:00:00", "1969-01-01T09:00:00", r"row 2: when .*is no time since 1970"),
+        ("log.csv", "8,102,", "8.5,102,", r"log\.csv row 2: who 8\.5 is no whole number"),
+        ("log.csv", "8,102,", "9223372036854775808,102,", r"row 2: who 9\.22.*e\+18 is beyond 64 bits"),
+        ("log.csv", ",4,", ",1e300,", r"row 2: seconds 1e\+303 is beyond 64 bits"),
+        ("log.csv", "liked,disliked", "liked,liked", r"log\.csv has more than one column liked"),
+        ("mapping.toml", '"liked"', '"when"', r"column when holds timestamp\[.*, not numbers"),
     ],
 )
 def test_mistakes_are_named(folder: Path, name: str, old: str, new: str, message: str) -> None:
@@ -156,11 +163,19 @@ def test_an_item_that_is_there_twice_is_named(folder: Path) -> None:
         read(folder).items()
 
 
-def test_embeddings_of_unequal_width_are_named(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        ([[1.0, 2.0], [3.0]], r"row 2: vector 1 has another width than row 1 \(2\)"),
+        ([["one"], ["two"]], r"column vector holds list<.*string>, not lists of numbers"),
+        ([[1.0], [1e300]], r"row 2: vector inf … holds no finite vector"),
+    ],
+)
+def test_embeddings_that_are_none_are_named(folder: Path, vectors: list[list[Any]], message: str) -> None:
     table = pq.read_table(folder / "items.parquet")
     place = table.column_names.index("vector")
-    pq.write_table(table.set_column(place, "vector", pa.array([[1.0, 2.0], [3.0]])), folder / "items.parquet")
-    with pytest.raises(LogError, match=r"row 2: vector 1 has another width than row 1 \(2\)"):
+    pq.write_table(table.set_column(place, "vector", pa.array(vectors)), folder / "items.parquet")
+    with pytest.raises(LogError, match=message):
         read(folder).items()
 
 

@@ -58,6 +58,13 @@ def test_a_flipped_byte_or_a_cut_is_seen() -> None:
             Codebook.from_bytes(cut, "x")
 
 
+@pytest.mark.parametrize("name", [b'"sha256"', b'"version"', b'"settings"', b'"format"'])
+def test_a_header_without_one_of_its_fields_is_refused(name: bytes) -> None:
+    data = codebook().to_bytes().replace(name, name.upper(), 1)
+    with pytest.raises(CorruptCodebookError, match="it is no codebook file"):
+        Codebook.from_bytes(data, "x")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
