@@ -20,7 +20,7 @@ from onerec.errors import CheckFailedError, DependencyMissingError
 from onerec.kafka import admin, clients
 from onerec.kafka.reader import Received
 from onerec.kafka.registry import codec
-from onerec.kafka.trouble import DENIED, NO_TOPIC, explained
+from onerec.kafka.trouble import DENIED, NO_TOPIC, explained, is_fatal
 from onerec.settings import KafkaSettings
 from schemas.bounds import violation
 from schemas.codec import Codec, DecodeError
@@ -271,7 +271,7 @@ class Intake:
     def _take_error(self, error: KafkaError, name: str | None) -> None:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise vanished(f"topic {name}: {error.str()}")
-        if error.fatal() or error.code() in NO_TOPIC | DENIED:
+        if is_fatal(error) or error.code() in NO_TOPIC | DENIED:
             what = f"topic {name}" if name else f"group {self._consumer.group}"
             raise explained(KafkaException(error), self._kafka, what, operation="Read")
         LOG.warning("kafka: %s", error.str())

@@ -15,7 +15,7 @@ from onerec.kafka import clients
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.metadata import metadata
 from onerec.kafka.registry import codec
-from onerec.kafka.trouble import DENIED, NO_TOPIC, explained
+from onerec.kafka.trouble import DENIED, NO_TOPIC, explained, is_fatal
 from onerec.settings import KafkaSettings
 from schemas.bounds import violation
 from schemas.codec import DecodeError
@@ -106,7 +106,7 @@ class RecordReader:
                 f"The broker no longer has what is to be read next: {error.str()}.",
                 "Start from an older checkpoint that it still has, or from the beginning; lengthen the retention.",
             )
-        elif error.code() in NO_TOPIC | DENIED or error.fatal():
+        elif error.code() in NO_TOPIC | DENIED or is_fatal(error):
             name = message.topic()  # none where it is about the group
             what = f"topic {name}" if name else f"group {self._consumer.group}"
             raise explained(KafkaException(error), self._kafka, what, operation="Read")

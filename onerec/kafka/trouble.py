@@ -33,6 +33,11 @@ NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPI
 NO_BROKER = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client can do nothing any more: a consumer tells that as a message, of which `fatal` is false."""
+    return error.fatal() or error.code() == KafkaError._FATAL
+
+
 class Trouble:
     """A client's `error_cb`: logs what it is told and remembers what a person must mend."""
 
@@ -54,7 +59,7 @@ class Trouble:
         self._log(error)
         if error.code() == KafkaError._TRANSPORT:
             self._connection = error.str()
-        if error.fatal() or (error.code() in DENIED and not self._was_alive):
+        if is_fatal(error) or (error.code() in DENIED and not self._was_alive):
             self._denied = error
         elif error.code() in DENIED or error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._down_since_s = self._down_since_s or time.monotonic()

@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from onerec.errors import CheckFailedError
-from onerec.kafka.trouble import DENIED, NO_TOPIC, explained
+from onerec.kafka.trouble import DENIED, NO_TOPIC, explained, is_fatal
 from onerec.settings import JoinerSettings
 from schemas.bounds import DURATION_MS, INT, Limits, violation
 from schemas.codec import DecodeError
@@ -20,7 +20,7 @@ from stream.joiner.columns import Columns
 from stream.joiner.items import KnownItems
 from stream.joiner.partition import Partition
 from stream.joiner.rows import ITEM, TIME_MS, ActionRow, ImpressionRow, action_row, impression_row
-from stream.joiner.transaction import FENCED, TransactionError
+from stream.joiner.transaction import FENCED, TransactionError, beneath
 from stream.joiner.watermark import IMPRESSIONS
 from stream.joiner.wiring import GROUP, Wiring
 
@@ -108,15 +108,16 @@ class Intake:
         return impression_row(record) if source == IMPRESSIONS else action_row(record)
 
     def _take_error(self, error: KafkaError, message: Message) -> None:
-        if error.code() in FENCED:
-            raise TransactionError(error)
+        cause = beneath(error)
+        if cause.code() in FENCED:
+            raise TransactionError(cause)
         if error.code() in LOST_OFFSETS:
             raise CheckFailedError(
                 f"The broker has lost the next records of {message.topic()}[{message.partition()}]: {error.str()}.",
                 "They were deleted before they were joined: reset the joiner's group and delete the topic "
                 "joiner-changelog to begin anew with what is there.",
             )
-        if error.code() in NO_TOPIC or error.code() in DENIED or error.fatal():
+        if error.code() in NO_TOPIC or error.code() in DENIED or is_fatal(error):
             name = message.topic()  # none where it is about the group
             what = f"topic {name}" if name else f"group {self._wiring.kafka.group_prefix}{GROUP}"
             raise explained(KafkaException(error), self._wiring.kafka, what, operation="Read")

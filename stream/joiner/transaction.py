@@ -78,6 +78,18 @@ class TransactionError(Exception):
         self.fenced = cause.code() in FENCED
 
 
+def beneath(error: KafkaError) -> KafkaError:
+    """What a consumer's fatal error stands for, where that is one of FENCED; else the error itself.
+
+    A static member whose place in the group was taken is told so as `_FATAL`, with the reason as words alone.
+    """
+    if error.code() == KafkaError._FATAL:
+        for code in FENCED:
+            if KafkaError(code).str() in error.str():
+                return KafkaError(code, error.str())
+    return error
+
+
 class Record(NamedTuple):
     """One record to write; `time_ms` is its event time, 0 for now."""
 

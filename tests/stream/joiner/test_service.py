@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from onerec.errors import ExitCode
 from onerec.kafka import admin, clients
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import JoinerSettings, KafkaSettings
@@ -268,6 +269,32 @@ def test_a_joiner_that_sleeps_past_its_session_wakes_up_without_harm(kafka: Kafk
         feeder.publish(events[2 * third :])
         assert one.stop() == 0
         assert two.stop() == 0
+    with JoinerProcess(kafka, tmp_path, **QUICK) as last:
+        all_closed(last, kafka, events)
+    check_against_oracle(kafka, events)
+
+
+@pytest.mark.slow
+@pytest.mark.exactly_once
+def test_an_idle_joiner_whose_place_was_taken_while_it_slept_ends(kafka: KafkaSettings, tmp_path: Path) -> None:
+    """It has nothing to commit when it wakes up, so that the group alone tells it."""
+    events = some_events(users=10, visits=6)
+    half = len(events) // 2
+    patient = QUICK | {"idle_close_s": 600.0}
+    feeder = Feeder(kafka)
+    sleeper, successor = (JoinerProcess(kafka, tmp_path / name, **patient) for name in ("sleeper", "successor"))
+    with sleeper:
+        feeder.publish(events[:half])
+        sleeper.until(lambda samples: samples.get("stream_joiner_events_total") == half)
+        sleeper.signal(signal.SIGSTOP)
+        with successor:
+            successor.until_ready()
+            sleeper.signal(signal.SIGCONT)
+            assert sleeper.wait() == ExitCode.CHECK_FAILED, sleeper.output()
+            assert "Another joiner of instance '0' runs" in sleeper.output()
+            feeder.publish(events[half:])
+            successor.until(lambda samples: samples.get("stream_joiner_events_total") == len(events) - half)
+            assert successor.stop() == 0
     with JoinerProcess(kafka, tmp_path, **QUICK) as last:
         all_closed(last, kafka, events)
     check_against_oracle(kafka, events)
