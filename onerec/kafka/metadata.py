@@ -6,7 +6,7 @@ import time
 from typing import Protocol
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]
+from confluent_kafka.admin import ClusterMetadata, TopicMetadata  # type: ignore[attr-defined]
 
 from onerec.errors import DependencyMissingError
 from onerec.kafka.trouble import NO_BROKER, Trouble, explained, no_broker, no_topic
@@ -58,13 +58,21 @@ def _no_answer(error: KafkaException, client: Client, kafka: KafkaSettings) -> D
     return no_broker(kafka, told.rstrip("."))
 
 
-def require_names(client: Client, kafka: KafkaSettings, names: set[str]) -> None:
-    """Return once the topics `names` exist: one just made may not be known to every broker yet.
+def require_names(client: Client, kafka: KafkaSettings, names: set[str]) -> dict[str, TopicMetadata]:
+    """What the cluster tells of the topics `names`, once it knows them all, with their partitions.
 
-    Raises DependencyMissingError that names those that do not appear.
+    One just made may not be known to every broker yet, and a broker that stops or starts may have forgotten some. So
+    they have APPEAR_TIMEOUT_S, in which the time without any broker does not count. Raises DependencyMissingError
+    that names those that do not appear.
     """
-    deadline_s = time.monotonic() + APPEAR_TIMEOUT_S
-    while missing := names - set(metadata(client, kafka).topics):
-        if time.monotonic() > deadline_s:
+    waited_s, before_s = 0.0, time.monotonic()
+    while True:
+        found = metadata(client, kafka).topics
+        missing = {name for name in names if name not in found or not found[name].partitions}
+        if not missing:
+            return {name: found[name] for name in names}
+        now_s = time.monotonic()
+        waited_s, before_s = waited_s + min(SLICE_S, now_s - before_s), now_s
+        if waited_s > APPEAR_TIMEOUT_S:
             raise no_topic(kafka, "topic " + ", ".join(sorted(missing)))
         time.sleep(APPEAR_POLL_S)

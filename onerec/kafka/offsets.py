@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from confluent_kafka import KafkaException, TopicPartition
 
 from onerec.kafka import clients, watermarks
-from onerec.kafka.metadata import metadata
+from onerec.kafka.metadata import require_names
 from onerec.kafka.patience import ask
-from onerec.kafka.trouble import explained, no_topic
+from onerec.kafka.trouble import explained
 from onerec.settings import KafkaSettings
 from schemas.topics import Topic
 
-TIMEOUT_S = 10.0
+SLICE_S = 5.0
+"""A question to a coordinator that has just died is never answered, so it is asked anew."""
 
 
 def beginning_offsets(kafka: KafkaSettings, topic: Topic) -> dict[int, int]:
@@ -44,7 +45,8 @@ def committed(kafka: KafkaSettings, group: str, topic: Topic) -> dict[int, int]:
     try:
         name = clients.topic_name(kafka, topic)
         wanted = [TopicPartition(name, partition) for partition in _partitions(consumer, kafka, topic)]
-        return {found.partition: max(0, found.offset) for found in ask(lambda: _committed(consumer, wanted), TIMEOUT_S)}
+        answer = ask(lambda: _committed(consumer, wanted), kafka.broker_patience_s)
+        return {found.partition: max(0, found.offset) for found in answer}
     except KafkaException as error:
         consumer.trouble.raise_denied()
         raise explained(error, kafka, f"group {group}") from error
@@ -54,7 +56,7 @@ def committed(kafka: KafkaSettings, group: str, topic: Topic) -> dict[int, int]:
 
 def _committed(consumer: clients.WatchedConsumer, wanted: list[TopicPartition]) -> list[TopicPartition]:
     """As the broker tells it. Raises KafkaException where it does not, for one of them or for all."""
-    found: list[TopicPartition] = consumer.committed(wanted, timeout=TIMEOUT_S)
+    found: list[TopicPartition] = consumer.committed(wanted, timeout=SLICE_S)
     for one in found:
         if one.error is not None:
             raise KafkaException(one.error)
@@ -74,7 +76,4 @@ def commit(kafka: KafkaSettings, group: str, topic: Topic, next_offsets: Mapping
 
 def _partitions(consumer: clients.WatchedConsumer, kafka: KafkaSettings, topic: Topic) -> list[int]:
     name = clients.topic_name(kafka, topic)
-    found = metadata(consumer, kafka).topics.get(name)
-    if found is None or not found.partitions:
-        raise no_topic(kafka, f"topic {name}")
-    return sorted(found.partitions)
+    return sorted(require_names(consumer, kafka, {name})[name].partitions)

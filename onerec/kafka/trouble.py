@@ -18,6 +18,8 @@ from onerec.settings import KafkaSettings
 
 LOG = logging.getLogger(__name__)
 PROBE_TIMEOUT_S = 5.0
+GLANCE_EVERY_S, GLANCE_TIMEOUT_S = 2.0, 0.2
+"""How often a broker that was down is looked for, and for how long: it may come back and go again between."""
 REPEAT_S = 10.0
 
 LOGIN = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
@@ -49,6 +51,7 @@ class Trouble:
         self._denied: KafkaError | None = None
         self._was_alive = False
         self._down_since_s: float | None = None
+        self._glance_s = 0.0
         self._connection: str | None = None
 
     def __call__(self, error: KafkaError) -> None:
@@ -61,8 +64,9 @@ class Trouble:
             self._connection = error.str()
         if is_fatal(error) or (error.code() in DENIED and not self._was_alive):
             self._denied = error
-        elif error.code() in DENIED or error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._down_since_s = self._down_since_s or time.monotonic()
+        elif (error.code() in DENIED or error.code() == KafkaError._ALL_BROKERS_DOWN) and self._down_since_s is None:
+            self._down_since_s = time.monotonic()
+            self._glance_s = self._down_since_s + GLANCE_EVERY_S
 
     def _log(self, error: KafkaError) -> None:
         now_s = time.monotonic()
@@ -84,18 +88,24 @@ class Trouble:
     def check(self, probe: Callable[[float], object], patience_s: float) -> None:
         """Raise DependencyMissingError where access is denied or no broker has answered for `patience_s`.
 
-        librdkafka says when the last broker goes but not when one comes back, so after `patience_s` the `probe` asks
-        (any call that needs a broker, given its timeout in seconds).
+        librdkafka says when the last broker goes but not when one comes back, so the `probe` asks (any call that needs
+        a broker, given its timeout in seconds): shortly now and then, and for the last time after `patience_s`.
         """
         self.raise_denied()
-        if self._down_since_s is None or self.down_s() < patience_s:
+        if self._down_since_s is None:
+            return
+        last = self.down_s() >= patience_s
+        if not last and time.monotonic() < self._glance_s:
             return
         try:
-            probe(PROBE_TIMEOUT_S)
+            probe(PROBE_TIMEOUT_S if last else GLANCE_TIMEOUT_S)
         except KafkaException as error:
             self.raise_denied()
-            raise no_broker(self._kafka, f"none for {patience_s:g} s ({error.args[0].str()})") from error
-        self.seen_alive()
+            self._glance_s = time.monotonic() + GLANCE_EVERY_S
+            if last:
+                raise no_broker(self._kafka, f"none for {patience_s:g} s ({error.args[0].str()})") from error
+        else:
+            self.seen_alive()
 
     def down_s(self) -> float:
         """For how long no broker has answered, in seconds, as far as is known; 0 where one does."""

@@ -106,6 +106,16 @@ def test_a_login_that_has_worked_may_fail_for_a_while() -> None:
         later.check(silent, 0.0)
 
 
+def test_a_broker_that_was_there_between_two_absences_has_not_been_away_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trouble, "GLANCE_EVERY_S", 0.0)
+    watch = trouble.Trouble(NOBODY)
+    watch(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    watch.check(answering, 30.0)
+    assert watch.down_s() == 0
+
+
 def test_the_password_is_not_shown() -> None:
     kafka = KafkaSettings.model_validate({"sasl_password": "geheim"})
     assert clients.properties(kafka)["sasl.password"] == "geheim"
