@@ -15,6 +15,7 @@ from confluent_kafka import KafkaException
 
 from onerec.errors import DependencyMissingError
 from onerec.kafka.follow import TopicFollower
+from onerec.kafka.patience import ask
 from onerec.kafka.reader import Received
 from onerec.kafka.trouble import DENIED, explained
 from onerec.kafka.writer import RecordWriter
@@ -23,7 +24,7 @@ from schemas.records import ModelVersion, VersionStatus
 from schemas.topics import MODEL_VERSIONS
 
 LOG = logging.getLogger(__name__)
-INIT_TIMEOUT_S = 30.0
+INIT_TIMEOUT_S = 10.0
 COMMIT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 TRANSACTION_TIMEOUT_MS = 10_000
@@ -44,10 +45,10 @@ class Announcer:
     def take_over(self) -> int:
         """From here on no earlier trainer of the model can announce anything; the newest announced version, or 0.
 
-        Raises DependencyMissingError where the broker does not answer or denies it.
+        Raises DependencyMissingError where the broker does not answer in time or denies it.
         """
         try:
-            self._fence()
+            ask(self._fence, self._kafka.broker_patience_s)
         except KafkaException as error:
             raise explained(error, self._kafka, f"transactional id {self._identifier}", operation="Write") from error
         return newest_announced(self._kafka, self._model)

@@ -170,10 +170,11 @@ class Journal:
         CheckFailedError where that is a newer trainer of the same model, and DependencyMissingError where the
         broker does not answer.
         """
-        self._writer.flush(max(FLUSH_TIMEOUT_S, self._kafka.broker_patience_s))
+        patience_s = max(FLUSH_TIMEOUT_S, self._kafka.broker_patience_s)
+        self._writer.flush(patience_s)
         if self._foreign_from is None:
             return
-        entries = read_journal(self._kafka, self._model, start=self._foreign_from, timeout_s=FLUSH_TIMEOUT_S)
+        entries = read_journal(self._kafka, self._model, start=self._foreign_from, timeout_s=patience_s)
         self._foreign_from = None
         if any(entry.epoch > self.epoch for _, entry in entries):
             raise CheckFailedError(

@@ -13,6 +13,9 @@ from onerec.kafka.trouble import explained, no_broker
 from onerec.settings import KafkaSettings
 
 TIMEOUT_S = 30.0
+"""At least; a broker that goes away meanwhile is waited for as long as kafka.broker_patience_s says."""
+SLICE_S = 5.0
+"""A question to a leader that has just died is never answered, so it is asked anew."""
 POLL_S = 0.005
 EOF_PATIENCE_S = 2.0
 BATCH = 1000
@@ -33,8 +36,9 @@ def watermarks(
     consumer = clients.consumer(kafka, enable_partition_eof=True, fetch_wait_max_ms=1, isolation_level=isolation_level)
     topics = "topic " + ", ".join(sorted({topic for topic, _ in parts}))
     try:
-        listed = {part: _listed(consumer, part) for part in parts}
-        ends = _fetched_ends(consumer, kafka, listed)
+        patience_s = max(TIMEOUT_S, kafka.broker_patience_s)
+        listed = {part: _listed(consumer, part, patience_s) for part in parts}
+        ends = _fetched_ends(consumer, kafka, listed, patience_s)
     except KafkaException as error:
         consumer.trouble.raise_denied()
         raise explained(error, kafka, topics) from error
@@ -43,12 +47,21 @@ def watermarks(
     return {part: (low, ends[part]) for part, (low, _) in listed.items()}
 
 
-def _listed(consumer: clients.WatchedConsumer, part: Part) -> Bounds:
-    return ask(lambda: consumer.get_watermark_offsets(TopicPartition(*part), timeout=TIMEOUT_S), TIMEOUT_S)
+def _listed(consumer: clients.WatchedConsumer, part: Part, patience_s: float) -> Bounds:
+    """As the partition's leader tells them; librdkafka goes on asking a dead one until it is told of the next."""
+
+    def question() -> Bounds:
+        try:
+            return consumer.get_watermark_offsets(TopicPartition(*part), timeout=SLICE_S)
+        except KafkaException:
+            consumer.list_topics(part[0], timeout=SLICE_S)
+            raise
+
+    return ask(question, patience_s)
 
 
 def _fetched_ends(
-    consumer: clients.WatchedConsumer, kafka: KafkaSettings, listed: Mapping[Part, Bounds]
+    consumer: clients.WatchedConsumer, kafka: KafkaSettings, listed: Mapping[Part, Bounds], patience_s: float
 ) -> dict[Part, int]:
     """The offset of each partition at which a fetch meets the end.
 
@@ -69,8 +82,8 @@ def _fetched_ends(
         waited_s = time.monotonic() - began_s
         if waited_s > EOF_PATIENCE_S:
             _add_fetched_highs(consumer, listed, ends)
-        if waited_s > TIMEOUT_S and len(ends) < len(listed):
-            raise no_broker(kafka, f"the ends of partitions could not be read within {TIMEOUT_S:g} s")
+        if waited_s > patience_s and len(ends) < len(listed):
+            raise no_broker(kafka, f"the ends of partitions could not be read within {patience_s:g} s")
     return ends
 
 
