@@ -1,4 +1,4 @@
-"""The brokers that faults run on: an Apache Kafka process, the embedded broker, and others by name."""
+"""The brokers that faults run on: an Apache Kafka process, three of them as a cluster, or the embedded broker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from chaos.cluster import KafkaCluster
 from chaos.kafka_process import KafkaProcess, kafka_home
 from onerec.kafka.embedded import EmbeddedBroker
 from onerec.settings import KafkaSettings
@@ -23,6 +24,8 @@ class Broker:
     """Whether it keeps Kafka's transaction contract: the embedded one serves what was aborted."""
     process: KafkaProcess | None = None
     """Where it is one node that may be stopped and started again."""
+    cluster: KafkaCluster | None = None
+    """Where it is several nodes, each of which may be."""
 
 
 @contextmanager
@@ -33,10 +36,20 @@ def _apache(directory: Path) -> Iterator[Broker]:
 
 
 @contextmanager
+def _cluster(directory: Path) -> Iterator[Broker]:
+    with KafkaCluster(directory) as cluster:
+        yield Broker("cluster", cluster.kafka, exactly_once=True, cluster=cluster)
+
+
+@contextmanager
 def _embedded(directory: Path) -> Iterator[Broker]:
     with EmbeddedBroker(directory) as broker:
         yield Broker("embedded", KafkaSettings(bootstrap_servers=broker.bootstrap_servers), exactly_once=False)
 
 
-KINDS: dict[str, Callable[[Path], AbstractContextManager[Broker]]] = {"kafka": _apache, "embedded": _embedded}
+KINDS: dict[str, Callable[[Path], AbstractContextManager[Broker]]] = {
+    "kafka": _apache,
+    "cluster": _cluster,
+    "embedded": _embedded,
+}
 """By the name that `--broker` takes; each raises DependencyMissingError where it cannot be had here."""

@@ -22,6 +22,7 @@ PROPERTIES = {
     "transaction.state.log.replication.factor": "3",
     "transaction.state.log.min.isr": "2",
     "broker.session.timeout.ms": str(SESSION_TIMEOUT_MS),
+    "broker.heartbeat.interval.ms": str(SESSION_TIMEOUT_MS // 3),
     "replica.lag.time.max.ms": "5000",
 }
 """On top of those of a single node."""

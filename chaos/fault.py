@@ -95,12 +95,16 @@ class Context:
         if not drained:
             seen += f"; not done in {DRAIN_TIMEOUT_S:.0f} s: {', '.join(system.progress.behind())}"
         system.finish()
-        exactly_once = self.broker.exactly_once
+        exactly_once = self.broker.exactly_once or self._is_of_its_own(system)
         verdict = judge(system.settings, system.environment, system.directory, exactly_once=exactly_once)
         told = "; ".join(part for part in ("vacuous" if vacuous else "", broken, seen, verdict.detail) if part)
         lost = verdict.lost + (not drained)
         self.judged.append(system)
         return Outcome(lost, verdict.duplicated, verdict.wrong, verdict.identical, kills, told, vacuous, broken)
+
+    def _is_of_its_own(self, system: System) -> bool:
+        """Whether the system runs on a broker that the fault has brought with it, which is Apache Kafka."""
+        return system.settings.kafka.bootstrap_servers != self.broker.kafka.bootstrap_servers
 
 
 @dataclass(frozen=True, slots=True)

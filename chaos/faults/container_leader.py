@@ -28,9 +28,8 @@ def run(context: Context) -> Outcome:
                 system.tend(context.rng.uniform(0.5, LONGEST_LIFE_S))
                 node = leader()
                 context.say(f"node {node}, which leads {what}, is {said}")
-                before = system.progress.output()
                 away(node_name(node))
-                worked_s = seconds_until_work(system, before)
+                worked_s = seconds_until_work(system)
                 longest_s, all_worked = max(longest_s, worked_s or WORK_TIMEOUT_S), all_worked and worked_s is not None
                 system.tend(AFTER_S)
                 back(node_name(node))
