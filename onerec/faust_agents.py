@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 from prometheus_client import Counter
 
+from onerec.clock import held_against
 from onerec.errors import OneRecError
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.reader import Received
@@ -122,7 +122,7 @@ class _Decoding:
         except DecodeError as error:
             self._refuse(event, error.reason, error.detail)
             return None
-        broken = violation(record, time.time_ns() // 1_000_000, self._limits)
+        broken = violation(record, held_against(self._topic), self._limits)
         if broken is not None:
             self._refuse(event, *broken)
             return None

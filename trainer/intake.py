@@ -16,6 +16,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from onerec.clock import ANY_TIME_MS
 from onerec.errors import CheckFailedError, DependencyMissingError
 from onerec.kafka import admin, clients
 from onerec.kafka.reader import Received
@@ -34,8 +35,6 @@ FETCH = 500
 ENOUGH = 10_000
 """Messages in the queues from which on a live step waits for no further ones; each partition's share of it is where
 fetching pauses, so that a log that comes faster than it is learned from stays with the broker."""
-ANY_TIME_MS = 2**62
-"""As wall clock, makes every event time a past one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
+from onerec.clock import held_against
 from onerec.errors import CheckFailedError
 from onerec.kafka import clients
 from onerec.kafka.dead_letters import DeadLetters
@@ -74,11 +74,10 @@ class RecordReader:
 
     def received(self, messages: Sequence[Message]) -> list[Received]:
         """The records of messages that the caller has consumed, with the same checks."""
-        now_ms = time.time_ns() // 1_000_000
-        records = (self._received(message, now_ms) for message in messages)
+        records = (self._received(message) for message in messages)
         return [record for record in records if record is not None]
 
-    def _received(self, message: Message, now_ms: int) -> Received | None:
+    def _received(self, message: Message) -> Received | None:
         error = message.error()
         if error is not None:
             self._take_error(error, message)
@@ -90,7 +89,7 @@ class RecordReader:
         except DecodeError as refusal:
             self._refused.refuse_message(message, refusal.reason, refusal.detail)
             return None
-        broken = violation(record, now_ms, self._limits)
+        broken = violation(record, held_against(topic), self._limits)
         if broken is not None:
             self._refused.refuse_message(message, *broken)
             return None

@@ -9,6 +9,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
+from onerec import clock
 from onerec.errors import CheckFailedError
 from onerec.kafka.trouble import DENIED, NO_TOPIC, explained, is_fatal
 from onerec.settings import JoinerSettings
@@ -58,7 +59,7 @@ class Intake:
                 else:
                     ends[source, number] = message.offset() or 0
             # Else it was revoked or is not restored yet: whoever owns it begins at its committed offset.
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = clock.now_ms()
         now_s = time.monotonic()
         caught_up = False
         for (source, number), batch in batches.items():

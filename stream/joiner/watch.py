@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from confluent_kafka import KafkaException, TopicPartition
 
+from onerec import clock
 from onerec.errors import CheckFailedError
 from onerec.kafka import clients
 from onerec.settings import KafkaSettings
@@ -56,7 +57,7 @@ class BrokerWatch:
         metrics.LAG_EVENTS.set(sum(self._lag(partition) for partition in owned))
         passed = [partition.watermark.value_ms for partition in owned if partition.watermark.value_ms > BEGINNING_MS]
         if passed:
-            metrics.WATERMARK_LAG.set(time.time() - min(passed) / 1000)
+            metrics.WATERMARK_LAG.set(max(0.0, (clock.now_ms() - min(passed)) / 1000))
 
     def _probe(self, timeout_s: float) -> str:
         """The cluster's id."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
+from onerec import clock
 from onerec.errors import OneRecError
 from onerec.faust_service import FaustHost, run_faust_service
 from onerec.kafka import offsets
@@ -50,7 +51,7 @@ class _Service:
 
     def __init__(self, host: FaustHost) -> None:
         self._host = host
-        self._started_ms = time.time_ns() // 1_000_000
+        self._started_ms = clock.now_ms()
         self._kafka = host.settings.kafka
         self._settings = host.settings.stream.tokenizer
         self._tokenizer = Tokenizer(codebooks.load(Folder(host.settings.store.uri), self._settings.codebook))
@@ -90,10 +91,10 @@ class _Service:
     async def _handle(self, batch: Sequence[Received]) -> None:
         for received, refusal in await self._host.in_thread(self._take, batch):
             self._refuse(received, refusal)
-        now_s = time.time()
+        now_ms = clock.now_ms()
         for received in batch:
             if received.timestamp_ms >= self._started_ms:
-                metrics.LATENCY.observe(max(0.0, now_s - received.timestamp_ms / 1000.0))
+                metrics.LATENCY.observe(max(0.0, (now_ms - received.timestamp_ms) / 1000.0))
 
     def _take(self, batch: Sequence[Received]) -> list[tuple[Received, Refusal]]:
         """Tokenise, and return once the tokens are on the broker; the records that have none, with the reason."""
