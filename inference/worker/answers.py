@@ -34,7 +34,7 @@ def refusal(request: Request, status: Status, reason: str, source: Source, now_m
         history_length=0,
         time_ms=request.time_ms,
         produced_ms=now_ms,
-        latency_ms=float(now_ms - request.produced_ms),
+        latency_ms=max(0.0, float(now_ms - request.produced_ms)),
     )
 
 
@@ -68,7 +68,7 @@ class Answers:
             history_length=history_length,
             time_ms=request.time_ms,
             produced_ms=now_ms,
-            latency_ms=float(now_ms - request.produced_ms),
+            latency_ms=max(0.0, float(now_ms - request.produced_ms)),
         )
 
     def _items(self, leaves: list[int], log_probs: list[float]) -> tuple[RecommendedItem, ...]:

@@ -75,7 +75,7 @@ class RequestQueue:
         for waiting in self._waiting:
             ahead = len(kept) // self._max_batch
             if now_ms >= waiting.deadline_ms:
-                late.append((waiting, "its turn did not come before its deadline"))
+                late.append((waiting, _late(waiting)))
             elif ahead and now_ms + self._takes_ms(ahead + 1) > waiting.deadline_ms:
                 late.append((waiting, f"{len(kept)} requests are ahead of it, more than its deadline allows"))
             else:
@@ -115,3 +115,10 @@ class RequestQueue:
         if len(waiting) != len(self._waiting):
             self.size_bytes = sum(len(one.request.exclude_items) for one in waiting)
         self._waiting = waiting
+
+
+def _late(waiting: Waiting) -> str:
+    """Why a request is past its deadline: it came so, or its turn did not come."""
+    if waiting.deadline_ms > waiting.arrived_ms:
+        return "its turn did not come before its deadline"
+    return f"it was {waiting.age_ms / 1000:.1f} s old when it was read, if the clocks of client and worker agree"
