@@ -1,4 +1,8 @@
-"""`python -m onerec.health`: exit code 0 when the service on this machine is ready, for health checks."""
+"""`python -m onerec.health`: exit code 0 when the service on this machine is ready, for health checks.
+
+A service that is ready and goes on without something, such as its weights store, is named so, with exit code 0: to
+start it again would mend nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,12 @@ def main() -> int:
     except OneRecError as error:
         sys.stderr.write(f"{error}\n")
         return int(error.exit_code)
-    ready = read_metrics(metrics.port, host=metrics.host.replace("0.0.0.0", "127.0.0.1")).get("onerec_ready", {})  # noqa: S104
+    samples = read_metrics(metrics.port, host=metrics.host.replace("0.0.0.0", "127.0.0.1"))  # noqa: S104
+    ready = samples.get("onerec_ready", {})
     if ready and all(ready.values()):
+        for labels, lacking in samples.get("onerec_degraded", {}).items():
+            if lacking:
+                sys.stderr.write(f"ready, but without its {dict(labels)['lacks']}: see its log\n")
         return int(ExitCode.DONE)
     sys.stderr.write("not ready\n" if ready else f"nothing answers on port {metrics.port}\n")
     return int(ExitCode.CHECK_FAILED)
