@@ -8,8 +8,10 @@ with the folder (torn, of another cluster, too old), it is emptied and filled ag
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +30,7 @@ from rocksdict import (
     WriteOptions,
 )
 
+from onerec import clock
 from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +43,8 @@ BLOCK_CACHE_BYTES = 64 * 1024 * 1024
 WRITE_BUFFER_BYTES = 64 * 1024 * 1024
 MEMTABLE_BYTES = 16 * 1024 * 1024
 BLOOM_BITS_PER_KEY = 10
+UNWRITABLE = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES))
+"""What RocksDB says where the disk is at fault and the folder is not: emptying it would mend nothing."""
 
 _CACHE = Cache(BLOCK_CACHE_BYTES)  # one for all stores of the process
 CACHED = Gauge("onerec_state_cache_bytes", "Blocks of local state that RocksDB keeps in memory: 64 MiB at most.")
@@ -127,14 +132,22 @@ class LocalStore:
         self._flushed_s = time.monotonic()
 
     def close(self) -> None:
-        """Put everything on disk and let go of the folder."""
-        if self._dirty:
-            self.flush()
-        self._db.close()
+        """Put everything on disk and let go of the folder, for good.
+
+        Where the disk does not take it, the folder is left as of an earlier batch with that batch's positions, and
+        the topics are read from there again: nothing is lost, and a warning says so.
+        """
+        try:
+            if self._dirty:
+                self.flush()
+        except DependencyMissingError as error:
+            LOG.warning("%s", error)
+        self._dirty = False
+        self._let_go(self._db)
 
     def clear(self) -> None:
         """Empty the folder: the state is to be read from its topics again."""
-        self._db.close()
+        self._let_go(self._db)
         self._positions = {}
         self._dirty = False
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -145,14 +158,14 @@ class LocalStore:
         problem = self._problem(db)
         if problem is None:
             return db
-        db.close()
+        self._let_go(db)
         LOG.warning("local state %s: %s; it is filled again from its topics", self.directory, problem)
         shutil.rmtree(self.directory, ignore_errors=True)
         return self._opened()
 
     def _opened(self) -> Rdict:
-        self.directory.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self.directory.parent.mkdir(parents=True, exist_ok=True)
             return Rdict(str(self.directory), _rocksdb_options())
         except Exception as error:
             if "lock" in str(error).lower():
@@ -160,6 +173,8 @@ class LocalStore:
                     f"Local state {self.directory} is in use by another process.",
                     "Give each process its own store.state_dir.",
                 ) from error
+            if any(said in str(error) for said in UNWRITABLE):
+                raise self._unwritable(error) from error
             LOG.warning("local state %s cannot be opened (%s); it is filled again", self.directory, error)
         shutil.rmtree(self.directory, ignore_errors=True)
         try:
@@ -178,7 +193,7 @@ class LocalStore:
         try:
             meta: dict[str, Any] = json.loads(packed)
             is_ours = meta["identity"] == self._identity
-            is_recent = 0 <= time.time() - meta["written_s"] <= self._max_age_s
+            is_recent = 0 <= clock.now_ms() / 1000 - meta["written_s"] <= self._max_age_s
             positions = {str(name): int(at) for name, at in meta["positions"].items()}
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             return f"does not say what it is a copy of ({error!r})"
@@ -190,16 +205,23 @@ class LocalStore:
         return None
 
     def _meta(self) -> bytes:
-        meta = {"identity": self._identity, "positions": self._positions, "written_s": time.time()}
+        meta = {"identity": self._identity, "positions": self._positions, "written_s": clock.now_ms() / 1000}
         return json.dumps(meta).encode()
 
     def _flush_if_due(self) -> None:
         if time.monotonic() - self._flushed_s >= self._flush_interval_s:
             self.flush()
 
+    def _let_go(self, db: Rdict) -> None:
+        """Close RocksDB. It flushes in that, and where the disk does not take it, says so and lets go all the same."""
+        try:
+            db.close()
+        except Exception as error:
+            LOG.warning("local state %s was closed without its newest changes: %s", self.directory, error)
+
     def _damaged(self, error: Exception) -> CheckFailedError:
         """Take the folder away, so that the next start fills it again, and say so."""
-        self._db.close()
+        self._let_go(self._db)
         shutil.rmtree(self.directory, ignore_errors=True)
         return CheckFailedError(
             f"Local state {self.directory} is damaged: {error}.", "It was removed; start again to restore it."
@@ -208,7 +230,7 @@ class LocalStore:
     def _unwritable(self, error: Exception) -> DependencyMissingError:
         return DependencyMissingError(
             f"Local state {self.directory} cannot be written: {error}.",
-            "Free the disk or set store.state_dir; nothing is lost, the topics hold the state.",
+            "Free the disk, or set store.state_dir; nothing is lost, the topics hold the state.",
         )
 
 

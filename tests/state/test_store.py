@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from onerec import clock
 from onerec.errors import SettingsError
 from onerec.state import store as store_module
 from onerec.state.store import LocalStore
@@ -49,8 +50,8 @@ def test_a_copy_older_than_tombstones_live_is_emptied(tmp_path: Path, monkeypatc
     store = LocalStore(tmp_path / "p0", "a")
     store.write([(b"u1", b"one")], {"changelog": 7})
     store.close()
-    later = time.time() + store_module.MAX_AGE_S + 60
-    monkeypatch.setattr(time, "time", lambda: later)
+    later_ms = int(1000 * (time.time() + store_module.MAX_AGE_S + 60))
+    monkeypatch.setattr(clock, "now_ms", lambda: later_ms)
 
     assert LocalStore(tmp_path / "p0", "a").positions == {}
 
