@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from inference.weights_metrics import weights_metrics
+from onerec.degraded import Lack
 from onerec.errors import DependencyMissingError, OneRecError
 from onerec.kafka.follow import TopicFollower
 from onerec.kafka.reader import Received
@@ -42,6 +43,8 @@ ANNOUNCED = 1000  # records kept for freshness while none of them is served
 BOUND = ("model", "version", "parent", "kind", "sha256", "size_bytes", "step", "preset", "codebook_version")
 """What an announcement says of a version and its manifest, which may be signed, says too."""
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
+LOOK_S = 5.0
+"""How often to look whether the store is there, though nothing is to be loaded: without it nothing would come."""
 E = TypeVar("E")
 
 
@@ -117,6 +120,8 @@ class VersionFollower(Generic[E]):
         self._seen_first = False
         self._failures = 0
         self._retry_at = 0.0
+        self._reach = Lack(service, "weights store")
+        self._look_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"{service}-versions", daemon=True)
 
     def __enter__(self) -> VersionFollower[E]:
@@ -176,6 +181,7 @@ class VersionFollower(Generic[E]):
                 follower.catch_up(CATCH_UP_S)
                 while not self._stop.is_set():
                     self._advance()
+                    self._look_where_due()
                     self._observe()
                     follower.poll(POLL_S)
             finally:
@@ -252,6 +258,21 @@ class VersionFollower(Generic[E]):
                 "See that store.uri is the trainer's.",
             )
 
+    def _look_where_due(self) -> None:
+        """Tell that the store has gone or is back."""
+        if time.monotonic() < self._look_at or not self._choice.newest:
+            return
+        self._look_at = time.monotonic() + LOOK_S
+        try:
+            self._store.check_there()
+        except OneRecError as error:
+            self._reach.missing(f"{self._serving()} goes on: {error}")
+        else:
+            self._reach.there()
+
+    def _serving(self) -> str:
+        return "nothing" if self._served is None else f"version {self._served.version}"
+
     def _spare(self) -> _Modules:
         """The set that nobody serves from: what waits to be taken is withdrawn first."""
         with self._lock:
@@ -264,8 +285,9 @@ class VersionFollower(Generic[E]):
         self._failures += 1
         self._retry_at = time.monotonic() + wait_s
         self._metrics.failures.labels(type(error).__name__).inc()
-        serving = "nothing" if self._served is None else f"version {self._served.version}"
-        LOG.warning("version %d cannot be served, %s goes on; next try in %g s: %s", version, serving, wait_s, error)
+        LOG.warning(
+            "version %d cannot be served, %s goes on; next try in %g s: %s", version, self._serving(), wait_s, error
+        )
 
     def _observe(self) -> None:
         """Tell of swaps, off the serving thread."""

@@ -6,6 +6,9 @@ import logging
 import time
 from dataclasses import dataclass, field
 
+from onerec import clock
+from onerec.degraded import Lack
+from onerec.errors import DependencyMissingError
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.registry import codec
 from onerec.service import Stop
@@ -38,6 +41,7 @@ class Trainer:
     publisher: Publisher
     checkpoints: Checkpoints
     dead_letters: DeadLetters
+    _disk: Lack = field(default_factory=lambda: Lack("trainer", "checkpoints"), init=False)
     _checkpoint_at_s: float = field(default=0.0, init=False)
     _lag_at_s: float = field(default=0.0, init=False)
 
@@ -85,7 +89,8 @@ class Trainer:
     def checkpoint(self, *, for_good: bool = False) -> None:
         """Keep the state. It is a published one, so that a successor can build deltas on it.
 
-        A disk that does not take it is no reason to stop: the journal leads from the one before to here.
+        A disk that does not take it is no reason to stop: the journal leads from the one before to here. The first one,
+        which is kept `for_good`, has none before it: raises DependencyMissingError.
         """
         if self.publisher.learned.steps:
             self.publish()
@@ -102,7 +107,13 @@ class Trainer:
             self.checkpoints.save(self.state, surroundings, for_good=for_good)
         except OSError as error:
             metrics.CHECKPOINT_FAILURES.inc()
-            LOG.error("no checkpoint of step %d: %s", self.state.step, error)
+            sentence = f"No checkpoint of step {self.state.step} in {self.checkpoints.directory}: {error}."
+            remedy = "Make room there, or set store.state_dir."
+            if for_good:
+                raise DependencyMissingError(sentence, f"{remedy} The seed is trained again.") from error
+            self._disk.missing(f"{sentence} {remedy} Nothing is lost: the journal leads on from the one before.")
+        else:
+            self._disk.there()
         metrics.CHECKPOINT_SECONDS.observe(time.monotonic() - started_s)
         self._checkpoint_at_s = time.monotonic() + self.settings.trainer.checkpoint_interval_s
 
@@ -144,4 +155,4 @@ class Trainer:
         metrics.LAG_EVENTS.set(self.supply.intake.lag())
         oldest = self.supply.intake.oldest(SESSIONS)
         produced_ms = max((item.produced_ms for item in oldest.record.items), default=0) if oldest else 0
-        metrics.LAG_SECONDS.set(max(0.0, time.time() - produced_ms / 1000.0) if produced_ms else 0.0)
+        metrics.LAG_SECONDS.set(max(0.0, (clock.now_ms() - produced_ms) / 1000.0) if produced_ms else 0.0)

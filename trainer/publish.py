@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from onerec.degraded import Lack
 from onerec.settings import Settings
 from onerec.weights.directives import collect
 from onerec.weights.errors import IncompatibleWeightsError, StoreUnreachableError, VersionMissingError
@@ -92,6 +93,7 @@ class Publisher:
         self.announced = 0
         """The newest version on model-versions."""
         self._wait = wait
+        self._reach = Lack("trainer", "weights store")
         self._parent: tuple[int, dict[str, Tensor]] | None = None
         self._last_s = float("-inf")
         self.learned = Learned()
@@ -173,13 +175,16 @@ class Publisher:
         """Write as soon as the store can be reached. The stream waits on the broker meanwhile, nothing is lost."""
         while True:
             try:
-                return self._write(version, tensors, draft)
+                written = self._write(version, tensors, draft)
             except StoreUnreachableError as error:
                 metrics.STORE_FAILURES.inc()
-                LOG.error("version %d is not in the store yet: %s", version, error)
+                self._reach.missing(f"version {version} waits to be stored, and training with it: {error}")
                 if self._wait(STORE_RETRY_S):
                     raise
                 self._journal.check()
+            else:
+                self._reach.there()
+                return written
 
     def _write(self, version: int, tensors: dict[str, Tensor], draft: ModelVersion) -> tuple[Artifact, int | None]:
         """A delta, or a full version each `full_every` and where the store cannot build on the parent."""

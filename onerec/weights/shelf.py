@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from onerec.weights.errors import CorruptWeightsError
+from onerec.weights.errors import CorruptWeightsError, StoreUnreachableError
 from onerec.weights.folder import Folder
 from onerec.weights.manifest import Manifest
 
@@ -42,6 +42,13 @@ class Shelf:
     def versions(self) -> list[int]:
         """All versions that have a manifest, ascending."""
         return [version for version in self.places() if MANIFEST in self.folder.names(place(version))]
+
+    def check_there(self) -> None:
+        """Raise StoreUnreachableError where the store is not there or empty, as the place of an unmounted disk is."""
+        if not self.places():
+            raise StoreUnreachableError(
+                f"The weights store {self.folder.uri} is not there, or empty.", "Bring it back, or mend store.uri."
+            )
 
     def check_uri(self, uri: str, version: int) -> None:
         """Refuse a ModelVersion whose file is not that version's in this store. Raises OutsideStoreError."""

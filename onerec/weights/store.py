@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from onerec.weights import delta
-from onerec.weights.errors import CorruptWeightsError, IncompatibleWeightsError, VersionMissingError
+from onerec.weights.errors import (
+    CorruptWeightsError,
+    IncompatibleWeightsError,
+    StoreUnreachableError,
+    VersionMissingError,
+)
 from onerec.weights.manifest import Manifest
 from onerec.weights.shelf import MANIFEST, Shelf, place
 from onerec.weights.tensors import TensorSpec, differences, digest, pack, specs_of, unpack
@@ -57,11 +62,16 @@ class WeightsStore(Shelf):
         super().__init__(uri, verifier=verifier)
         self._signer = signer
         self._known: dict[int, Manifest] = {}
+        self._written: int | None = None
+        """What this process wrote last."""
 
     def write_full(
         self, version: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None
     ) -> Artifact:
-        """Publish all tensors. `facts` (JSON) go into the manifest: step, preset, offsets, metrics and so on."""
+        """Publish all tensors. `facts` (JSON) go into the manifest: step, preset, offsets, metrics and so on.
+
+        Raises StoreUnreachableError, also where the store is not the one that this process wrote to before.
+        """
         return self._publish(version, tensors, pack(tensors), facts)
 
     def write_delta(
@@ -75,7 +85,8 @@ class WeightsStore(Shelf):
         """Publish what changed since `parent`, whose tensors must be those in the store.
 
         Raises IncompatibleWeightsError where names, dtypes or shapes differ, the parent is another, or it lacks a
-        signature though this version gets one; VersionMissingError where the store does not have the parent.
+        signature though this version gets one; VersionMissingError where the store does not have the parent;
+        StoreUnreachableError as `write_full`.
         """
         sha = digest(parent_tensors)
         known = self._cached(parent)
@@ -163,13 +174,24 @@ class WeightsStore(Shelf):
         if self._signer is not None:
             manifest = replace(manifest, signature=self._signer.sign(manifest))
         path = f"{place(version)}/{manifest.file}"
+        self._check_still_there()  # a folder that was moved away would be made anew, and be another store
         self.folder.write(path, data)
         self.folder.write(f"{place(version)}/{MANIFEST}", manifest.to_json())
-        self._known[version] = manifest
+        self._check_still_there()
+        self._known[version], self._written = manifest, version
         for name in self.folder.names(place(version)):
             if name not in {manifest.file, MANIFEST}:
                 self.folder.remove(f"{place(version)}/{name}")
         return Artifact(path, sha, len(data))
+
+    def _check_still_there(self) -> None:
+        """Raise StoreUnreachableError where what was written last is gone: it is the newest, so nobody collects it."""
+        if self._written is not None and MANIFEST not in self.folder.names(place(self._written)):
+            raise StoreUnreachableError(
+                f"The weights store {self.folder.uri} lacks version {self._written}, which was written to it last: it "
+                "was moved, emptied or unmounted.",
+                "Bring it back; to begin with an empty one, start the trainer again.",
+            )
 
     def _chain(self, version: int, have: Loaded | None) -> tuple[list[Manifest], Loaded | None]:
         """Manifests from `version` back to a full one or to the child of `have`."""
