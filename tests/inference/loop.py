@@ -120,6 +120,11 @@ class RunningWorker:
         assert self._ready.wait(WAIT_S), self._failure
         assert self._failure is None
 
+    def has_ended_within(self, timeout_s: float) -> bool:
+        """Whether it ends by itself in that time."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
     def close(self) -> None:
         """Stop it; raises what ended it, if anything did."""
         self.stop.set()

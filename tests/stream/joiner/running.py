@@ -30,11 +30,14 @@ PATIENCE_S = 60.0
 class JoinerProcess:
     """`python -m stream joiner` with a state folder of its own. A context manager; leaving it kills what still runs."""
 
-    def __init__(self, kafka: KafkaSettings, directory: Path, *, instance: str = "0", **joiner: object) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, directory: Path, *, instance: str = "0", python_path: str = "", **joiner: object
+    ) -> None:
         self.directory = directory
         self.instance = instance
         self.log = directory / f"joiner-{instance}.log"
-        self._environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ONEREC_LOG": "INFO"}
+        paths = os.pathsep.join(filter(None, (python_path, str(ROOT))))
+        self._environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "ONEREC_LOG": "INFO"}
         lines = ["[kafka]", *(f"{name} = {_toml(value)}" for name, value in kafka.model_dump(mode="json").items())]
         lines += ["[store]", f'state_dir = "{directory / "state"}"', "[stream.joiner]", f'instance = "{instance}"']
         lines += [f"{name} = {_toml(value)}" for name, value in joiner.items()]
@@ -76,6 +79,14 @@ class JoinerProcess:
         """The exit code, once it ends by itself."""
         assert self._process is not None
         return self._process.wait(timeout_s)
+
+    def has_ended_within(self, timeout_s: float) -> bool:
+        """Whether it ends by itself in that time."""
+        try:
+            self.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def output(self) -> str:
         """What the newest process has logged."""
