@@ -23,7 +23,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def chaos(  # noqa: PLR0917 - a command line
     long: Annotated[bool, typer.Option("--long/--short", help="All faults, within half an hour; or CI's.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="Names of faults; may be given several times.")] = None,
-    broker: Annotated[str, typer.Option(help="kafka or cluster, a node or three (KAFKA_HOME), or embedded.")] = "kafka",
+    broker: Annotated[
+        str | None,
+        typer.Option(help="kafka or cluster, one node or three (KAFKA_HOME), or embedded; what there is."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The report as JSON.")] = Path("chaos.json"),
     seed: Annotated[int | None, typer.Option(help="Of everything random; a fresh one by default.")] = None,
     directory: Annotated[Path, typer.Option(help="Logs and state of the runs; emptied at the start.")] = Path(

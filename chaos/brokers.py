@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -9,8 +10,11 @@ from pathlib import Path
 
 from chaos.cluster import KafkaCluster
 from chaos.kafka_process import KafkaProcess, kafka_home
+from onerec.errors import DependencyMissingError
 from onerec.kafka.embedded import EmbeddedBroker
 from onerec.settings import KafkaSettings
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +57,13 @@ KINDS: dict[str, Callable[[Path], AbstractContextManager[Broker]]] = {
     "embedded": _embedded,
 }
 """By the name that `--broker` takes; each raises DependencyMissingError where it cannot be had here."""
+
+
+def best_kind() -> str:
+    """Apache Kafka where there is one, else the embedded broker, on which fewer faults can be shown."""
+    try:
+        kafka_home()
+    except DependencyMissingError as error:
+        LOG.warning("%s So the embedded broker is used, and what it cannot show is left out.", error.problem)
+        return "embedded"
+    return "kafka"

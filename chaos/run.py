@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from chaos.brokers import KINDS
+from chaos.brokers import KINDS, best_kind
 from chaos.configuration import HISTORY_ITEMS
 from chaos.fault import Context, Fault, Outcome
 from chaos.faults import REGISTRY
@@ -21,9 +21,13 @@ from onerec.machine import machine
 LOG = logging.getLogger(__name__)
 
 
-def run_faults(kind: str, names: Sequence[str], *, directory: Path, long: bool, seed: int) -> dict[str, Any]:
-    """The report; see chaos.report. Raises SettingsError for unknown names, DependencyMissingError for no broker."""
+def run_faults(kind: str | None, names: Sequence[str], *, directory: Path, long: bool, seed: int) -> dict[str, Any]:
+    """The report; see chaos.report. `kind` is one of KINDS, None for the best that there is here.
+
+    Raises SettingsError for unknown names, DependencyMissingError for no broker.
+    """
     faults = chosen(names, long=long)
+    kind = kind or best_kind()
     if kind not in KINDS:
         raise SettingsError(f"--broker {kind} is none of {', '.join(KINDS)}.", "Choose one of them.")
     log = read_slice(HISTORY_ITEMS)

@@ -57,6 +57,7 @@ def test_a_leader_is_killed_and_the_trainer_goes_on_bit_for_bit(cluster: KafkaCl
         node = cluster.leaders.of_partition(clients.topic_name(kafka, TRAINER_JOURNAL), 0)
         publish()
         cluster.kill(node)
+        assert sum(admin.end_offsets(kafka, SESSIONS).values()) >= published
         publish()
         world.wait_for_sessions(published, process)
         cluster.start(node)

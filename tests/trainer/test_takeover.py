@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from onerec.errors import CheckFailedError, ExitCode
 from onerec.settings import KafkaSettings
@@ -72,6 +73,22 @@ def test_an_announcement_whose_producer_is_lost_is_made_with_a_new_one(world: Wo
         learn_all(running, sessions=1)
         running.publish()
     assert [v.version for v in world.versions()] == [1, 2]
+
+
+def test_a_coordinator_that_does_not_answer_at_first_is_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with trainer(world) as running:
+        announcer = running.publisher._announcer
+        fence, silent = announcer._fence, [KafkaError._TIMED_OUT, KafkaError.COORDINATOR_NOT_AVAILABLE]
+
+        def fence_at_last() -> None:
+            if silent:
+                raise KafkaException(KafkaError(silent.pop()))
+            fence()
+
+        monkeypatch.setattr(announcer, "_fence", fence_at_last)
+        assert announcer.take_over() == running.state.version == 1
 
 
 def test_an_idle_trainer_notices_its_successor(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
