@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from chaos.cluster import NODES, PROPERTIES
-from chaos.kafka_process import DEFAULTS, new_cluster_id
+from chaos.cluster import JAVA_OPTIONS, NODES, PROPERTIES
+from chaos.kafka_process import DEFAULTS, HEAP, new_cluster_id
 from chaos.leaders import Leaders
 from onerec.errors import DependencyMissingError
 from onerec.settings import KafkaSettings
@@ -183,7 +183,7 @@ class ContainerCluster:
             }
         )
         named = {"KAFKA_" + key.upper().replace(".", "_"): value for key, value in properties.items()}
-        return named | {"CLUSTER_ID": cluster_id, "KAFKA_HEAP_OPTS": "-Xms64m -Xmx320m"}
+        return named | {"CLUSTER_ID": cluster_id, "KAFKA_HEAP_OPTS": HEAP, "KAFKA_OPTS": JAVA_OPTIONS}
 
     def _remove_containers(self) -> None:
         for container in self._containers.values():

@@ -19,6 +19,7 @@ from onerec.settings import KafkaSettings
 HOME = "KAFKA_HOME"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+HEAP = "-Xms64m -Xmx320m"
 DEFAULTS = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -61,10 +62,13 @@ class KafkaProcess:
     Between `stop` or `kill` and the next `start` its data and its port stay the same.
     """
 
-    def __init__(self, home: Path, directory: Path, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, home: Path, directory: Path, properties: Mapping[str, str] | None = None, *, java_options: str = ""
+    ) -> None:
         """`directory` takes its log and its data; `properties` of the broker win over the defaults."""
         self._home = home
         self._directory = directory
+        self._java_options = java_options
         self._process: subprocess.Popen[bytes] | None = None
         self._port, self._controller = free_port(), free_port()
         self._properties = self._own_properties() | dict(properties or {})
@@ -171,5 +175,6 @@ class KafkaProcess:
         return []
 
     def _environment(self) -> dict[str, str]:
-        heap = {"KAFKA_HEAP_OPTS": os.environ.get("KAFKA_HEAP_OPTS", "-Xms64m -Xmx320m")}
-        return os.environ | heap | {"LOG_DIR": str(self._directory)}
+        options = f"{os.environ.get('KAFKA_OPTS', '')} {self._java_options}".strip()
+        heap = {"KAFKA_HEAP_OPTS": os.environ.get("KAFKA_HEAP_OPTS", HEAP)}
+        return os.environ | heap | {"KAFKA_OPTS": options, "LOG_DIR": str(self._directory)}
