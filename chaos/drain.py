@@ -17,6 +17,10 @@ READ_TIMEOUT_S = 120.0
 LOOK_EVERY_S = 1.0
 CONSUMED = (("joiner", IMPRESSIONS), ("joiner", ACTIONS), ("sampler", REQUESTS), ("worker", REQUESTS))
 """Groups, and the topics that they must have read to the end."""
+BEHIND = {"lost": "sessions not learned from", "pairs_lost": "pairs not learned from", "silent": "no answer"}
+"""Figures that must be 0, in words."""
+LONGEST = 3
+"""A drain that moves all the time may take so many times as long as one that does not."""
 
 
 class Progress:
@@ -56,33 +60,38 @@ class Progress:
         return {name: int(found[key]) for name, key in names.items()}
 
     def drain(self, tend: Callable[[], None], timeout_s: float) -> bool:
-        """Wait until every input is read, joined, learned and answered, twice in a row; whether that came in time."""
-        deadline_s = time.monotonic() + timeout_s
-        before: dict[str, int] | None = None
-        while time.monotonic() < deadline_s:
+        """Wait until every input is read, joined, learned and answered, twice in a row.
+
+        Whether that came: False where nothing has moved for `timeout_s`, or there is no end of it for LONGEST times
+        that. A busy machine is slow, and no reason to give up.
+        """
+        begun_s = moved_s = time.monotonic()
+        before: tuple[int, ...] = ()
+        while True:
             tend()
-            if not all(self._is_consumed(group, topic) for group, topic in CONSUMED):
-                before = None
-            else:
-                found = self.look()
-                now = {name: found[name] for name in ("sessions", "preference_pairs", "steps")}
-                done = not (found["lost"] or found["pairs_lost"] or found["silent"])
-                if done and now == before:
-                    return True
-                before = now if done else None
+            found = self.look()
+            unread = [self._unread(group, topic) for group, topic in CONSUMED]
+            behind = [found[name] for name in BEHIND]
+            now = (*unread, *behind, *(found[name] for name in ("sessions", "preference_pairs", "steps")))
+            now_s = time.monotonic()
+            if now != before:
+                before, moved_s = now, now_s
+            elif not any(unread) and not any(behind):
+                return True
+            elif now_s - moved_s > timeout_s:
+                return False
+            if now_s - begun_s > LONGEST * timeout_s:
+                return False
             time.sleep(LOOK_EVERY_S)
-        return False
 
     def behind(self) -> list[str]:
         """What has not been done, in words."""
         found = self.look()
-        left = [
-            f"{group} has not read {topic.name}" for group, topic in CONSUMED if not self._is_consumed(group, topic)
-        ]
-        counted = {"lost": "sessions not learned from", "pairs_lost": "pairs not learned from", "silent": "no answer"}
-        return left + [f"{found[name]} {words}" for name, words in counted.items() if found[name]]
+        left = [f"{group} has not read {topic.name}" for group, topic in CONSUMED if self._unread(group, topic)]
+        return left + [f"{found[name]} {words}" for name, words in BEHIND.items() if found[name]]
 
-    def _is_consumed(self, group: str, topic: Topic) -> bool:
+    def _unread(self, group: str, topic: Topic) -> int:
+        """How many offsets of the topic the group has before it."""
         ends = end_offsets(self._kafka, topic)
         read = committed(self._kafka, group, topic)
-        return all(read[partition] >= end for partition, end in ends.items())
+        return sum(max(0, end - read[partition]) for partition, end in ends.items())

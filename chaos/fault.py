@@ -19,6 +19,7 @@ from onerec.settings import KafkaSettings
 
 LOG = logging.getLogger(__name__)
 DRAIN_TIMEOUT_S = 180.0
+"""Without anything that moves."""
 PARTITIONS = 4
 
 
@@ -93,7 +94,7 @@ class Context:
         """Let the system do what it has to do, end it in order, and ask the oracle."""
         drained = system.progress.drain(system.tend, DRAIN_TIMEOUT_S)
         if not drained:
-            seen += f"; not done in {DRAIN_TIMEOUT_S:.0f} s: {', '.join(system.progress.behind())}"
+            seen += f"; given up: {', '.join(system.progress.behind()) or 'it does not come to rest'}"
         system.finish()
         exactly_once = self.broker.exactly_once or self._is_of_its_own(system)
         verdict = judge(system.settings, system.environment, system.directory, exactly_once=exactly_once)
