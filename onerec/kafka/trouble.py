@@ -18,7 +18,7 @@ from onerec.settings import KafkaSettings
 
 LOG = logging.getLogger(__name__)
 PROBE_TIMEOUT_S = 5.0
-GLANCE_EVERY_S, GLANCE_TIMEOUT_S = 2.0, 0.2
+GLANCE_EVERY_S, GLANCE_TIMEOUT_S = 2.0, 0.5
 """How often a broker that was down is looked for, and for how long: it may come back and go again between."""
 REPEAT_S = 10.0
 
