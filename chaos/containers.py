@@ -7,6 +7,7 @@ image is the one that `ONEREC_TEST_KAFKA_IMAGE` names, else the published one.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import sys
 import time
@@ -23,8 +24,10 @@ from chaos.leaders import Leaders
 from onerec.errors import DependencyMissingError
 from onerec.settings import KafkaSettings
 
+LOG = logging.getLogger(__name__)
 IMAGE, DEFAULT_IMAGE = "ONEREC_TEST_KAFKA_IMAGE", "confluentinc/cp-kafka:8.2.0"
 ENGINE_TIMEOUT_S = 60
+FREEZE_TRIES = 2
 PORT, CONTROLLER_PORT = 9092, 9093
 FIRST_HOST, PROGRAM_HOST = 10, 20
 """Node 1 is the network's host 11, and so on; programs come from 20 on."""
@@ -71,6 +74,7 @@ class ContainerCluster:
         self._name = f"onerec-chaos-{uuid.uuid4().hex[:8]}"
         self._containers: dict[str, Any] = {}
         self._addresses: dict[str, str] = {}
+        self._stopped: set[str] = set()
         self._stack = ExitStack()
         self.kafka: KafkaSettings
         self.leaders: Leaders
@@ -121,12 +125,29 @@ class ContainerCluster:
         self._network.connect(self._containers[name], ipv4_address=self._addresses[name])
 
     def pause(self, name: str) -> None:
-        """Nothing in it runs; its kernel goes on accepting what is sent to it."""
-        self._containers[name].pause()
+        """Nothing in it runs; its kernel goes on accepting what is sent to it.
+
+        On a busy machine the engine may fail to freeze a process of many threads: then SIGSTOP does as much.
+        """
+        import docker  # noqa: PLC0415 - a development dependency
+
+        for _ in range(FREEZE_TRIES):
+            try:
+                self._containers[name].pause()
+            except docker.errors.APIError as error:
+                LOG.info("%s is not frozen: %s", name, error.explanation)
+            else:
+                return
+        self._containers[name].kill(signal="SIGSTOP")
+        self._stopped.add(name)
 
     def unpause(self, name: str) -> None:
         """It wakes up and knows nothing of what happened."""
-        self._containers[name].unpause()
+        if name in self._stopped:
+            self._stopped.remove(name)
+            self._containers[name].kill(signal="SIGCONT")
+        else:
+            self._containers[name].unpause()
 
     def exit_code(self, name: str, timeout_s: float) -> int | None:
         """With what it ended; None where it still runs after `timeout_s`."""

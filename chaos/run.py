@@ -57,12 +57,18 @@ def chosen(names: Sequence[str], *, long: bool) -> list[Fault]:
 
 
 def outcome_of(fault: Fault, context: Context) -> Outcome:
-    """Run one; a system that cannot go on is an outcome, too: nothing says that it is right."""
+    """Run one; a system that cannot go on is an outcome, too: nothing says that it is right.
+
+    So is a fault that could not be injected: what the others have shown is not lost with it.
+    """
     context.say(f"{fault.name}: {fault.injected}")
     try:
         outcome = fault.run(context)
     except OneRecError as error:
         outcome = Outcome(0, 0, 0, identical=False, seen=f"the system could not go on: {error}")
+    except Exception as error:
+        LOG.exception("%s failed", fault.name)
+        outcome = Outcome(0, 0, 0, identical=False, seen=f"the fault could not be injected: {error!r}")
     context.say(f"{fault.name}: {'holds' if outcome.holds else 'FAILS'}: {outcome.seen}")
     if outcome.holds:
         for store in context.directory.glob("*/*"):

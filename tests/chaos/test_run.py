@@ -12,6 +12,7 @@ import pytest
 
 from chaos import run
 from chaos.brokers import KINDS, Broker, best_kind
+from chaos.fault import Context, Fault, Outcome
 from chaos.faults import REGISTRY
 from chaos.kafka_process import HOME
 from onerec.errors import SettingsError
@@ -71,3 +72,21 @@ def test_an_unknown_broker_is_answered_with_those_that_there_are(tmp_path: Path)
     with pytest.raises(SettingsError, match=r"--broker other is none of kafka, cluster, embedded\."):
         run.run_faults("other", (), directory=tmp_path, long=False, seed=1)
     assert list(KINDS) == ["kafka", "cluster", "embedded"]
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_fault_that_cannot_be_injected_fails_and_the_others_are_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_context: Context) -> Outcome:
+        raise OSError("no such engine")
+
+    def holds(_context: Context) -> Outcome:
+        return Outcome(0, 0, 0, identical=True)
+
+    faults = tuple(Fault(name, injected="", promise="", run=body) for name, body in (("a", broken), ("b", holds)))
+    monkeypatch.setattr(run, "REGISTRY", faults)
+    found = run.run_faults("unused", (), directory=tmp_path, long=True, seed=1)
+    assert {name: fault["identical"] for name, fault in found["faults"].items()} == {"a": False, "b": True}
+    assert "no such engine" in found["faults"]["a"]["seen"]
+    assert not found["identical"]
