@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from evaluation.baselines import Baselines
+from evaluation.baselines.running import Baselines
 from evaluation.visits import VisitEvaluator
 from onerec.settings import Settings
 from schemas.labels import Label

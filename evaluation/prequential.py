@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import metrics
-from evaluation.baselines import Baselines
+from evaluation.baselines.running import Baselines
 from evaluation.feed import Feed, Horizon
 from evaluation.leakage import LeakageCheck
 from evaluation.scoreboard import LIVE

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from evaluation.baselines import SYSTEMS, Baselines
+from evaluation.baselines.running import SYSTEMS, Baselines
 from evaluation.ranking import hit, ndcg
 from evaluation.scoreboard import LIVE, Score, Scoreboard
 from onerec.settings import EvaluationSettings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.baselines import COMBINED, COOCCURRENCE, POPULARITY, Baselines
+from evaluation.baselines.running import COMBINED, COOCCURRENCE, POPULARITY, Baselines
 from evaluation.offline import score_log
 from evaluation.scoreboard import LIVE
 from evaluation.visits import FROZEN, KEEP_MS, Answer, VisitEvaluator

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.baselines import COMBINED, COOCCURRENCE, POPULARITY, Baselines
-from evaluation.cooccurrence import MAX_ITEMS, Cooccurrence, TooManyItemsError
-from evaluation.popularity import DecayedPopularity
+from evaluation.baselines.cooccurrence import MAX_ITEMS, Cooccurrence, TooManyItemsError
+from evaluation.baselines.popularity import DecayedPopularity
+from evaluation.baselines.running import COMBINED, COOCCURRENCE, POPULARITY, Baselines
 from evaluation.ranking import hit, ndcg
 from evaluation.rows import ItemRows, best
 from onerec.settings import EvaluationSettings

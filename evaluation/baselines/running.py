@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from evaluation.cooccurrence import Cooccurrence
-from evaluation.popularity import DecayedPopularity
+from evaluation.baselines.cooccurrence import Cooccurrence
+from evaluation.baselines.popularity import DecayedPopularity
 from evaluation.ranking import TOP
 from evaluation.rows import ItemRows, Rows, best
 from onerec.settings import EvaluationSettings

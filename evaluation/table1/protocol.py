@@ -1,0 +1,126 @@
+"""The protocol of Table 1, in full. One for all rows.
+
+**Data.** The part of KuaiRand-Pure in data/kuairand-pure: up to 50 exposures of each user from before 25 April 2022
+(long views and likes, no times) and every exposure of 25 April to 4 May (times, watch time, likes, follows).
+
+**Splits.** By time at 1 May 2022, 00:00 UTC, and by user, by a hash of the user's id, six to four:
+
+| | rows' users (6 of 10) | judge's users (4 of 10) |
+|---|---|---|
+| before 1 May | train every row, and the reward model that makes preference pairs | train the judge |
+| from 1 May on | evaluated | not used |
+
+So no row and no training reward model has seen a user of the judge, and nobody has seen the evaluated period. Item
+embeddings and semantic ids are made twice: for the rows from the rows' users' histories, for the judge from the
+judge's, so that the two share only what is known of the videos themselves (author, tag, music, length).
+
+**Cases.** Rows' users with three exposures or more before 1 May and one or more from then on; `cases` of them, drawn
+once by a fixed seed, the same for all rows and seeds. A row is given the user's exposures before 1 May.
+
+**Sessions.** A row recommends `candidates` sessions of m = 5 items, none of them seen by the user before. OneRec gives
+the sessions of its beam search. An item-wise row (SASRec, BERT4Rec, FDSA, CRM, the counts, and TIGER, which decodes
+one item at a time by beam search) scores items; a session's score is the sum of its items' log-probabilities, and
+its candidates are the sessions of the highest scores, best first: the first is the top m. That is what beam search
+would find if the items of a session were independent.
+
+**Columns.** swt, vtr, wtr, ltr are the judge's predictions for a session: watch time as 1 - exp(-t / 104 s), share of
+long views, probability of a follow, of a like. mean is over a user's candidates, max the greatest of them; both are
+then averaged over cases. Recall@10 and NDCG@10 need no judge: the ten best items (for OneRec the most probable first
+items of a session) against what the user watched long or liked among the next m exposures from 1 May on, without
+videos the user had seen before, over the cases that have any.
+
+**Seeds.** Each row is trained with each seed; the table gives mean and standard deviation over seeds. The judge is one
+and the same, trained with a seed of its own.
+
+**Preference rows.** They start from OneRec in the larger size with the same seed and go on for the same number of
+steps at a constant rate, each with next-token loss on sessions and lambda times its preference loss on pairs: best
+and worst of a user's candidates by the training reward model. All but IPA mine their pairs once. IPA mines them
+anew in every round with the model as it then is, which is also the next round's reference. The row `onerec-l-ntp`
+takes the same steps without pairs: what only going on does belongs to it and not to a preference loss.
+
+**What the paper does not disclose** and is decided here: case selection, the definition of max and of the spread,
+sessions of item-wise rows, the watch-time target, the scalar reward (standardised objectives, weights 1, 1, .5, 1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLIT_MS = 1_651_363_200_000
+"""1 May 2022, 00:00 UTC."""
+ROWS_OF_TEN = 6
+MIN_HISTORY = 3
+TOP = 10
+SESSION_ITEMS = 5
+HISTORY_ITEMS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How much of everything: the full form, or a quick one on a slice of the users."""
+
+    name: str
+    users: int | None  # of each side, None for all
+    cases: int
+    candidates: int
+    epochs: int  # of sequence models
+    samples: int  # that generative models are trained with
+    judge_epochs: int
+    preference_steps: int
+    preference_users: int  # whose candidates make pairs
+    rounds: int  # of IPA
+
+    def digest(self) -> str:
+        """Changes with every figure of the form: results of different forms do not mix."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+
+
+FULL = Form(
+    name="full",
+    users=None,
+    cases=4000,
+    candidates=32,
+    epochs=20,
+    samples=400_000,
+    judge_epochs=3,
+    preference_steps=150,
+    preference_users=960,
+    rounds=3,
+)
+QUICK = Form(
+    name="quick",
+    users=1200,
+    cases=200,
+    candidates=16,
+    epochs=3,
+    samples=4_000,
+    judge_epochs=2,
+    preference_steps=12,
+    preference_users=48,
+    rounds=2,
+)
+
+
+def of_rows(user_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which users are the rows'; the others are the judge's."""
+    mixed = user_ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    chosen: NDArray[np.bool_] = (mixed >> np.uint64(40)) % np.uint64(10) < ROWS_OF_TEN
+    return chosen
+
+
+def described(form: Form) -> dict[str, Any]:
+    """The protocol as the results state it."""
+    return {
+        "text": __doc__,
+        "split": "2022-05-01T00:00:00Z",
+        "rows_users_of_ten": ROWS_OF_TEN,
+        "session_items": SESSION_ITEMS,
+        "top": TOP,
+        **asdict(form),
+    }
