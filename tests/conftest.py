@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from onerec.kafka import admin
@@ -17,6 +18,10 @@ from tests import broker as brokers
 from tests.broker import Broker, UnavailableError
 
 RAN_ON = pytest.StashKey[list[str]]()
+RANDOM = "ONEREC_TEST_RANDOM"
+"""With this variable set, property tests look at examples of their own choice, others in each run."""
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=RANDOM not in os.environ)
+hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -284,10 +284,11 @@ def read(kind: str, count: int, seed: int = 0) -> Outcome:
     random = Random(seed)
     make, reader = KINDS[kind]
     outcome = Outcome(kind)
-    with measured(outcome):
+    with measured(outcome) as measure:
         for _ in range(count):
             data = make(random)
             outcome.sent += 1
+            measure.look(outcome.sent / count)
             try:
                 reader(data)
             except OneRecError as error:

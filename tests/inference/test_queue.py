@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from inference.worker.offsets import Offsets
 from inference.worker.queue import RequestQueue
 from inference.worker.room import Room
@@ -122,3 +125,50 @@ def test_offsets_move_up_to_the_first_request_in_flight() -> None:
     offsets.forget([1])
     assert offsets.answered_up_to() == {0: 10}
     assert offsets.in_flight() == 0
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["add", "wait", "take", "take one partition", "lose"]), st.integers(0, 400)), max_size=40
+)
+
+
+@given(STEPS)
+def test_every_request_leaves_exactly_once_in_its_order(steps: list[tuple[str, int]]) -> None:
+    """Answered, told why not, or gone to another worker with its partition: nothing is dropped or told twice."""
+    queue, offsets = RequestQueue(max_batch=3, deadline_ms=200, max_wait_ms=5), Offsets()
+    now_ms, asked = 0.0, 0
+    waiting: list[int] = []
+    for step, amount in steps:
+        partitions = {amount % 2}
+        if step == "add":
+            queue.add(request(asked, deadline_ms=amount), asked % 2, asked, now_ms=now_ms, age_ms=amount / 4)
+            offsets.received(asked % 2, asked)
+            waiting.append(asked)
+            asked += 1
+        elif step == "wait":
+            now_ms += amount
+            queue.served(amount)
+        elif step == "lose":
+            queue.forget(partitions)
+            offsets.forget(partitions)
+            waiting = [number for number in waiting if number % 2 not in partitions]
+        else:
+            may = {0, 1} if step == "take" else partitions
+            batch = [one.offset for one in queue.take(may)]
+            assert batch == [number for number in waiting if number % 2 in may][:3]
+            waiting = leave(waiting, batch, offsets)
+        told = queue.shed(now_ms)
+        assert all(why for _, why in told)
+        waiting = leave(waiting, [one.offset for one, _ in told], offsets)
+        assert len(queue) == len(waiting) == offsets.in_flight()
+        for partition, at in offsets.answered_up_to().items():
+            assert all(number >= at for number in waiting if number % 2 == partition), "none is committed unanswered"
+
+
+def leave(waiting: list[int], left: list[int], offsets: Offsets) -> list[int]:
+    """These have their answer; the ones that still wait."""
+    assert set(left) <= set(waiting)
+    assert len(set(left)) == len(left)
+    for number in left:
+        offsets.answered(number % 2, number)
+    return [number for number in waiting if number not in left]

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
 POLL_S = 0.1
 USERS = 24
+PROGRAM = "from trainer.__main__ import app; app()"
 
 
 @dataclass
@@ -120,9 +121,9 @@ class World:
         self.wait(learned, process)
 
     @contextmanager
-    def running(self, command: str = "run") -> Iterator[subprocess.Popen[bytes]]:
-        """`python -m trainer <command>` until the block ends; then it is asked to stop, as an operator would."""
-        process = self.start(command)
+    def running(self, command: str = "run", *, before: str = "") -> Iterator[subprocess.Popen[bytes]]:
+        """As `start`, until the block ends; then it is asked to stop, as an operator would."""
+        process = self.start(command, before=before)
         try:
             yield process
         finally:
@@ -142,12 +143,13 @@ class World:
         )
         return path
 
-    def start(self, command: str = "run") -> subprocess.Popen[bytes]:
-        """`python -m trainer <command>`."""
+    def start(self, command: str = "run", *, before: str = "") -> subprocess.Popen[bytes]:
+        """`python -m trainer <command>`, after the statements `before`."""
+        program = ["-c", before + PROGRAM] if before else ["-m", "trainer"]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ONEREC_")}
         with (self.folder / "trainer.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "trainer", command, "--config", str(self.config())],
+                [sys.executable, *program, command, "--config", str(self.config())],
                 cwd=ROOT,
                 env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
                 stderr=log,
@@ -161,7 +163,7 @@ def _toml(tables: dict[str, Any], prefix: str = "") -> str:
     plain = {key: value for key, value in tables.items() if not isinstance(value, dict)}
     nested = {key: value for key, value in tables.items() if isinstance(value, dict)}
     lines = [f"[{prefix}]"] if prefix else []
-    lines += [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    lines += [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in plain.items()]
     return (
         "\n".join(lines) + "\n" + "".join(_toml(value, f"{prefix}.{key}".strip(".")) for key, value in nested.items())
     )
