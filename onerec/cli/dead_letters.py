@@ -41,6 +41,7 @@ def list_letters(
     topic: Topics = None,
     service: Services = None,
     since: Since = None,
+    newest: Annotated[int, typer.Option(min=1, help="Offsets of so many newest letters of each.")] = FEW,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -49,7 +50,7 @@ def list_letters(
 
     settings = read_settings(config)
     try:
-        found = overview(settings.kafka, _selection(reason, topic, service, since), FEW)
+        found = overview(settings.kafka, _selection(reason, topic, service, since), newest)
     except OneRecError as error:
         raise fail(error) from error
     if as_json:
@@ -65,14 +66,14 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one letter: where it is from, why it was refused, its bytes and, where they decode, its record."""
-    from onerec.kafka.letters import letter_at  # noqa: PLC0415
+    from onerec.kafka.letters import is_replayed, letter_at  # noqa: PLC0415
 
     settings = read_settings(config)
     try:
         letter = letter_at(settings.kafka, offset)
+        fields = fields_of(settings.kafka, letter) | {"replayed": is_replayed(settings.kafka, letter)}
     except OneRecError as error:
         raise fail(error) from error
-    fields = fields_of(settings.kafka, letter)
     if as_json:
         print(json.dumps(fields))
         return

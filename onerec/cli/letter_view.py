@@ -39,6 +39,7 @@ def fields_of(kafka: KafkaSettings, letter: Letter) -> dict[str, Any]:
         "detail": record.detail,
         "remedy": REMEDIES[Reason(record.reason)] if record.reason in list(Reason) else None,
         "truncated": record.truncated,
+        "key": _text(record.key),
         "key_hex": None if record.key is None else record.key.hex(),
         "value_hex": None if record.value is None else record.value.hex(),
         "record": _decoded(kafka, record.topic, record.value),
@@ -77,6 +78,9 @@ def print_overview(found: Overview) -> None:
         table.add_row(*map(escape, _row(group)))
     console = Console()
     console.print(table if found.groups else "no letters", markup=False, highlight=False)
+    if len(found.groups) > 1:
+        total, replayed = (sum(getattr(group, name) for group in found.groups) for name in ("letters", "replayed"))
+        console.print(f"{letters(total)}, {replayed:,} replayed", highlight=False)
     if found.unreadable:
         console.print(f"{found.unreadable} records in dead-letters are no letters", style="yellow", highlight=False)
 
@@ -115,6 +119,12 @@ def print_plan(planned: Plan) -> None:
 def letters(count: int) -> str:
     """So many letters, in words."""
     return f"{count:,} letter" + ("" if count == 1 else "s")
+
+
+def _text(key: bytes | None) -> str | None:
+    """A key that is plain text, as those of users and items are."""
+    text = (key or b"").decode("ascii", errors="replace")
+    return text if text and text.isascii() and text.isprintable() else None
 
 
 def _short(text: str) -> str:

@@ -114,6 +114,13 @@ def letter_at(kafka: KafkaSettings, offset: int) -> Letter:
     raise SettingsError(f"There is no letter at offset {offset}: {detail}.", "See `onerec dead-letters list`.")
 
 
+def is_replayed(kafka: KafkaSettings, letter: Letter) -> bool:
+    """Whether a letter was put back; reads what stands behind it. Raises as `entries`."""
+    _, end = letter_bounds(kafka)
+    later = entries(kafka, letter.offset + 1, end) if letter.offset + 1 < end else iter(())
+    return any(isinstance(entry, Mark) and entry.letter_offset == letter.offset for entry in later)
+
+
 @dataclass(slots=True)
 class Group:
     """Letters of one service, topic and reason."""

@@ -99,6 +99,8 @@ def test_list_counts_by_service_topic_and_reason_and_filters(given: KafkaSetting
     assert "tokenizer" in out
     assert "\x1b" not in out, "a letter must not write to the terminal"
     assert "[bold]" in out
+    assert "8 letters, 0 replayed" in out
+    assert listed("--newest", "4")["actions", "undecodable"]["newest"] == [4, 3, 2, 1]
     code, _, err = run("list", "--reason", "laet")
     assert (code, "There is no reason 'laet'" in err) == (2, True)
 
@@ -111,7 +113,8 @@ def test_show_has_the_bytes_the_record_and_the_remedy(given: KafkaSettings) -> N
     code, out, _ = run("show", "0", "--json")
     shown = json.loads(out)
     assert code == 0
-    assert (shown["value_hex"], shown["key_hex"]) == (value.hex(), "37")
+    assert (shown["value_hex"], shown["key_hex"], shown["key"]) == (value.hex(), "37", "7")
+    assert not shown["replayed"]
     assert (shown["record"]["watch_ms"], shown["record"]["kind"]) == (-1, "view")
     assert (shown["topic"], shown["partition"], shown["offset"]) == ("actions", 1, 5)
     assert "mend the producer" in shown["remedy"]
@@ -146,6 +149,11 @@ def test_a_letter_is_put_back_as_it_came_and_only_once(given: KafkaSettings) -> 
     code, out, _ = run(*by_reason, "--yes")
     assert (code, "nothing to put back" in out) == (0, True)
     assert listed()["actions", "unknown_item"]["replayed"] == 3
+    assert [json.loads(run("show", str(letter), "--json")[1])["replayed"] for letter in (0, 1, 3)] == [
+        True,
+        True,
+        False,
+    ]
 
     found = put_back(given, ACTIONS, 3)
     assert len(found) == 3
