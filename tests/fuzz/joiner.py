@@ -12,13 +12,18 @@ from tests.recovery.bus import Entry
 from tests.recovery.bus_clients import connect
 from tests.stream.joiner.system import System, story
 
+MEMORY = Path("/dev/shm")
+"""Local state is opened twice for each input, which takes a tenth of a second on a disk."""
 VALUES = [VALID["impressions"], VALID["actions"]]
 SEEDS = [b"".join(bytes([number % 2, len(value)]) + value for number, value in enumerate(VALUES * 6))]
 
 
 def target(data: bytes) -> None:
     """Values, each behind a byte that chooses the input and one with its length; a story stands before them."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as directory:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as directory,
+    ):
         system = System(Path(directory), batch=20, events=story())
         connect(patch, system.bus)
         values = []

@@ -24,6 +24,6 @@ def test_a_target_takes_its_seeds_and_mutations_of_them(name: str) -> None:
 
 
 def test_there_is_a_target_for_each_decoder() -> None:
-    records = {"records", "registered", "packed", "columns", "joiner", "changelog", "letters"}
+    records = {"records", "registered", "packed", "columns", "joins", "joiner", "changelog", "letters"}
     files = {"weights", "deltas", "manifests", "checkpoints", "codebooks", "mappings", "tables", "configuration"}
     assert set(TARGETS) == records | files | {"scrapes"}

@@ -56,6 +56,17 @@ def extremes(*args, **kwargs):
 service.PairMaker.extremes = extremes
 """
 """A model of at most fifty pairs a second, and narrow bounds."""
+STALLS = """
+import time
+from inference.sampler import service
+quick, stalls = service.PairMaker.extremes, [8.0, 8.0]
+def extremes(*args, **kwargs):
+    if stalls:
+        time.sleep(stalls.pop())
+    return quick(*args, **kwargs)
+service.PairMaker.extremes = extremes
+"""
+"""The first pairs take longer than the group waits for a member's heartbeat (6 s)."""
 
 
 class System:
@@ -222,3 +233,18 @@ def test_a_slow_model_makes_fewer_pairs_and_reads_on(kafka: KafkaSettings, tmp_p
     assert made + skipped == asked, "what is left out is counted"
     assert 0 < made < asked / 2
     assert len({pair.pair_id for pair in system.pairs()}) == made
+
+
+def test_pairs_that_take_longer_than_the_session_cost_no_partition(kafka: KafkaSettings, tmp_path: Path) -> None:
+    """Were the sampler taken for dead meanwhile, its requests would come again, and their pairs, too."""
+    system, asked = System(kafka, tmp_path), 30
+    system.publish_items_and_histories()
+    system.publisher.publish(1, random_weights(3, scale=2.0))
+    with system.sampler(STALLS, share=1.0) as process:
+        system.ask(range(asked))
+        system.until(lambda: sum(admin.committed(kafka, "sampler", REQUESTS).values()) == asked)
+        assert system.metric("requests_total") == asked
+        assert system.metric("pairs_total") == asked
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert sorted(pair.request_id for pair in system.pairs()) == list(range(asked))
