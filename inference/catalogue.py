@@ -13,7 +13,7 @@ from typing import Self
 import torch
 
 from inference.engine.index import IndexCache
-from inference.following import FollowingThread
+from inference.following import FollowingThread, Turns
 from onerec.catalogue import Catalogue, CatalogueSnapshot, Refusal
 from onerec.kafka import admin
 from onerec.kafka.dead_letters import DeadLetters
@@ -84,15 +84,16 @@ class CatalogueFollower:
         self._thread.check()
         return self._snapshots.get(codebook_version)
 
-    def _follow(self) -> None:
+    def _follow(self) -> Turns:
         try:
             ends = admin.end_offsets(self._kafka, ITEM_TOKENS)
-            while not self._thread.stopping.is_set():
+            while True:
                 self._follower.poll(POLL_S)
                 if not self._caught_up:
                     self._catch_up(ends)
                 elif self._dirty and time.monotonic() >= self._due_s:
                     self._rebuild()
+                yield
         finally:
             self._follower.close()
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 
 LOG = logging.getLogger(__name__)
 
+Turns = Generator[None, None, None]
+"""Following as an endless generator: it yields after each turn, and its `finally` lets go of what it holds."""
+
 
 class FollowingThread:
-    """Runs `body` until it returns or the thread is closed; `body` polls `stopping`."""
+    """Takes turn after turn of `follow` until one fails or the thread is closed."""
 
-    def __init__(self, name: str, body: Callable[[], None]) -> None:
+    def __init__(self, name: str, follow: Callable[[], Turns]) -> None:
         self.stopping = threading.Event()
-        self._name, self._body = name, body
+        self._name, self._turns = name, follow()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -28,14 +32,17 @@ class FollowingThread:
             raise self._failure
 
     def close(self) -> None:
-        """Ask the body to end and wait for it."""
+        """Let the turn end that is under way, and no other begin."""
         self.stopping.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._turns.close()
 
     def _run(self) -> None:
         try:
-            self._body()
+            with closing(self._turns):
+                while not self.stopping.is_set():
+                    next(self._turns)
         except BaseException as error:
             LOG.exception("%s ended", self._name)
             self._failure = error

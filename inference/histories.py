@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from inference.following import FollowingThread
+from inference.following import FollowingThread, Turns
 from onerec.errors import DependencyMissingError
 from onerec.features import HistoryArrays
 from onerec.kafka import admin, clients
@@ -66,8 +66,10 @@ class HistoryStore:
 
     def close(self) -> None:
         """Stop following and put everything on disk."""
-        self._thread.close()
-        self._store.close()
+        try:
+            self._thread.close()
+        finally:
+            self._store.close()
 
     def check(self) -> None:
         """Raise what stopped the following, if anything did."""
@@ -99,12 +101,12 @@ class HistoryStore:
         """The newest history of each user, an empty one for those who have none."""
         return [self._unpack(self._store.get(id_key(user_id))) for user_id in user_ids]
 
-    def _follow(self) -> None:
+    def _follow(self) -> Turns:
         following: frozenset[int] = frozenset()
         follower: TopicFollower | None = None
         ends: dict[int, int] = {}
         try:
-            while not self._thread.stopping.is_set():
+            while True:
                 if following != self._wanted:
                     if follower is not None:
                         follower.close()
@@ -113,10 +115,11 @@ class HistoryStore:
                     follower = self._follower(following)
                 if follower is None:
                     self._thread.stopping.wait(POLL_S)
-                    continue
-                self._poll(follower, POLL_S)
-                at = follower.next_offsets()
-                self._restored = frozenset(p for p in following if at[p] >= ends[p]) & self._wanted
+                else:
+                    self._poll(follower, POLL_S)
+                    at = follower.next_offsets()
+                    self._restored = frozenset(p for p in following if at[p] >= ends[p]) & self._wanted
+                yield
         finally:
             if follower is not None:
                 follower.close()

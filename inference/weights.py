@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.following import FollowingThread, Turns
 from inference.weights_metrics import weights_metrics
 from onerec.degraded import Lack
 from onerec.errors import DependencyMissingError, OneRecError
@@ -115,14 +116,13 @@ class VersionFollower(Generic[E]):
         self._lock = threading.Lock()
         self._swapped: deque[tuple[ServedVersion[E], int, float]] = deque()
         self._first = threading.Event()
-        self._stop = threading.Event()
         self._fatal: BaseException | None = None
         self._seen_first = False
         self._failures = 0
         self._retry_at = 0.0
         self._reach = Lack(service, "weights store")
         self._look_at = 0.0
-        self._thread = threading.Thread(target=self._run, name=f"{service}-versions", daemon=True)
+        self._thread = FollowingThread(f"{service}-versions", self._follow)
 
     def __enter__(self) -> VersionFollower[E]:
         self.start()
@@ -137,9 +137,7 @@ class VersionFollower(Generic[E]):
 
     def close(self) -> None:
         """Stop following; what is served stays."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.close()
 
     @property
     def has_version(self) -> bool:
@@ -174,22 +172,25 @@ class VersionFollower(Generic[E]):
         if taken is not None:
             self._swapped.append((taken, time.time_ns() // 1_000_000, time.perf_counter() - started))
 
-    def _run(self) -> None:
+    def _follow(self) -> Turns:
         try:
             follower = TopicFollower(self._settings.kafka, MODEL_VERSIONS, self._on_record, service=self._service)
             try:
                 follower.catch_up(CATCH_UP_S)
-                while not self._stop.is_set():
+                while True:
                     self._advance()
                     self._look_where_due()
                     self._observe()
                     follower.poll(POLL_S)
+                    yield
             finally:
                 follower.close()
+        except GeneratorExit:
+            raise
         except BaseException as error:
-            LOG.exception("following model-versions ended")
             self._fatal = error
             self._first.set()
+            raise
 
     def _on_record(self, received: Received) -> None:
         record: ModelVersion = received.record

@@ -20,6 +20,7 @@ from tests.recovery.bus import Bus, Crash
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _watched: list[tuple[Bus, str]] = []
 _hooked: list[bool] = []
+_WRITE = LocalStore.write
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, bus: Bus, folder: Path) -> None:
@@ -45,11 +46,8 @@ def watch(monkeypatch: pytest.MonkeyPatch, bus: Bus, folder: Path) -> None:
 
 
 def picture(folder: Path, to: Path, step: str) -> None:
-    """Link all files of `folder` to `to` as a crash before `step` would leave them.
-
-    None of them changes any more: whoever writes one anew gives it a new name or removes it before.
-    """
-    shutil.copytree(folder, to, copy_function=os.link)
+    """Keep all files of `folder` in `to` as a crash before `step` would leave them."""
+    shutil.copytree(folder, to, copy_function=_keep)
     if step.startswith("sync "):
         for torn in to.rglob(step.removeprefix("sync ")):
             if torn.is_file() and torn.parent.name.endswith(".partial") | torn.name.endswith(".part"):
@@ -58,15 +56,22 @@ def picture(folder: Path, to: Path, step: str) -> None:
                 torn.write_bytes(whole[: len(whole) // 2])
 
 
-def local(monkeypatch: pytest.MonkeyPatch, bus: Bus) -> None:
-    """Each write batch of a local store is a step of `bus`."""
-    write = LocalStore.write
+def local(monkeypatch: pytest.MonkeyPatch, bus: Bus, *, at_once: bool = False) -> None:
+    """Each write batch of a local store is a step of `bus`; `at_once` it is on disk, not when it is next flushed."""
 
     def stepping(store: LocalStore, *arguments: Any) -> None:
         bus.step("local write")
-        write(store, *arguments)
+        _WRITE(store, *arguments)
+        if at_once:
+            store.flush()
 
     monkeypatch.setattr(LocalStore, "write", stepping)
+
+
+def _keep(source: str, target: str) -> None:
+    """RocksDB goes on writing to its files; whoever else writes one anew gives it a new name or removes it before."""
+    keep = shutil.copyfile if (Path(source).parent / "CURRENT").exists() else os.link
+    keep(source, target)
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:

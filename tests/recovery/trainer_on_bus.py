@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from schemas.topics import (
 from tests.recovery import disk
 from tests.recovery.bus import ALL, Bus, Crash
 from tests.recovery.bus_clients import connect
+from tests.recovery.picture import Picture, pictures
 from tests.recovery.topics import ends, publish, records
 from tests.trainer import toy
 from trainer import loop, replay
@@ -43,7 +43,6 @@ from trainer.service import start
 from trainer.state import TrainState
 from trainer.step import StepResult, apply_step
 
-UNIQUE = re.compile(r"[0-9a-f]{32}")
 QUICK: dict[str, Any] = {
     "batch": 4,
     "preference_batch": 1,
@@ -55,22 +54,6 @@ QUICK: dict[str, Any] = {
     "full_every": 2,
     "seed": {"samples": 8, "batch": 8, "settle_s": 0.0, "wait_s": 0.0, "threads": 1},
 }
-
-
-@dataclass
-class Picture:
-    """What a crash before a step leaves."""
-
-    step: str
-    bus: Bus
-    folder: Path
-
-    def likeness(self) -> str:
-        """Equal for what two crashes leave alike: the same entries in the same states, the same files."""
-        logs = {part: [entry.state for entry in log] for part, log in self.bus.logs.items()}
-        files = [(path, path.is_file() and path.stat().st_size) for path in sorted(self.folder.rglob("*"))]
-        names = [(UNIQUE.sub("", str(path.relative_to(self.folder))), size) for path, size in files]
-        return repr((logs, sorted(self.bus.open), names))
 
 
 @dataclass
@@ -128,17 +111,7 @@ class TrainerSystem:
 
     def pictures(self) -> list[Picture]:
         """Live, and tell what a crash before each step would have left."""
-        taken: list[Picture] = []
-
-        def take(step: str) -> None:
-            folder = self.folder.with_name(f"{self.folder.name}-{len(taken)}")
-            disk.picture(self.folder, folder, step)
-            taken.append(Picture(step, self.bus.survivor(), folder))
-
-        self.bus.before_step = take
-        self.live()
-        self.bus.before_step = None
-        return taken
+        return pictures(self.bus, self.folder, self.live)
 
     def live_through(self, crashes: list[int]) -> None:
         """Processes that die after so many steps each, then one that lives."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from onerec.state.store import LocalStore
 from tests.recovery import disk
 from tests.recovery.bus_clients import connect
 from tests.stream.joiner.system import System
@@ -18,13 +17,11 @@ from tests.stream.joiner.system import System
 def system(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., System]:
     """Makes systems; all clients of the process are on the newest one's bus."""
     made = [0]
-    write = LocalStore.write
 
     def make(**arguments: Any) -> System:
         made[0] += 1
         new = System(memory_path / f"system-{made[0]}", **{"batch": 5, **arguments})
         connect(monkeypatch, new.bus)
-        monkeypatch.setattr(LocalStore, "write", write)
         disk.local(monkeypatch, new.bus)
         return new
 
