@@ -91,6 +91,7 @@ class _Service:
     async def _handle(self, batch: Sequence[Received]) -> None:
         for received, refusal in await self._host.in_thread(self._take, batch):
             self._refuse(received, refusal)
+        self._host.refused.flush()  # the letters are on the broker before the items count as done
         now_ms = clock.now_ms()
         for received in batch:
             if received.timestamp_ms >= self._started_ms:

@@ -15,6 +15,7 @@ from schemas.reasons import Reason
 from schemas.records import Recommendation, Status
 from tests.recovery.bus import ALL
 from tests.recovery.picture import pictures
+from tests.recovery.topics import refused
 from tests.recovery.worker_on_bus import REQUESTED, TOO_MANY_AT, WorkerSystem
 
 ROUNDING = 1e-4
@@ -36,14 +37,14 @@ def system(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
 
 def check(crashed: WorkerSystem, calm: WorkerSystem, when: str) -> int:
     """Nothing that a client can see differs from the calm run, but that answers may be repeated; how many are."""
-    crashed.check_committed(when)
+    crashed.check(when)
     answers, wanted = crashed.answers(), {request: found[0] for request, found in calm.answers().items()}
     assert sorted(answers) == sorted(wanted), when
     for request, repeated in answers.items():
         for answer in repeated:
             assert contents(answer) == contents(wanted[request]), when
             assert log_probs(answer) == pytest.approx(log_probs(wanted[request]), abs=ROUNDING), when
-    assert crashed.refused() == calm.refused(), when
+    assert refused(crashed.bus, crashed.kafka) == refused(calm.bus, calm.kafka), when
     assert crashed.bus.offsets == calm.bus.offsets, when
     return sum(len(repeated) - 1 for repeated in answers.values())
 
@@ -65,9 +66,9 @@ def test_the_requests_without_a_crash(system: System) -> None:
     answers = calm.answers()
     assert sorted(answers) == list(range(REQUESTED))
     assert all(len(found) == 1 for found in answers.values())
-    refused = [request for request, (answer,) in answers.items() if answer.status is not Status.ANSWERED]
-    assert refused == [TOO_MANY_AT]
-    reasons = sorted(reason for *_, reason in calm.refused())
+    declined = [request for request, (answer,) in answers.items() if answer.status is not Status.ANSWERED]
+    assert declined == [TOO_MANY_AT]
+    reasons = sorted(reason for *_, reason in refused(calm.bus, calm.kafka))
     assert reasons == [Reason.OUT_OF_BOUNDS, Reason.UNDECODABLE, Reason.UNDECODABLE]
     for what in ("deliver to recommendations", "deliver to dead-letters", "commit offsets", "local write"):
         assert calm.bus.steps.count(what) >= 2, what

@@ -20,7 +20,6 @@ from onerec.weights.tensors import digest
 from schemas.packed import pack_longs
 from schemas.records import History, JournalEntry, JournalKind
 from schemas.topics import (
-    DEAD_LETTERS,
     HISTORIES,
     ITEM_TOKENS,
     MODEL_VERSIONS,
@@ -33,7 +32,7 @@ from tests.recovery import disk
 from tests.recovery.bus import ALL, Bus, Crash
 from tests.recovery.bus_clients import connect
 from tests.recovery.picture import Picture, pictures
-from tests.recovery.topics import ends, publish, records
+from tests.recovery.topics import ends, publish, records, refused
 from tests.trainer import toy
 from trainer import loop, replay
 from trainer import publish as publishing
@@ -138,11 +137,10 @@ class TrainerSystem:
     def outcome(self) -> Outcome:
         assert self.trainer is not None
         journal = valid(records(self.bus, self.kafka, TRAINER_JOURNAL))
-        letters = records(self.bus, self.kafka, DEAD_LETTERS)
         return Outcome(
             digest(self.trainer.state.tensors()),
             [(e.step, e.ranges, e.seed, e.refused) for e in journal if e.kind is JournalKind.STEP],
-            {(letter.topic, letter.partition, letter.offset, letter.reason) for letter in letters},
+            refused(self.bus, self.kafka),
         )
 
     def check_versions(self) -> None:

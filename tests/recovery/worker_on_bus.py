@@ -12,17 +12,16 @@ import pytest
 from inference.worker import intake
 from inference.worker.service import run_worker
 from onerec.kafka import clients
-from onerec.kafka.registry import codec
 from onerec.settings import Settings, load_settings
 from schemas.packed import pack_longs
 from schemas.records import History, ItemTokens, Recommendation, Request
-from schemas.topics import DEAD_LETTERS, HISTORIES, ITEM_TOKENS, RECOMMENDATIONS, REQUESTS, Topic, id_key
+from schemas.topics import HISTORIES, ITEM_TOKENS, RECOMMENDATIONS, REQUESTS, id_key
 from tests.inference.publishing import Publisher, random_weights
 from tests.recovery import disk
-from tests.recovery.bus import Bus, Part
+from tests.recovery.bus import Bus
 from tests.recovery.bus_clients import connect
 from tests.recovery.picture import Picture
-from tests.recovery.topics import publish, records
+from tests.recovery.topics import ends, not_done, publish, records
 from tests.recovery.turns import Turns
 
 LEVELS, CODES = 3, 8
@@ -87,7 +86,7 @@ class WorkerSystem:
         else:
             left.folder.rename(folder)
         self.bus.steps = []
-        self.bus.before_step = self.check_committed
+        self.bus.before_step = self.check
         disk.local(monkeypatch, self.bus, at_once=at_once)
         monkeypatch.setattr(intake, "COMMIT_INTERVAL_S", 0.0)
         self._turns = Turns(monkeypatch)
@@ -103,7 +102,8 @@ class WorkerSystem:
         if not self._is_ready:
             return False
         self._ask(2)
-        return all(self.bus.read.get(part) == len(self.bus.log(part)) for part in self._parts(REQUESTS))
+        name = clients.topic_name(self.kafka, REQUESTS)
+        return all(self.bus.read.get((name, n)) == end for n, end in ends(self.bus, self.kafka, REQUESTS).items())
 
     def ready(self) -> None:
         """As `Stop`."""
@@ -116,42 +116,26 @@ class WorkerSystem:
             found[answer.request_id].append(answer)
         return dict(found)
 
-    def refused(self) -> set[tuple[str, int, int, str]]:
-        """What lies in dead-letters: topic, partition, offset and reason."""
-        letters = records(self.bus, self.kafka, DEAD_LETTERS)
-        return {(letter.topic, letter.partition, letter.offset, letter.reason) for letter in letters}
-
-    def check_committed(self, step: str) -> None:
+    def check(self, step: str) -> None:
         """What is committed has been answered or refused: nobody reads it again."""
         answered = self.answers().keys()
-        refused = {(partition, offset) for _, partition, offset, _ in self.refused()}
-        for part in self._parts(REQUESTS):
-            for offset in range(self.bus.offsets.get(part, 0)):
-                done = (part[1], offset) in refused or self._request_at(part, offset) in answered
-                assert done, f"{step}: {part[0]}[{part[1]}]@{offset} is committed, neither answered nor refused"
-
-    def _request_at(self, part: Part, offset: int) -> int:
-        request: Request = codec(self.kafka, REQUESTS).decode(self.bus.log(part)[offset].value)
-        return request.request_id
-
-    def _parts(self, topic: Topic) -> list[Part]:
-        name = clients.topic_name(self.kafka, topic)
-        return [part for part in self.bus.logs if part[0] == name]
+        lost = not_done(self.bus, self.kafka, REQUESTS, lambda request: request.request_id in answered)
+        assert not lost, f"{step}: these requests are committed, and neither answered nor refused: {lost}"
 
     def _story(self) -> None:
         kafka, bus = self.kafka, self.bus
-        publish(bus, kafka, ITEM_TOKENS, [(id_key(1000 + n), _tokens(n)) for n in range(ITEMS)])
-        publish(bus, kafka, HISTORIES, [(id_key(user), _history(user)) for user in USERS[:-1]])
+        publish(bus, kafka, ITEM_TOKENS, [(id_key(1000 + n), tokens(n)) for n in range(ITEMS)])
+        publish(bus, kafka, HISTORIES, [(id_key(user), history(user)) for user in USERS[:-1]])
         Publisher(self.settings).publish(1, random_weights(1, scale=2.0))
         self._ask(5)
 
     def _ask(self, most: int) -> None:
         """Publish the next requests."""
-        asked = sum(len(self.bus.log(part)) for part in self._parts(REQUESTS))
+        asked = sum(ends(self.bus, self.kafka, REQUESTS).values())
         publish(self.bus, self.kafka, REQUESTS, STREAM[asked : asked + most])
 
 
-def _tokens(number: int) -> ItemTokens:
+def tokens(number: int) -> ItemTokens:
     return ItemTokens(
         item_id=1000 + number,
         codes=tuple(number // CODES**level % CODES for level in reversed(range(LEVELS))),
@@ -162,7 +146,7 @@ def _tokens(number: int) -> ItemTokens:
     )
 
 
-def _history(user: int) -> History:
+def history(user: int) -> History:
     items = range(1000 + user, 1003 + 2 * user)
     return History(
         user_id=user,
