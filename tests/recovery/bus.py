@@ -111,6 +111,8 @@ class Bus:
     """So many of a plain producer's newest records are not on the broker before it is flushed."""
     serves_aborted: bool = False
     """As the embedded broker does: a committed reader gets aborted records too."""
+    refuses: set[str] = field(default_factory=set)
+    """Topics that take nothing of a plain producer: its delivery reports say so."""
     logs: dict[Part, list[Entry]] = field(default_factory=dict)
     offsets: dict[Part, int] = field(default_factory=dict)
     """What the group has committed."""

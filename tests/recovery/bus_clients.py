@@ -68,7 +68,7 @@ class Producer(Client):
     def __init__(self, bus: Bus) -> None:
         super().__init__(bus)
         self._in_flight: deque[tuple[Part, Entry, Report | None]] = deque()
-        self._reports: list[tuple[Report, Message]] = []
+        self._reports: list[tuple[Report, KafkaError | None, Message]] = []
 
     def produce(
         self, topic: str, value: bytes, key: bytes | None = None, *,
@@ -92,12 +92,14 @@ class Producer(Client):
             part, entry, report = self._in_flight[0]
             self._bus.step(f"deliver to {part[0]}")
             self._in_flight.popleft()
-            self._bus.log(part).append(entry)
+            error = KafkaError(KafkaError.NOT_ENOUGH_REPLICAS) if part[0] in self._bus.refuses else None
+            if error is None:
+                self._bus.log(part).append(entry)
             if report is not None:
-                self._reports.append((report, Message(part, len(self._bus.log(part)) - 1, entry)))
+                self._reports.append((report, error, Message(part, len(self._bus.log(part)) - 1, entry)))
         while self._reports:
-            told, message = self._reports.pop(0)
-            told(None, message)
+            told, error, message = self._reports.pop(0)
+            told(error, message)
 
 
 class TransactionalProducer(Client):
