@@ -9,11 +9,12 @@ TEST_PROCESSES ?= 2
 # Seconds that each target is fuzzed for.
 FUZZ_SECONDS ?= 30
 
-.PHONY: help install demo test check chaos soak hostile fuzz compose-test clean
+.PHONY: help install demo test check bench chaos soak hostile fuzz compose-test clean
 help:
 	@echo "make demo          the whole loop on a real log, about five minutes"
 	@echo "make test          all tests, on the best broker that can be had (see tests/broker.py)"
 	@echo "make check         lint, types, layering, the README's commands"
+	@echo "make bench         against what one would take instead, 25 minutes; writes bench.json"
 	@echo "make chaos         faults on the running system, laid out for half an hour; writes chaos.json (needs KAFKA_HOME)"
 	@echo "make soak          half an hour under full load with rolling restarts: what grows? (needs KAFKA_HOME)"
 	@echo "make hostile       a million hostile records and files through the real readers, about ten minutes"
@@ -44,6 +45,9 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_readme.py tests/test_layout.py
+
+bench: install
+	$(BIN)/python -m bench
 
 chaos: install
 	$(BIN)/python -m chaos --long

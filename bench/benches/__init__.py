@@ -1,0 +1,13 @@
+"""One bench or family a file, each with its BENCHES; REGISTRY has all of them in the order in which they are run."""
+
+from bench.bench import Bench
+from bench.benches import catalogue_growth, codec, decode, decode_latency, kmeans, reward
+
+REGISTRY: tuple[Bench, ...] = (
+    *decode.BENCHES,
+    *decode_latency.BENCHES,
+    *catalogue_growth.BENCHES,
+    *codec.BENCHES,
+    *reward.BENCHES,
+    *kmeans.BENCHES,
+)

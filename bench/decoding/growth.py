@@ -1,0 +1,43 @@
+"""What a catalogue costs in memory, beside what it costs in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.decoding import ours
+from onerec.catalogue import CatalogueSnapshot
+
+
+class Grown(ours.Decode):
+    """Side: as `Decode`, and the bytes that an item of the catalogue takes."""
+
+    def prepare(self) -> dict[str, Any]:
+        """Facts with `bytes_an_item`: snapshot, trie and the engine's index; shared memory counts once."""
+        facts = super().prepare()
+        index = self._engine._indexes.get(self._catalogue.trie, self._engine.device)
+        facts["bytes_an_item"] = held(self._catalogue, index) / self._items
+        return facts
+
+
+def held(snapshot: CatalogueSnapshot, *more: object) -> int:
+    """Bytes of all arrays and tensors below these, and of the pointers to tags."""
+    blocks: dict[int, int] = {}
+    _note((snapshot, *more), blocks)
+    return sum(blocks.values()) + 8 * len(snapshot.tags)
+
+
+def _note(value: object, blocks: dict[int, int]) -> None:
+    if isinstance(value, torch.Tensor):
+        blocks[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+    elif isinstance(value, np.ndarray):
+        blocks[value.ctypes.data] = value.nbytes
+    elif isinstance(value, tuple | list):
+        for one in value if not value or value[0] != () else ():
+            _note(one, blocks)
+    elif hasattr(value, "__slots__") or hasattr(value, "__dict__"):
+        names = getattr(value, "__slots__", None) or vars(value)
+        for name in names:
+            _note(getattr(value, name), blocks)
