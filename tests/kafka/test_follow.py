@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from onerec.errors import CheckFailedError, DependencyMissingError
-from onerec.kafka import clients
+from onerec.kafka import clients, metadata
 from onerec.kafka.follow import TopicFollower
 from onerec.kafka.reader import Received
 from onerec.kafka.writer import RecordWriter
@@ -77,6 +77,7 @@ def test_what_is_refused_does_not_hold_it_up(kafka: KafkaSettings) -> None:
     assert [letter.record.reason for letter in dead_letters(kafka)] == [Reason.UNDECODABLE] * 3
 
 
-def test_a_missing_topic_is_named(bare_kafka: KafkaSettings) -> None:
+def test_a_missing_topic_is_named(bare_kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "APPEAR_TIMEOUT_S", 0.2)
     with pytest.raises(DependencyMissingError, match=r"impressions\. Run `onerec topics create`"):
         TopicFollower(bare_kafka, IMPRESSIONS, lambda _: None, service="test")
