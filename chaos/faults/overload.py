@@ -17,7 +17,7 @@ DEADLINE_MS = 2_000
 OUTSTANDING = 64
 """Enough to fill the worker's batches, far less than what it would have to turn away."""
 WARM_UP_S = 3.0
-MEASURED_S, FLOOD_S = {True: 15.0, False: 6.0}, {True: 60.0, False: 12.0}
+MEASURED_S, FLOOD_S = {True: 10.0, False: 6.0}, {True: 40.0, False: 12.0}
 """By whether it is the long form."""
 ANSWER_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.25
