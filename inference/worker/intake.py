@@ -44,6 +44,8 @@ class Intake:
         self._consumer: Consumer = clients.consumer(settings.kafka, group=group, fetch_wait_max_ms=20)
         self._reader = RecordReader(self._consumer, [REQUESTS], settings.kafka, refused=self._refused)
         self._offsets = Offsets()
+        self._fresh: list[Received] = []
+        """What the read in progress has found so far."""
         self._commit_at_s = 0.0
         self._held: Partitions = frozenset()
         """Partitions that are paused."""
@@ -57,10 +59,19 @@ class Intake:
         )
 
     def read(self, wait_s: float) -> list[Received]:
-        """Requests as they come, waiting `wait_s` for the first; bad ones go to dead-letters."""
-        requests = self._reader.read(READ, wait_s)
-        for received in requests:
-            self._offsets.received(received.partition, received.offset)
+        """Requests as they come, waiting `wait_s` for the first; bad ones go to dead-letters.
+
+        They are polled one by one: a batch may hold requests of a partition that the group took away while it was
+        gathered. Those are forgotten, and to note them afterwards would move what may be committed beyond older ones.
+        """
+        for number in range(READ):
+            messages = self._reader.poll(1, 0.0 if number else wait_s)
+            if not messages:
+                break
+            for received in self._reader.received(messages):
+                self._offsets.received(received.partition, received.offset)
+                self._fresh.append(received)
+        requests, self._fresh = self._fresh, []
         return requests
 
     def hold(self, *, back: bool) -> None:
@@ -132,6 +143,7 @@ class Intake:
         self.hold(back=False)  # a partition that comes back later must not be paused then
         gone = frozenset(p.partition for p in partitions)
         self._offsets.forget(gone)
+        self._fresh = [received for received in self._fresh if received.partition not in gone]
         self._now_ours((self.assigned or frozenset()) - gone, gone)
 
     def _now_ours(self, partitions: Partitions, gone: Partitions) -> None:
