@@ -177,6 +177,14 @@ class Bus:
         twin.steps = []
         return twin
 
+    def compact(self, topic: str) -> None:
+        """Keep the newest record of each key, as a broker may do at any time. Offsets stay as they are."""
+        for part in [part for part in self.logs if part[0] == topic]:
+            newest = {entry.key: entry for entry in self.logs[part]}
+            for entry in self.logs[part]:
+                if newest[entry.key] is not entry:
+                    entry.state = "compacted"
+
     def committed(self, topic: str) -> list[Entry]:
         """All that a committed reader sees, by partition."""
         parts = sorted(part for part in self.logs if part[0] == topic)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onerec.kafka import clients
 from onerec.settings import Settings, load_settings
 from onerec.weights.folder import Folder
 from schemas.records import ItemTokens
@@ -28,6 +29,7 @@ FITTED, LATER = 12, 12
 
 
 VALUES = embeddings(FITTED + LATER)
+VALUES[FITTED + 1] = VALUES[FITTED]  # both want one id: the first to come has it, though its record is compacted later
 WIDER = embeddings(1, width=WIDTH + 1)[0]
 """An embedding of another model."""
 
@@ -37,17 +39,18 @@ def _items(*numbers: int) -> list[tuple[bytes, Any]]:
 
 
 def _later() -> list[tuple[bytes, Any]]:
-    """New items, a known one as it was, another one changed, and bad ones."""
+    """New items, a known one as it was, two changed, and bad ones."""
     stream = _items(*range(FITTED, FITTED + LATER))
     stream[2:2] = _items(3)
     stream.insert(5, (id_key(4), item(4, VALUES[4], duration_ms=7777)))
-    stream.insert(6, (b"7", b"no avro"))
+    stream.insert(6, (id_key(201), b"no avro"))
     stream.insert(9, (id_key(100), item(100, np.full(WIDTH, np.nan, np.float32))))
     stream.append((id_key(101), item(101, WIDER)))
+    stream.append((id_key(FITTED), item(FITTED, VALUES[FITTED], duration_ms=7777)))
     return stream
 
 
-EARLY = [*_items(*range(FITTED)), (b"1", b"rubbish"), (id_key(102), item(102, WIDER))]
+EARLY = [*_items(*range(FITTED)), (id_key(202), b"rubbish"), (id_key(102), item(102, WIDER))]
 STREAM = EARLY + _later()
 GOOD = FITTED + LATER
 
@@ -64,7 +67,7 @@ class TokenizerSystem:
         keeps_in_flight: int = 0,
         left: Picture | None = None,
     ) -> None:
-        """A fresh one, or what an earlier one's crash has left."""
+        """A fresh one, or what an earlier one's crash and the broker's compaction have left."""
         self.folder = folder
         self.settings: Settings = load_settings(
             store={"uri": str(folder / "store"), "state_dir": str(folder / "state")},
@@ -80,6 +83,8 @@ class TokenizerSystem:
             publish(self.bus, self.kafka, ITEMS, EARLY)
         else:
             left.folder.rename(folder)
+            self.bus.compact(clients.topic_name(self.kafka, ITEMS))
+            self.bus.compact(clients.topic_name(self.kafka, ITEM_TOKENS))
         self._found = self._file()
         self.bus.before_step = self.check
         connect(monkeypatch, self.bus)

@@ -8,6 +8,7 @@ from typing import Any
 from onerec.kafka import clients
 from onerec.kafka.registry import codec
 from onerec.settings import KafkaSettings
+from schemas.codec import DecodeError
 from schemas.topics import DEAD_LETTERS, Topic
 from tests.recovery.bus import Bus, Entry
 
@@ -35,13 +36,20 @@ def refused(bus: Bus, kafka: KafkaSettings) -> set[tuple[str, int, int, str]]:
 def not_done(bus: Bus, kafka: KafkaSettings, topic: Topic, is_done: Callable[[Any], bool]) -> list[tuple[int, int]]:
     """Partition and offset of what the group has committed, but is neither done nor in dead-letters."""
     name, decode = clients.topic_name(kafka, topic), codec(kafka, topic).decode
+
+    def done(value: bytes | None) -> bool:
+        try:
+            return is_done(decode(value))
+        except DecodeError:
+            return False
+
     letters = {(partition, offset) for of, partition, offset, _ in refused(bus, kafka) if of == topic.name}
     return [
         (number, offset)
         for (of, number), log in bus.logs.items()
         if of == name
         for offset in range(bus.offsets.get((of, number), 0))
-        if (number, offset) not in letters and not is_done(decode(log[offset].value))
+        if (number, offset) not in letters and not done(log[offset].value)
     ]
 
 
