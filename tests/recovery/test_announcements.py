@@ -99,7 +99,7 @@ def test_an_announcement_that_is_aborted_cannot_be_read(system: System) -> None:
     assert len(commits) >= 3
 
     for number, step in enumerate(commits):
-        troubled = system()
+        troubled = system(patience_s=0.2)
         troubled.bus.timeouts = dict.fromkeys(range(step, step + 10_000), Fate.NEVER)
         with pytest.raises(DependencyMissingError):
             troubled.live()

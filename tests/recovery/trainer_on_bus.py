@@ -69,12 +69,18 @@ class TrainerSystem:
     """A bus with sessions and pairs on it, good and bad, and trainers that run and die one after another."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, folder: Path, *, keeps_in_flight: int = 0, left: Picture | None = None
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        folder: Path,
+        *,
+        keeps_in_flight: int = 0,
+        patience_s: float = 30.0,
+        left: Picture | None = None,
     ) -> None:
-        """A fresh one, or what an earlier one's crash has left."""
+        """A fresh one, or what an earlier one's crash has left. `patience_s` with a broker that does not answer."""
         self.folder = folder
         self.settings: Settings = load_settings(
-            kafka={"partitions": 2},
+            kafka={"partitions": 2, "broker_patience_s": patience_s},
             store={"uri": str(folder / "store"), "state_dir": str(folder / "state"), "keep_versions": 2},
             model={"preset": "tiny"},
             trainer=QUICK,
