@@ -189,6 +189,8 @@ class Publisher:
     def _write(self, version: int, tensors: dict[str, Tensor], draft: ModelVersion) -> tuple[Artifact, int | None]:
         """A delta, or a full version each `full_every` and where the store cannot build on the parent."""
         facts = facts_of(draft)
+        if self._parent is not None:
+            self._store.folder.require()  # a trainer that resumes does not make the store of its predecessor anew
         if self._parent is not None and version % self._settings.trainer.full_every:
             parent, parent_tensors = self._parent
             try:

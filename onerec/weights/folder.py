@@ -65,6 +65,14 @@ class Folder:
             raise refused
         return str(PurePosixPath(path))
 
+    def require(self) -> None:
+        """Raise StoreUnreachableError where the folder is not there, on file systems that know folders."""
+        if self._local and not Path(self._root).is_dir():
+            raise StoreUnreachableError(
+                f"The weights store {self.uri} is not there.",
+                "Bring it back, or mend store.uri; to begin with an empty one, make the folder.",
+            )
+
     def size(self, path: str) -> int:
         """Bytes of a file."""
         with self._reaching(path):

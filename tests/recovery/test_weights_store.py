@@ -180,4 +180,17 @@ def test_a_trainer_waits_for_its_store_and_neither_makes_another_nor_announces_w
         world.publish_sessions([toy.session(9, [9])])
         learn_all(learning, sessions=1)
         learning.checkpoint()
+    store.rename(away)
+    with trainer(world) as successor:  # starts without it; its next version is a full one, which needs no parent
+        assert successor.state.version % 3 == 2
+        world.publish_sessions([toy.session(10, [10])])
+        learn_all(successor, sessions=1)
+
+        def bring_back(_seconds: float) -> bool:
+            assert not store.exists(), "it was not made anew"
+            away.rename(store)
+            return False
+
+        monkeypatch.setattr(successor.publisher, "_wait", bring_back)
+        successor.publish()
     check_identical(world)
