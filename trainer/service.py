@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from onerec.errors import SettingsError
 from onerec.kafka import admin
@@ -72,14 +73,14 @@ def _from_checkpoint(
     journal = Journal(
         settings.kafka, RecordWriter(settings.kafka), settings.model.name, start=surroundings.journal_offset
     )
-    trainer = _assemble(settings, checkpoints, stop, state, journal)
-    steps = journal.story(state.step).steps
-    journal.begin(steps[-1].step if steps else state.step, trainer.environment)
-    trainer.publisher.take_over()
-    story = journal.story(state.step)
-    execute_again(state, story, trainer.supply, trainer.publisher, surroundings.environment)
-    if state.version == 0:
-        _first_version(trainer, story.last_version)
+    with _assembled(settings, checkpoints, stop, state, journal) as trainer:
+        steps = journal.story(state.step).steps
+        journal.begin(steps[-1].step if steps else state.step, trainer.environment)
+        trainer.publisher.take_over()
+        story = journal.story(state.step)
+        execute_again(state, story, trainer.supply, trainer.publisher, surroundings.environment)
+        if state.version == 0:
+            _first_version(trainer, story.last_version)
     return trainer
 
 
@@ -87,28 +88,28 @@ def _from_seed(settings: Settings, config: ModelConfig, checkpoints: Checkpoints
     journal = Journal(settings.kafka, RecordWriter(settings.kafka), settings.model.name)
     state = TrainState.new(config, settings.trainer)
     state.offsets = first_offsets(settings.kafka)
-    trainer = _assemble(settings, checkpoints, stop, state, journal)
-    past = read_past(settings.kafka, trainer.supply, settings.trainer.seed, stop)
-    if past is None:
-        return None
-    tokens = tokens_range(trainer.supply)
-    of_the_seed = {SEED_DATA: digest_of(past.histories, trainer.supply.catalogue)}
-    journal.begin(0, trainer.environment | of_the_seed, (*past.ranges, tokens))
-    trainer.publisher.take_over()
-    samples = cut(past.histories, trainer.supply.catalogue, config)
-    train_seed(
-        state,
-        samples,
-        trainer.supply.catalogue,
-        budget_of(settings.trainer.seed),
-        on_step=_journalling(journal),
-        stopped=stop.is_set,
-    )
-    if stop.is_set():
-        return None
-    state.offsets[tokens.topic, tokens.partition] = tokens.next_offset
-    trainer.checkpoint(for_good=True)
-    _first_version(trainer, journal.story(None).last_version)
+    with _assembled(settings, checkpoints, stop, state, journal) as trainer:
+        past = read_past(settings.kafka, trainer.supply, settings.trainer.seed, stop)
+        if past is None:
+            return None
+        tokens = tokens_range(trainer.supply)
+        of_the_seed = {SEED_DATA: digest_of(past.histories, trainer.supply.catalogue)}
+        journal.begin(0, trainer.environment | of_the_seed, (*past.ranges, tokens))
+        trainer.publisher.take_over()
+        samples = cut(past.histories, trainer.supply.catalogue, config)
+        train_seed(
+            state,
+            samples,
+            trainer.supply.catalogue,
+            budget_of(settings.trainer.seed),
+            on_step=_journalling(journal),
+            stopped=stop.is_set,
+        )
+        if stop.is_set():
+            return None
+        state.offsets[tokens.topic, tokens.partition] = tokens.next_offset
+        trainer.checkpoint(for_good=True)
+        _first_version(trainer, journal.story(None).last_version)
     return trainer
 
 
@@ -125,8 +126,12 @@ def _first_version(trainer: Trainer, last_version: int) -> None:
     trainer.publish()
 
 
-def _assemble(settings: Settings, checkpoints: Checkpoints, stop: Stop, state: TrainState, journal: Journal) -> Trainer:
-    return Trainer(
+@contextmanager
+def _assembled(
+    settings: Settings, checkpoints: Checkpoints, stop: Stop, state: TrainState, journal: Journal
+) -> Iterator[Trainer]:
+    """A trainer that leaves the broker again where it does not come to its start."""
+    trainer = Trainer(
         settings=settings,
         cluster_id=admin.cluster_id(settings.kafka),
         environment=environment.describe(settings),
@@ -143,6 +148,11 @@ def _assemble(settings: Settings, checkpoints: Checkpoints, stop: Stop, state: T
         checkpoints=checkpoints,
         dead_letters=DeadLetters(settings.kafka, "trainer"),
     )
+    try:
+        yield trainer
+    except Exception:
+        trainer.close()
+        raise
 
 
 def checkpoints_of(settings: Settings) -> Checkpoints:
