@@ -12,7 +12,6 @@ import pytest
 from prometheus_client import REGISTRY
 
 from onerec.errors import DependencyMissingError, ExitCode
-from onerec.service import Stop
 from onerec.settings import KafkaSettings
 from onerec.state.store import LocalStore
 from onerec.weights.errors import StoreUnreachableError
@@ -29,9 +28,8 @@ from tests.stream.joiner.test_service import NOW_MS, check_against_oracle
 from tests.trainer import toy
 from tests.trainer.test_checkpoint import SURROUNDINGS
 from tests.trainer.test_service import learn_all, trainer
-from tests.trainer.world import World
+from tests.trainer.world import DEADLINE_S, World
 from trainer.checkpoint import Checkpoints
-from trainer.service import start
 
 DAY_MS = 24 * 3_600_000
 
@@ -164,9 +162,9 @@ def test_a_trainer_without_room_for_checkpoints_goes_on_and_its_successor_has_th
 @pytest.mark.broker
 def test_a_trainer_without_room_for_its_seed_says_so_and_trains_it_again(world: World, disk: SmallDisk) -> None:
     disk.fill()
-    with pytest.raises(DependencyMissingError, match=rf"in {disk.folder}.*No space left.*Make room there") as ended:
-        start(world.settings, Stop("test"))
-    assert ended.value.exit_code == ExitCode.DEPENDENCY_MISSING
+    assert world.start().wait(DEADLINE_S) == ExitCode.DEPENDENCY_MISSING, world.log()
+    assert f"in {disk.folder}" in world.log()
+    assert "No space left on device. Make room there, or set store.state_dir. The seed is trained again." in world.log()
     assert world.versions() == []
     disk.free()
     with trainer(world) as learning:
