@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-WIDTH, CLUSTERS, LEVELS, SWEEPS = 64, 1024, 3, 10
+WIDTH, CLUSTERS, LEVELS, SWEEPS = 64, 1024, 3, 5
 
 
 def points(count: int) -> NDArray[np.float32]:

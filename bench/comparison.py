@@ -39,7 +39,7 @@ def compare(
     peer: Spec | PeerMissingError | None = None,
     *,
     repeats: int = 7,
-    budget_s: float = 40.0,
+    budget_s: float = 30.0,
     limit_dtype: str | None = None,
 ) -> Found:
     """Run the sides "ours" and "peer", and "limit" where a dtype is given. A missing peer leaves ours alone."""

@@ -1,0 +1,1 @@
+"""Request latency: the worker's queue and engine in one process, and the worker behind Kafka."""
