@@ -66,5 +66,5 @@ FAULT = Fault(
     "broker for too long), and nothing that it writes counts",
     run=run,
     missing=no_containers,
-    only_by_name="it has not been seen to hold on a whole system yet",
+    only_by_name="it has been seen to hold on a whole system in one run only",
 )

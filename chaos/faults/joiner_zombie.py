@@ -38,5 +38,4 @@ FAULT = Fault(
     promise="the broker fences the zombie's transaction; it is told that another one runs and ends with code 4",
     run=run,
     missing=needs_exactly_once,
-    only_by_name="it has not been seen to hold on a whole system yet",
 )
