@@ -44,20 +44,27 @@ def reproduce(
     4: different, or journal and log are not whole.
     """
     from trainer import reproduction_report as report  # noqa: PLC0415 - loads torch
+    from trainer.ranks import joined  # noqa: PLC0415
     from trainer.reproduce import reproduce as make_again  # noqa: PLC0415
+    from trainer.spread import follow  # noqa: PLC0415
 
     settings = read_settings(config)
     console = Console(stderr=True)
     try:
         versions = _versions(version, through, every=every)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("steps", total=None)
-            found = make_again(
-                settings,
-                versions,
-                from_seed=from_seed,
-                on_progress=lambda step, last: progress.update(task, completed=step, total=last),
-            )
+        with joined(settings) as ranks:
+            if ranks is not None and ranks.rank:
+                follow(ranks)
+                return
+            with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+                task = progress.add_task("steps", total=None)
+                found = make_again(
+                    settings,
+                    versions,
+                    from_seed=from_seed,
+                    on_progress=lambda step, last: progress.update(task, completed=step, total=last),
+                    ranks=ranks,
+                )
     except OneRecError as error:
         raise fail(error) from error
     if as_json:
@@ -81,10 +88,14 @@ def _versions(version: int | None, through: int | None, *, every: bool) -> list[
 
 
 def _serve(config: Config, *, only_seed: bool) -> None:
-    from trainer.service import run_trainer  # noqa: PLC0415 - loads torch
+    from trainer.ranks import is_first  # noqa: PLC0415 - loads torch
+    from trainer.service import run_trainer  # noqa: PLC0415
 
     settings = read_settings(config)
-    raise typer.Exit(run_service("trainer", settings, lambda stop: run_trainer(settings, stop, only_seed=only_seed)))
+    code = run_service(
+        "trainer", settings, lambda stop: run_trainer(settings, stop, only_seed=only_seed), metrics=is_first()
+    )
+    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

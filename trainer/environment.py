@@ -18,9 +18,11 @@ import torch
 
 from onerec.machine import machine
 from onerec.settings import Settings, TrainerSettings
+from trainer.ranks import Ranks
 
 LIBRARIES = ("torch", "numpy", "safetensors")
 SETTINGS = "trainer"
+RANKS = "ranks"
 DECIDES_NOTHING = frozenset({SETTINGS, "threads", "seed_data"})
 """Keys of an environment that a rerun takes from the record instead of comparing them with its own."""
 KERNEL_VARIABLES = (
@@ -62,6 +64,19 @@ def describe(settings: Settings) -> dict[str, str]:
         "preset": settings.model.preset,
         SETTINGS: settings.trainer.model_dump_json(),
     }
+
+
+def of_ranks(ranks: Ranks | None) -> dict[str, str]:
+    """What of the process group decides bits; nothing where there is none."""
+    if ranks is None:
+        return {}
+    device = {"device": torch.cuda.get_device_name(ranks.device)} if ranks.device.type == "cuda" else {}
+    return {RANKS: str(ranks.world), "ranks_backend": ranks.backend, "ranks_sharding": ranks.sharding, **device}
+
+
+def parts_of(environment: Mapping[str, str]) -> int:
+    """Into how many parts a trainer of this environment cut a batch: one for each rank."""
+    return int(environment.get(RANKS, "1"))
 
 
 def settings_of(environment: Mapping[str, str]) -> TrainerSettings:

@@ -17,12 +17,14 @@ from schemas.records import JournalEntry, OffsetRange
 from schemas.topics import HISTORIES, ITEM_TOKENS, PREFERENCES, SESSIONS, Cleanup
 from trainer.budget import Recorded
 from trainer.checkpoint import Checkpoints, Surroundings, TornCheckpointError, load_checkpoint, step_of
-from trainer.environment import settings_of
+from trainer.environment import parts_of, settings_of
 from trainer.journal import Story
 from trainer.lineage import Lineage
 from trainer.past import SEED_DATA, digest_of, read_past_again
+from trainer.ranks import Ranks
 from trainer.samples import cut
 from trainer.seed import SeedStep, train_seed
+from trainer.spread import spread
 from trainer.state import Partition, TrainState
 from trainer.supply import TOKENS, Supply
 
@@ -53,11 +55,17 @@ class Ground:
 
 
 def checkpoint_before(
-    settings: Settings, config: ModelConfig, checkpoints: Checkpoints, lineage: Lineage, steps: range
+    settings: Settings,
+    config: ModelConfig,
+    checkpoints: Checkpoints,
+    lineage: Lineage,
+    steps: range,
+    *,
+    ranks: Ranks | None = None,
 ) -> Ground | None:
     """The newest checkpoint of the lineage from before step `steps.start`, to go on up to before `steps.stop`.
 
-    None where there is none. A torn one is passed over, as the trainer does.
+    Its state is on all `ranks` then. None where there is none. A torn one is passed over, as the trainer does.
     """
     cluster = admin.cluster_id(settings.kafka)
     for folder in reversed(checkpoints.folders()):
@@ -76,12 +84,21 @@ def checkpoint_before(
         offsets = _first_offsets(story.steps) | state.offsets
         require_log(settings.kafka, story.steps)
         supply = Supply(settings.kafka, config, settings.trainer, offsets)
+        spread(state, ranks)
         return Ground(f"checkpoint of step {state.step}", state, supply, story, surroundings.environment, 0, None)
     return None
 
 
-def seed_again(settings: Settings, config: ModelConfig, lineage: Lineage, stop: int, on_progress: OnProgress) -> Ground:
-    """The seed trained again as the journal says, to go on up to before step `stop`.
+def seed_again(
+    settings: Settings,
+    config: ModelConfig,
+    lineage: Lineage,
+    stop: int,
+    *,
+    on_progress: OnProgress,
+    ranks: Ranks | None = None,
+) -> Ground:
+    """The seed trained again as the journal says, on all `ranks`, to go on up to before step `stop`.
 
     Raises CheckFailedError where the journal or the topics no longer have what it was made from.
     """
@@ -106,6 +123,8 @@ def seed_again(settings: Settings, config: ModelConfig, lineage: Lineage, stop: 
     state.offsets = _first_offsets(story.steps) | {TOKENS: tokens.next_offset}
     supply = Supply(settings.kafka, config, trainer, state.offsets)
     try:
+        spread(state, ranks)
+        state.parts = parts_of(start.environment)
         watch = _Watch(past, lambda step: on_progress(step, stop - 1))
         _train_again(settings.kafka, state, supply, start, watch)
     except BaseException:

@@ -13,7 +13,7 @@ import torch
 
 from onerec.errors import CheckFailedError
 from schemas.records import JournalEntry
-from trainer.environment import settings_of
+from trainer.environment import parts_of, settings_of
 from trainer.journal import Story
 from trainer.publish import Publisher
 from trainer.state import TrainState
@@ -43,7 +43,8 @@ def steps_again(
 
 
 def use(state: TrainState, environment: Mapping[str, str]) -> None:
-    """Go on as the trainer of this environment: its settings, and as many threads in each kernel."""
+    """Go on as the trainer of this environment: its settings, parts of a batch and threads in each kernel."""
+    state.parts = parts_of(environment)
     settings = settings_of(environment)
     if settings != state.settings:
         state.use(settings)
@@ -58,7 +59,7 @@ def execute_again(
 
     `environment` is the checkpoint's. Raises CheckFailedError where the log is not the journal's.
     """
-    settings = state.settings
+    settings, parts = state.settings, state.parts
 
     def publish_again() -> None:
         entry = story.publishes.get(state.step)
@@ -72,6 +73,7 @@ def execute_again(
         publisher.learned.add(result)
         publish_again()
     state.use(settings)
+    state.parts = parts
     torch.set_num_threads(settings.threads)
     if story.steps:
         LOG.info("executed %d steps of the journal again, to step %d", len(story.steps), state.step)

@@ -27,6 +27,7 @@ from trainer.intake import read_topic
 from trainer.journal import PARTITION, READ_TIMEOUT_S, read_journal
 from trainer.lineage import Lineage, lineages
 from trainer.publish import cast
+from trainer.ranks import Ranks
 from trainer.rebuild import Ground, OnProgress, checkpoint_before, quiet, same_losses, seed_again
 from trainer.replay import steps_again
 from trainer.service import checkpoints_of, model_config
@@ -39,11 +40,13 @@ def reproduce(
     *,
     from_seed: bool = False,
     on_progress: OnProgress = quiet,
+    ranks: Ranks | None = None,
 ) -> Reproduction:
     """Make `versions` again, all that the journal names for None, those of one seed in a single pass.
 
     Begins at the newest checkpoint from before the first of them, with `from_seed` or without such a checkpoint at
-    the seed. Steps are executed with the settings and threads of the trainer that made them.
+    the seed. Steps are executed with the settings and threads of the trainer that made them, in as many parts as it
+    had ranks; the parts are computed by `ranks`, in this process one after the other.
 
     Raises SettingsError for a version that the journal does not name or one of another preset,
     DependencyMissingError for no broker, topic or journal, CheckFailedError where journal or log are not whole.
@@ -56,11 +59,13 @@ def reproduce(
     try:
         environment.make_deterministic(threads)
         for lineage, numbers in wanted:
-            one = _Pass(settings, lineage, numbers, known)
+            one = _Pass(settings, lineage, numbers, known, ranks)
             steps = range(one.first, one.last + 1)
-            ground = None if from_seed else checkpoint_before(settings, config, checkpoints, lineage, steps)
+            ground = (
+                None if from_seed else checkpoint_before(settings, config, checkpoints, lineage, steps, ranks=ranks)
+            )
             if ground is None:
-                ground = seed_again(settings, config, lineage, steps.stop, on_progress=on_progress)
+                ground = seed_again(settings, config, lineage, steps.stop, on_progress=on_progress, ranks=ranks)
             made += _made(one, ground, on_progress)
     finally:
         torch.set_num_threads(threads)
@@ -116,11 +121,18 @@ def _numbers(versions: Sequence[int]) -> str:
 class _Pass:
     """One pass over the steps of one seed, that stops at the versions wanted."""
 
-    def __init__(self, settings: Settings, lineage: Lineage, versions: Sequence[int], known: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        lineage: Lineage,
+        versions: Sequence[int],
+        known: Mapping[int, str],
+        ranks: Ranks | None,
+    ) -> None:
         self._settings, self._lineage, self._known = settings, lineage, known
         self._targets = [lineage.published()[version][1] for version in versions]
         self.versions = set(versions)
-        self._here = environment.describe(settings)
+        self._here = environment.describe(settings) | environment.of_ranks(ranks)
         self._store = WeightsStore(settings.store.uri, verifier=verifier_of(settings.store))
         self.last = max(entry.step for entry in self._targets)
         self.first = min(entry.step for entry in self._targets)

@@ -22,15 +22,18 @@ from torch.optim import AdamW
 from onerec.catalogue import CatalogueSnapshot
 from onerec.errors import CheckFailedError
 from onerec.model.onerec import OneRec
-from onerec.model.reward import OBJECTIVES, RewardModel
 from onerec.settings import SeedSettings
 from trainer import metrics
 from trainer.batches import SessionBatch
 from trainer.budget import Budget
+from trainer.lesson import teach
 from trainer.objectives import history_reward_loss, next_token_loss
+from trainer.parts import Part, each_part, weighted
 from trainer.samples import Rows, Samples, Source, sample_batch
+from trainer.seed_mode import SeedMode, leave_seed
 from trainer.shards import Shards
 from trainer.state import TrainState, adamw, step_seed
+from trainer.update import Rates
 
 LOG = logging.getLogger(__name__)
 TELL_S = 5.0
@@ -64,25 +67,14 @@ def train_seed(
     if not samples.positives.any():
         LOG.warning("no history is long enough to learn from: the seed stays untrained")
     else:
-        lessons = _Lessons(state, samples, catalogue)
+        in_parts = state.parallel is not None or state.parts > 1
+        lessons = (_LessonsInParts if in_parts else _Lessons)(state, samples, catalogue)
         try:
             _run(lessons, budget, on_step, stopped)
         finally:
             lessons.close()
     metrics.SEED_PROGRESS.set(1.0)
-    _start_untaught_towers(state.reward)
-    state.restart_optimizers()
-
-
-def _start_untaught_towers(reward: RewardModel) -> None:
-    """Histories tell neither watch time nor follows: their towers start as what is nearest, long views and likes.
-
-    A tower that has learned nothing is noise, and the sampler, which standardises objectives, would count it in
-    full. The first real sessions correct the level.
-    """
-    towers = dict(zip(OBJECTIVES, reward.towers, strict=True))
-    for untaught, nearest in (("swt", "vtr"), ("wtr", "ltr")):
-        towers[untaught].load_state_dict(towers[nearest].state_dict())
+    leave_seed(state)
 
 
 def _run(lessons: _Lessons, budget: Budget, on_step: Callable[[SeedStep], None], stopped: Callable[[], bool]) -> None:
@@ -113,10 +105,9 @@ class _Lessons:
         self._source = Source(samples, state.settings.seed, state.settings.random_seed)
         self._onerec_optimizer = adamw(state.onerec, 0.0, state.settings)
         self._reward_optimizer = adamw(state.reward, 0.0, state.settings)
-        self._dropout = _without_dropout(state.onerec)
+        self._mode = SeedMode(state)  # before the replicas are copied
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the second core has a shard of its own
-        state.onerec.bf16 = state.config.bf16_seed  # before the replicas are copied
         self._shards = Shards(state.onerec, state.settings.seed.threads)
 
     def step(self, share: float) -> SeedStep:
@@ -142,9 +133,7 @@ class _Lessons:
         """Give back what the steps took."""
         self._shards.close()
         torch.set_num_threads(self._threads)
-        self.state.onerec.bf16 = self.state.config.bf16
-        for module, probability in self._dropout.items():
-            module.p = probability
+        self._mode.end()
 
     def _next_token(self, share: float, learning_rate: float) -> float:
         rows = self._source.next_token(share)
@@ -180,12 +169,40 @@ class _Lessons:
         return dataclasses.replace(batch, weight=batch.weight.clamp(min=floor))
 
 
-def _without_dropout(model: nn.Module) -> dict[nn.Dropout, float]:
-    """Switch dropout off; what it was, by module. Threads would draw from one generator in no fixed order."""
-    before = {module: module.p for module in model.modules() if isinstance(module, nn.Dropout)}
-    for module in before:
-        module.p = 0.0
-    return before
+class _LessonsInParts(_Lessons):
+    """The same in one part for each rank instead of each thread, with the state's own optimizers.
+
+    These are fresh before the seed and start afresh after it.
+    """
+
+    def __init__(self, state: TrainState, samples: Samples, catalogue: CatalogueSnapshot) -> None:
+        super().__init__(state, samples, catalogue)
+        torch.set_num_threads(state.settings.threads)
+
+    def _next_token(self, share: float, learning_rate: float) -> float:
+        rows = self._source.next_token(share)
+        floor = self.state.settings.seed.negative_weight * (1.0 - share)
+        batches = each_part(rows, self.state.parts, lambda mine: self._batch(mine.copy(), floor))
+        each = weighted(batches, [float(batch.weight.sum()) if batch else 0.0 for batch in batches])
+        loss = self._teach([Part(sessions=one) for one in each], learning_rate)["next_token"]
+        self.done += len(rows)
+        metrics.SEED_SAMPLES.inc(len(rows))
+        return loss
+
+    def _reward(self, learning_rate: float) -> float:
+        rows = self._source.reward()
+        batches = each_part(rows, self.state.parts, lambda mine: self._batch(mine.copy(), 0.0))
+        each = weighted(batches, [float(len(batch.leaves)) if batch else 0.0 for batch in batches])
+        return self._teach([Part(rated=one) for one in each], learning_rate)["reward"]
+
+    def _teach(self, parts: list[Part], learning_rate: float) -> dict[str, float]:
+        """Raises CheckFailedError where a loss or a gradient is not finite."""
+        figures, refused = teach(self.state, parts, self._catalogue, Rates(learning_rate, learning_rate), past=True)
+        if refused:
+            raise CheckFailedError(
+                f"The seed stopped after step {self.state.step}: {refused}.", "Lower trainer.seed.learning_rate."
+            )
+        return figures
 
 
 def _update(model: nn.Module, optimizer: AdamW, learning_rate: float, clip_norm: float) -> None:

@@ -25,9 +25,11 @@ from trainer.journal import Journal
 from trainer.loop import Trainer
 from trainer.past import SEED_DATA, digest_of, read_past, tokens_range
 from trainer.publish import Publisher
+from trainer.ranks import Ranks, joined
 from trainer.replay import execute_again
 from trainer.samples import cut
 from trainer.seed import SeedStep, train_seed
+from trainer.spread import follow, spread
 from trainer.state import TrainState
 from trainer.supply import Supply
 
@@ -35,8 +37,16 @@ LOG = logging.getLogger(__name__)
 
 
 def run_trainer(settings: Settings, stop: Stop, *, only_seed: bool = False) -> None:
-    """Resume or seed, then train on the stream until asked to stop."""
-    trainer = start(settings, stop)
+    """Resume or seed, then train on the stream until asked to stop; as a rank that is not the first, help it."""
+    with joined(settings) as ranks:
+        if ranks is None or ranks.rank == 0:
+            _lead(settings, stop, ranks, only_seed=only_seed)
+        else:
+            follow(ranks)
+
+
+def _lead(settings: Settings, stop: Stop, ranks: Ranks | None, *, only_seed: bool) -> None:
+    trainer = start(settings, stop, ranks)
     if trainer is None:
         return
     try:
@@ -48,11 +58,12 @@ def run_trainer(settings: Settings, stop: Stop, *, only_seed: bool = False) -> N
         trainer.close()
 
 
-def start(settings: Settings, stop: Stop) -> Trainer | None:
+def start(settings: Settings, stop: Stop, ranks: Ranks | None = None) -> Trainer | None:
     """The trainer in the state that journal and checkpoint describe; None where asked to stop before it is there.
 
-    Raises DependencyMissingError for no broker or topic, SettingsError for an unknown preset or a checkpoint of
-    another one, CheckFailedError for a log that is not the checkpoint's.
+    The state is on all `ranks` then. Raises DependencyMissingError for no broker or topic or a rank that is lost,
+    SettingsError for an unknown preset or a checkpoint of another one, CheckFailedError for a log that is not the
+    checkpoint's.
     """
     config = model_config(settings)
     environment.make_deterministic(settings.trainer.threads)
@@ -61,34 +72,43 @@ def start(settings: Settings, stop: Stop) -> Trainer | None:
     checkpoints = checkpoints_of(settings)
     found = checkpoints.load(config, settings.trainer)
     if found is None:
-        return _from_seed(settings, config, checkpoints, stop)
-    return _from_checkpoint(settings, checkpoints, stop, *found)
+        return _from_seed(settings, config, checkpoints, stop, ranks=ranks)
+    return _from_checkpoint(settings, checkpoints, stop, *found, ranks=ranks)
 
 
 def _from_checkpoint(
-    settings: Settings, checkpoints: Checkpoints, stop: Stop, state: TrainState, surroundings: Surroundings
+    settings: Settings,
+    checkpoints: Checkpoints,
+    stop: Stop,
+    state: TrainState,
+    surroundings: Surroundings,
+    *,
+    ranks: Ranks | None,
 ) -> Trainer:
     check_log(settings.kafka, state, surroundings)
     state.offsets = first_offsets(settings.kafka) | state.offsets
     journal = Journal(
         settings.kafka, RecordWriter(settings.kafka), settings.model.name, start=surroundings.journal_offset
     )
-    with _assembled(settings, checkpoints, stop, state, journal) as trainer:
+    with _assembled(settings, checkpoints, stop, state, journal, ranks=ranks) as trainer:
         steps = journal.story(state.step).steps
         journal.begin(steps[-1].step if steps else state.step, trainer.environment)
         trainer.publisher.take_over()
         story = journal.story(state.step)
+        spread(state, ranks)
         execute_again(state, story, trainer.supply, trainer.publisher, surroundings.environment)
         if state.version == 0:
             _first_version(trainer, story.last_version)
     return trainer
 
 
-def _from_seed(settings: Settings, config: ModelConfig, checkpoints: Checkpoints, stop: Stop) -> Trainer | None:
+def _from_seed(
+    settings: Settings, config: ModelConfig, checkpoints: Checkpoints, stop: Stop, *, ranks: Ranks | None
+) -> Trainer | None:
     journal = Journal(settings.kafka, RecordWriter(settings.kafka), settings.model.name)
     state = TrainState.new(config, settings.trainer)
     state.offsets = first_offsets(settings.kafka)
-    with _assembled(settings, checkpoints, stop, state, journal) as trainer:
+    with _assembled(settings, checkpoints, stop, state, journal, ranks=ranks) as trainer:
         past = read_past(settings.kafka, trainer.supply, settings.trainer.seed, stop)
         if past is None:
             return None
@@ -97,6 +117,7 @@ def _from_seed(settings: Settings, config: ModelConfig, checkpoints: Checkpoints
         journal.begin(0, trainer.environment | of_the_seed, (*past.ranges, tokens))
         trainer.publisher.take_over()
         samples = cut(past.histories, trainer.supply.catalogue, config)
+        spread(state, ranks)
         train_seed(
             state,
             samples,
@@ -128,13 +149,19 @@ def _first_version(trainer: Trainer, last_version: int) -> None:
 
 @contextmanager
 def _assembled(
-    settings: Settings, checkpoints: Checkpoints, stop: Stop, state: TrainState, journal: Journal
+    settings: Settings,
+    checkpoints: Checkpoints,
+    stop: Stop,
+    state: TrainState,
+    journal: Journal,
+    *,
+    ranks: Ranks | None,
 ) -> Iterator[Trainer]:
     """A trainer that leaves the broker again where it does not come to its start."""
     trainer = Trainer(
         settings=settings,
         cluster_id=admin.cluster_id(settings.kafka),
-        environment=environment.describe(settings),
+        environment=environment.describe(settings) | environment.of_ranks(ranks),
         state=state,
         supply=Supply(settings.kafka, state.config, settings.trainer, state.offsets),
         journal=journal,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig
 from onerec.model.reward import RewardModel
 from onerec.settings import TrainerSettings
+
+if TYPE_CHECKING:  # it loads what a trainer in one process does without
+    from trainer.data_parallel import DataParallel
 
 Partition = tuple[str, int]
 """Topic name without the prefix, partition."""
@@ -84,6 +87,10 @@ class TrainState:
     online_from: int = 0
     version: int = 0
     """The newest published version; 0 before the seed's."""
+    parts: int = 1
+    """Into how many parts a step's batch is cut: one for each rank of the trainer that makes it."""
+    parallel: DataParallel | None = None
+    """The ranks that the models are on; None for this process alone."""
 
     @classmethod
     def new(cls, config: ModelConfig, settings: TrainerSettings) -> TrainState:
@@ -123,30 +130,45 @@ class TrainState:
         return min(1.0, steps / max(1, self.settings.warmup_steps))
 
     def weights(self) -> dict[str, Tensor]:
-        """The tensors of a version: `onerec.<key>` and `reward.<key>`; no copies."""
-        return _prefixed("onerec", self.onerec.state_dict()) | _prefixed("reward", self.reward.state_dict())
+        """The tensors of a version: `onerec.<key>` and `reward.<key>`; no copies where they lie whole on CPU."""
+        tensors = _prefixed("onerec", self.onerec.state_dict()) | _prefixed("reward", self.reward.state_dict())
+        return tensors if self.parallel is None else self.parallel.whole(tensors, "weights")
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All that a checkpoint keeps as tensors; no copies of weights and moments."""
-        return {
-            **self.weights(),
+    def moments(self) -> dict[str, Tensor]:
+        """The optimizers' tensors; no copies where they lie whole on CPU."""
+        tensors = {
             **_moments("onerec", self.onerec, self.onerec_optimizer),
             **_moments("reward", self.reward, self.reward_optimizer),
+        }
+        return tensors if self.parallel is None else self.parallel.whole(tensors, "moments")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a checkpoint keeps as tensors, the same on any number of ranks."""
+        return {
+            **self.weights(),
+            **self.moments(),
             "seen.sessions": torch.tensor(list(self.seen_sessions), dtype=torch.int64),
             "seen.pairs": torch.tensor(list(self.seen_pairs), dtype=torch.int64),
         }
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` returned. Raises RuntimeError where a weight is missing or misshapen."""
+        self.load_models(tensors)
+        capacity = self.settings.pair_window
+        self.seen_sessions = SeenWindow(capacity, tensors["seen.sessions"].tolist())
+        self.seen_pairs = SeenWindow(capacity, tensors["seen.pairs"].tolist())
+
+    def load_models(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over weights and moments. Raises RuntimeError where a weight is missing or misshapen."""
         for name, model, optimizer in (
             ("onerec", self.onerec, self.onerec_optimizer),
             ("reward", self.reward, self.reward_optimizer),
         ):
-            model.load_state_dict(_of(name, tensors))
-            _restore_moments(model, optimizer, _of(f"optimizer.{name}", tensors))
-        capacity = self.settings.pair_window
-        self.seen_sessions = SeenWindow(capacity, tensors["seen.sessions"].tolist())
-        self.seen_pairs = SeenWindow(capacity, tensors["seen.pairs"].tolist())
+            weights, moments = _of(name, tensors), _of(f"optimizer.{name}", tensors)
+            if self.parallel is not None:
+                weights, moments = self.parallel.placed(model, weights), self.parallel.placed(model, moments)
+            model.load_state_dict(weights)
+            _restore_moments(model, optimizer, moments)
 
 
 def adamw(model: nn.Module, learning_rate: float, settings: TrainerSettings) -> AdamW:

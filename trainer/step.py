@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from schemas.records import OffsetRange
 from trainer import objectives
 from trainer.batches import Admitted, Refusal, StepInput, admit, pair_batch, session_batch
+from trainer.lesson import teach
+from trainer.parts import divide
 from trainer.state import TrainState, step_seed
-
-NOTHING_TO_LEARN = "nothing to learn"
-NON_FINITE = "non-finite"
+from trainer.update import Rates, update
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +52,22 @@ def apply_step(state: TrainState, step_input: StepInput) -> StepResult:
     """
     seed = step_seed(state.settings.random_seed, state.step + 1)
     torch.manual_seed(seed)
-    warmth = state.warmth()
+    rates = _rates(state)
     admitted = admit(state, step_input)
-    losses = _losses(state, admitted, step_input)
-    refused = _update(state, losses, warmth)
+    if state.parallel is None and state.parts == 1:
+        losses = _losses(state, admitted, step_input)
+        figures, refused = losses.figures, _update(state, losses, rates)
+    else:
+        parts = divide(state, admitted, step_input.catalogue, seed)
+        figures, refused = teach(state, parts, step_input.catalogue, rates)
     state.step += 1
     state.offsets.update({(r.topic, r.partition): r.next_offset for r in step_input.ranges})
     return StepResult(
         step=state.step,
         seed=seed,
-        learning_rate=state.settings.learning_rate * warmth,
+        learning_rate=rates.onerec,
         ranges=_with_applied(step_input.ranges, admitted, refused),
-        losses=losses.figures,
+        losses=figures,
         refused=refused,
         sessions=0 if refused else admitted.sessions,
         pairs=0 if refused else len(admitted.pairs),
@@ -72,6 +75,11 @@ def apply_step(state: TrainState, step_input: StepInput) -> StepResult:
         refusals=tuple(admitted.refusals),
         produced_ms=() if refused else tuple(admitted.produced_ms),
     )
+
+
+def _rates(state: TrainState) -> Rates:
+    settings, warmth = state.settings, state.warmth()
+    return Rates(settings.learning_rate * warmth, settings.reward_learning_rate * warmth)
 
 
 def _losses(state: TrainState, admitted: Admitted, step_input: StepInput) -> _Losses:
@@ -95,38 +103,14 @@ def _losses(state: TrainState, admitted: Admitted, step_input: StepInput) -> _Lo
     return losses
 
 
-def _update(state: TrainState, losses: _Losses, warmth: float) -> str | None:
-    """Change the weights, both models or neither; why not, where not."""
-    settings = state.settings
-    parts = [
-        (name, loss, model, optimizer, learning_rate * warmth)
-        for name, loss, model, optimizer, learning_rate in (
-            ("gradient_norm", losses.onerec, state.onerec, state.onerec_optimizer, settings.learning_rate),
-            (
-                "reward_gradient_norm",
-                losses.reward,
-                state.reward,
-                state.reward_optimizer,
-                settings.reward_learning_rate,
-            ),
-        )
-        if loss is not None
-    ]
-    if not parts:
-        return NOTHING_TO_LEARN
-    for name, loss, model, optimizer, _ in parts:
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        losses.figures[name] = clip_grad_norm_(model.parameters(), settings.clip_norm, foreach=True).item()
-    if bad := [name for name, value in losses.figures.items() if not torch.isfinite(torch.tensor(value))]:
-        return f"{NON_FINITE}: {', '.join(bad)}"
-    for _, _, _, optimizer, learning_rate in parts:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        optimizer.step()
-    if losses.onerec is not None:
-        state.onerec.update_expert_bias(settings.expert_bias_rate)
-    return None
+def _update(state: TrainState, losses: _Losses, rates: Rates) -> str | None:
+    """Gradients of the losses that there are, then `update`."""
+    for loss, optimizer in ((losses.onerec, state.onerec_optimizer), (losses.reward, state.reward_optimizer)):
+        if loss is not None:
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+    taught = {"onerec": losses.onerec is not None, "reward": losses.reward is not None}
+    return update(state, losses.figures, rates, **taught)
 
 
 def _with_applied(ranges: tuple[OffsetRange, ...], admitted: Admitted, refused: str | None) -> tuple[OffsetRange, ...]:

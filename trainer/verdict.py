@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from trainer.environment import RANKS
+
 BOUND = 0.1
 """Largest difference of an element, as a share of its tensor's largest element, that another rounding explains."""
 
@@ -98,7 +100,17 @@ class Reproduced:
         other = "; ".join(
             f"{key} was {there or 'none'}, is {here or 'none'}" for key, (there, here) in self.differences.items()
         )
-        return f"Version {self.version} was made on another environment ({other}): {self._near()}{where}"
+        return (
+            f"Version {self.version} was made on another environment ({other}): {self._near()}{where}{self._launch()}"
+        )
+
+    def _launch(self) -> str:
+        """How to have as many ranks as the trainer had, where they are not as many."""
+        if RANKS not in self.differences:
+            return ""
+        there, _ = self.differences[RANKS]
+        how = f"under `torchrun --nproc-per-node {there} -m trainer reproduce`" if there else "without torchrun"
+        return f" Identity is promised {how}."
 
     def _near(self) -> str:
         if self.distance is None:

@@ -34,6 +34,20 @@ class SeedSettings(Table):
     wait_s: float = Field(60.0, ge=0, description="How long to wait for histories before a seed without any.")
 
 
+class RanksSettings(Table):
+    """The trainer's processes under torchrun; in a single process nothing of it counts."""
+
+    sharding: str = Field(
+        "auto",
+        pattern="^(auto|ddp|fsdp)$",
+        description="ddp: every rank has the whole model; fsdp: a shard. auto: fsdp for preset 1b, else ddp.",
+    )
+    backend: str = Field(
+        "auto", pattern="^(auto|nccl|gloo)$", description="nccl on CUDA devices, gloo on CPU. auto: nccl if it can."
+    )
+    timeout_s: float = Field(600.0, gt=0, description="A rank that does not answer within a step for so long is lost.")
+
+
 class TrainOn(StrEnum):
     """Which exposures of a session the next-token loss covers."""
 
@@ -81,3 +95,4 @@ class TrainerSettings(Table):
     checkpoint_interval_s: float = Field(30.0, gt=0, description="Between checkpoints; a restart repeats at most this.")
     keep_checkpoints: int = Field(3, ge=1, description="Besides the seed's, which is kept for ever.")
     seed: SeedSettings = SeedSettings()
+    ranks: RanksSettings = RanksSettings()

@@ -18,7 +18,8 @@ from tests.trainer import toy
 from trainer.batches import StepInput, pair_batch
 from trainer.environment import make_deterministic
 from trainer.state import TrainState
-from trainer.step import NON_FINITE, NOTHING_TO_LEARN, apply_step
+from trainer.step import apply_step
+from trainer.update import NON_FINITE, NOTHING_TO_LEARN
 
 
 @pytest.fixture(autouse=True)

@@ -102,15 +102,23 @@ class World:
         """What was announced."""
         return self.all(MODEL_VERSIONS)
 
-    def wait(self, condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    def wait(
+        self,
+        condition: Callable[[], bool],
+        process: subprocess.Popen[bytes] | None = None,
+        *,
+        within_s: float = DEADLINE_S,
+    ) -> None:
         """Until the condition holds; fails with the process's output where it ends before."""
-        deadline_s = time.monotonic() + DEADLINE_S
+        deadline_s = time.monotonic() + within_s
         while not condition():
             assert process is None or process.poll() is None, self.log()
-            assert time.monotonic() < deadline_s, f"not within {DEADLINE_S:g} s"
+            assert time.monotonic() < deadline_s, f"not within {within_s:g} s"
             time.sleep(POLL_S)
 
-    def wait_for_sessions(self, count: int, process: subprocess.Popen[bytes] | None = None) -> None:
+    def wait_for_sessions(
+        self, count: int, process: subprocess.Popen[bytes] | None = None, *, within_s: float = DEADLINE_S
+    ) -> None:
         """Until the newest announced version has learned from (or refused) so many messages on sessions."""
 
         def learned() -> bool:
@@ -118,7 +126,7 @@ class World:
             offsets = versions[-1].offsets if versions else ()
             return sum(offset.next_offset for offset in offsets if offset.topic == SESSIONS.name) >= count
 
-        self.wait(learned, process)
+        self.wait(learned, process, within_s=within_s)
 
     @contextmanager
     def running(self, command: str = "run", *, before: str = "") -> Iterator[subprocess.Popen[bytes]]:
@@ -143,17 +151,26 @@ class World:
         )
         return path
 
-    def start(self, command: str = "run", *, before: str = "") -> subprocess.Popen[bytes]:
-        """`python -m trainer <command>`, after the statements `before`."""
+    def start(self, command: str = "run", *, before: str = "", ranks: int = 0) -> subprocess.Popen[bytes]:
+        """`python -m trainer <command>`, after the statements `before`.
+
+        With `ranks` by torchrun, that starts all of them again when one fails.
+        """
         program = ["-c", before + PROGRAM] if before else ["-m", "trainer"]
+        launcher = torchrun(ranks, "--max-restarts", "3") if ranks else [sys.executable]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ONEREC_")}
         with (self.folder / "trainer.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, *program, command, "--config", str(self.config())],
+                [*launcher, *program, command, "--config", str(self.config())],
                 cwd=ROOT,
                 env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
                 stderr=log,
             )
+
+
+def torchrun(ranks: int, *options: str) -> list[str]:
+    """The command up to the module to run, as so many processes on this machine."""
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), *options]
 
 
 def _toml(tables: dict[str, Any], prefix: str = "") -> str:
