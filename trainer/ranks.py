@@ -20,6 +20,7 @@ from torch import Tensor
 
 from onerec.errors import DependencyMissingError, SettingsError
 from onerec.settings import Settings
+from trainer.rendezvous import own_store
 
 FSDP_PRESETS = frozenset({"1b"})
 """Presets whose weights and moments do not belong whole on every device."""
@@ -84,13 +85,19 @@ class Ranks:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Turn what a collective raises when a peer is gone into RankLostError."""
-        try:
+        with _watched(self.rank):
             yield
-        except RuntimeError as error:  # gloo has no class of its own for it
-            told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            if not isinstance(error, dist.DistError) and not any(word in str(error).lower() for word in _GROUP_ERRORS):
-                raise
-            raise RankLostError(self.rank, told.rstrip(".")) from error
+
+
+@contextmanager
+def _watched(rank: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # gloo has no class of its own for it
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if not isinstance(error, dist.DistError) and not any(word in str(error).lower() for word in _GROUP_ERRORS):
+            raise
+        raise RankLostError(rank, told.rstrip(".")) from error
 
 
 def under_torchrun() -> bool:
@@ -122,15 +129,12 @@ def joined(settings: Settings) -> Iterator[Ranks | None]:
         )
     device = _device(backend, local)
     timeout = timedelta(seconds=settings.trainer.ranks.timeout_s)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo", timeout=timeout)
-    ranks = Ranks(
-        rank=rank,
-        world=world,
-        device=device,
-        backend=backend,
-        sharding=_sharding(settings),
-        control=dist.new_group(backend="gloo", timeout=NO_DEADLINE),
-    )
+    with _watched(rank):
+        store = own_store(rank, world, timeout)
+        place: dict[str, Any] = {} if store is None else {"store": store, "rank": rank, "world_size": world}
+        dist.init_process_group("cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo", timeout=timeout, **place)
+        control = dist.new_group(backend="gloo", timeout=NO_DEADLINE)
+    ranks = Ranks(rank, world, device, backend, _sharding(settings), control)
     yield ranks
     if rank == 0:
         ranks.tell_all(None)

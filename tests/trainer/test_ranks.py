@@ -6,7 +6,10 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch._C._distributed_c10d import TCPStore
 
 from onerec.errors import SettingsError
 from onerec.settings import KafkaSettings, load_settings
@@ -29,6 +33,7 @@ from tests.trainer.test_step import copied, same
 from tests.trainer.world import ROOT, World, torchrun
 from trainer.environment import make_deterministic
 from trainer.ranks import joined
+from trainer.rendezvous import meet
 from trainer.reproduce import reproduce
 from trainer.state import TrainState
 from trainer.verdict import Distance
@@ -142,6 +147,26 @@ def test_ranks_that_do_not_fit_are_a_sentence(
 def test_without_torchrun_there_are_no_ranks() -> None:
     with joined(load_settings()) as ranks:
         assert ranks is None
+
+
+def test_ranks_of_a_new_start_do_not_meet_those_of_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torchrun's store is the same after a restart, with all that the dead ranks had written."""
+    monkeypatch.setattr("trainer.rendezvous.ASK_AGAIN", timedelta(seconds=0.1))
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    names, asked = list[str](), b""
+
+    def met(rank: int) -> str:
+        return meet(TCPStore("127.0.0.1", server.port, is_master=False), rank, 2, timedelta(seconds=60))
+
+    for _ in range(2):
+        with ThreadPoolExecutor(2) as pool:
+            second = pool.submit(met, 1)
+            while names and server.get(f"{names[0]}/asks/1") == asked:
+                time.sleep(0.01)  # until it has read the earlier name, and asks there in vain
+            names.append(pool.submit(met, 0).result())
+            assert second.result() == names[-1]
+            asked = server.get(f"{names[0]}/asks/1")
+    assert names[0] != names[1]
 
 
 def send(world: World, first: int, count: int) -> None:
