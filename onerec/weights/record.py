@@ -41,7 +41,10 @@ def record_of(manifest: Manifest, status: VersionStatus = VersionStatus.PUBLISHE
             uri=f"versions/{manifest.version:08d}/{manifest.file}",
             sha256=manifest.sha256,
             size_bytes=manifest.size_bytes,
-            offsets=tuple(TopicOffset(topic=t, partition=p, next_offset=n) for t, p, n in facts.get("offsets", ())),
+            offsets=tuple(
+                TopicOffset(topic=str(topic), partition=int(partition), next_offset=int(offset))
+                for topic, partition, offset in facts.get("offsets", ())
+            ),
             metrics=dict(facts.get("metrics", {})),
             status=status,
             created_ms=manifest.created_ms,

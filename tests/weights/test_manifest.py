@@ -65,7 +65,17 @@ def test_a_number_too_large_for_a_float_is_refused_as_infinity_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"step": 2**63}, {"step": -1}, {"codebook_version": "one"}, {"model": ""}, {"offsets": 5}, {}], ids=str
+    "change",
+    [
+        {"step": 2**63},
+        {"step": -1},
+        {"codebook_version": "one"},
+        {"model": ""},
+        {"offsets": 5},
+        {"offsets": [["sessions", [], 7]]},
+        {},
+    ],
+    ids=str,
 )
 def test_facts_that_make_no_record_are_refused(change: dict[str, Any]) -> None:
     facts = {"model": "m", "step": 3, "preset": "tiny", "codebook_version": 1, "offsets": [["sessions", 0, 7]]}
