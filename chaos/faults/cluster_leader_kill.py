@@ -94,5 +94,4 @@ FAULT = Fault(
     promise="work goes on with the two that are left; nothing lost, nothing twice, the weights are the same bits",
     run=run,
     missing=no_kafka,
-    only_by_name="it has been seen to hold on a whole system in one run only",
 )
