@@ -20,7 +20,8 @@ def test_package_resolves_inside_the_repository(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("stream",), ("trainer",), ("inference",), ("evaluation",), ("audit",), ("chaos",), ("onerec",)]
+    "command",
+    [("stream",), ("trainer",), ("inference",), ("evaluation",), ("audit",), ("chaos",), ("bench",), ("onerec",)],
 )
 def test_services_start_as_modules_and_name_their_commands(command: tuple[str, ...]) -> None:
     done = subprocess.run(

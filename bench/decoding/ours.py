@@ -14,7 +14,7 @@ from onerec.errors import DependencyMissingError
 from onerec.model.likelihood import token_log_probs
 from onerec.model.onerec import OneRec
 
-WHOLE = 2_000
+WHOLE = 300
 """Items of the catalogue that one search covers entirely, to compare it with scoring every item."""
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5}
 
@@ -82,7 +82,7 @@ class Decode:
         """Requests whose search with room for every item differs from scoring every item by the model itself."""
         whole = shapes.catalogue(WHOLE)
         history = shapes.histories(2, whole.codes)
-        found = self._engine.rank(history, whole, beam_width=2_048)
+        found = self._engine.rank(history, whole, beam_width=WHOLE)
         bad = 0
         for row in range(2):
             one = type(history)(*(part[row : row + 1] for part in (history.codes, history.labels, history.mask)))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,9 @@ def ground(directory: Path) -> Iterator[Ground]:
         home = kafka_home()
     except DependencyMissingError as error:
         raise PeerMissingError(error.problem, error.remedy) from error
-    with pinned(broker_core), KafkaProcess(home, directory / "broker") as process:
+    with ExitStack() as stack:
+        with pinned(broker_core):
+            process = stack.enter_context(KafkaProcess(home, directory / "broker"))
         yield Ground(process.bootstrap_servers, directory, home, joiner_core, broker_core)
 
 
@@ -122,16 +124,17 @@ def _python(  # noqa: PLR0917 - all are told apart by their types and names
 ) -> Rates:
     process = _start(place, command, log)
     try:
-        return follow(
-            process,
-            log,
-            bootstrap_servers=place.servers,
-            group=group,
-            topics=topics,
-            partitions=PARTITIONS,
-            events=events,
-            timeout_s=TIMEOUT_S,
-        )
+        with pinned(place.broker_core):  # who looks does not disturb
+            return follow(
+                process,
+                log,
+                bootstrap_servers=place.servers,
+                group=group,
+                topics=topics,
+                partitions=PARTITIONS,
+                events=events,
+                timeout_s=TIMEOUT_S,
+            )
     finally:
         _stop(process)
 
