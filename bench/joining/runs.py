@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.environments import PeerMissingError, cache_folder
+from bench.joining.feed import make_topics
 from bench.joining.pinning import cores, pinned
 from bench.joining.progress import Rates, follow
 from bench.turns import ROOT
@@ -91,6 +92,7 @@ def ours(place: Ground, kafka: KafkaSettings, events: int) -> Rates:
 def faust(place: Ground, prefix: str, events: int) -> Rates:
     """Faust's table update and send, on the impressions."""
     name = f"faust-{uuid.uuid4().hex[:8]}"
+    make_topics(place.settings(""), [f"{name}-sessions"])
     command = [sys.executable, "-m", "bench.joining.faust_join", place.servers, prefix, name]
     return _python(place, command, place.directory / f"{name}.log", name, [f"{prefix}impressions"], events)
 
