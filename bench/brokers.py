@@ -27,9 +27,18 @@ def broker_of(directory: Path) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def no_settings_of_the_shell() -> Iterator[None]:
-    """The services have settings of their own."""
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ONEREC_") and "__" in name}
+    """The services have settings of their own, and refuse names that they do not know."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if _is_setting(name)}
     try:
         yield
     finally:
         os.environ.update(kept)
+
+
+def environment_of_services() -> dict[str, str]:
+    """This shell's without settings."""
+    return {name: value for name, value in os.environ.items() if not _is_setting(name)}
+
+
+def _is_setting(name: str) -> bool:
+    return name.startswith("ONEREC_") and name != "ONEREC_LOG"

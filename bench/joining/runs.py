@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.brokers import environment_of_services
 from bench.environments import PeerMissingError, cache_folder
 from bench.joining.feed import make_topics
 from bench.joining.pinning import cores, pinned
@@ -184,8 +185,7 @@ def _java(  # noqa: PLR0917 - as above
 
 
 def _start(place: Ground, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    environment = {name: value for name, value in os.environ.items() if "__" not in name or "ONEREC" not in name}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ONEREC_LOG": "INFO"}
+    environment = environment_of_services() | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ONEREC_LOG": "INFO"}
     with pinned(place.joiner_core), log.open("wb") as to:
         return subprocess.Popen(
             list(command),

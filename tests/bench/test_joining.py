@@ -9,6 +9,7 @@ from pathlib import Path
 import fastavro
 import pytest
 
+from bench.brokers import environment_of_services, no_settings_of_the_shell
 from bench.environments import PeerMissingError
 from bench.joining import feed, quix_rows, runs
 from bench.joining.pinning import pinned
@@ -75,3 +76,14 @@ def test_without_the_peers_folder_the_bench_says_so(monkeypatch: pytest.MonkeyPa
             monkeypatch.setenv(runs.PEERS, value)
         with pytest.raises(PeerMissingError, match="names no folder with flink"):
             runs._java_folder("flink")
+
+
+def test_services_are_started_without_the_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (runs.PEERS, "ONEREC_CONFIG", "ONEREC_KAFKA__PARTITIONS"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("ONEREC_LOG", "INFO")
+    told = environment_of_services()
+    with no_settings_of_the_shell():
+        left = {name for name in os.environ if name.startswith("ONEREC_")}
+    assert left == {name for name in told if name.startswith("ONEREC_")} == {"ONEREC_LOG"}
+    assert os.environ["ONEREC_CONFIG"] == "x"
