@@ -36,7 +36,7 @@ def no_settings_of_the_shell() -> Iterator[None]:
 
 
 def environment_of_services() -> dict[str, str]:
-    """This shell's without settings."""
+    """Those of the shell without its settings."""
     return {name: value for name, value in os.environ.items() if not _is_setting(name)}
 
 
