@@ -1,4 +1,4 @@
-"""`python -m evaluation prequential|report`: each command loads only what it needs."""
+"""`python -m evaluation prequential|report|table1`: each command loads only what it needs."""
 
 from __future__ import annotations
 
@@ -58,6 +58,32 @@ def report(
         typer.echo(text)
     else:
         out.write_text(text + "\n")
+
+
+@app.command()
+def table1(
+    quick: Annotated[bool, typer.Option("--quick", help="On a slice of the users, in minutes.")] = False,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3; the quick form takes the first by default.")] = "",
+    rows: Annotated[str, typer.Option(help="Only these rows, as sasrec,onerec-l; all by default.")] = "",
+    out: Annotated[Path | None, typer.Option(help="The table as JSON: evaluation/results/table1[-quick].json.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
+) -> None:
+    """The paper's Table 1 on KuaiRand-Pure; each row and seed is kept in runs/table1 and not computed again."""
+    from evaluation.table1 import protocol, report  # noqa: PLC0415 - loads torch
+    from evaluation.table1.run import run  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    form = protocol.QUICK if quick else protocol.FULL
+    chosen = [int(seed) for seed in (seeds or ("1" if quick else "1,2,3")).split(",")]
+    try:
+        place = run(form, chosen, only=rows.split(",") if rows else ())
+        summary = report.summarise(place, form)
+    except OneRecError as error:
+        raise fail(error) from error
+    report.write(summary, out or report.RESULTS / ("table1-quick.json" if quick else "table1.json"))
+    if paper:
+        report.write_paper(report.PAPER, summary)
+    typer.echo(report.table(summary))
 
 
 if __name__ == "__main__":

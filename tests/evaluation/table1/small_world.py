@@ -1,4 +1,7 @@
-"""A log with a rule that can be learned: a user keeps to one group of items and takes to the next one of it."""
+"""A log with a rule that can be learned: a user keeps to one group of items and takes to the next one of it.
+
+Nobody ever takes to the items of the other half of the groups, which are shown to everybody.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ USERS, GROUPS, OF_GROUP, PAST, LOGGED = 900, 6, 24, 16, 20
 ITEMS = GROUPS * OF_GROUP
 CONFIG: ModelConfig = dataclasses.replace(preset("tiny"), session_items=5, history_items=32)
 FORM: Form = dataclasses.replace(
-    QUICK, users=None, cases=60, candidates=12, epochs=12, samples=1500, preference_users=12, preference_steps=6
+    QUICK, users=None, cases=40, candidates=6, samples=256, judge_epochs=1, preference_users=5, preference_steps=4
 )
 Change = Callable[[Exposures], Exposures]
 
@@ -79,10 +82,10 @@ def _walks() -> tuple[np.ndarray, np.ndarray]:
     """Item ids and what was liked, [USERS, PAST + LOGGED]: about every second one is the next of the group."""
     random = np.random.default_rng(1)
     count = PAST + LOGGED
-    group, first = random.integers(0, GROUPS, (USERS, 1)), random.integers(0, OF_GROUP, (USERS, 1))
+    group, first = random.integers(0, GROUPS // 2, (USERS, 1)), random.integers(0, OF_GROUP, (USERS, 1))
     liked = random.random((USERS, count)) < 0.5
     own = group * OF_GROUP + (first + liked.cumsum(1)) % OF_GROUP
-    other = random.integers(0, ITEMS, (USERS, count))
+    other = random.integers(ITEMS // 2, ITEMS, (USERS, count))
     return 1000 + np.where(liked, own, other), liked
 
 

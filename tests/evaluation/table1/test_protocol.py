@@ -58,7 +58,7 @@ def test_a_user_teaches_one_side_only(of_row_users: bool) -> None:
 def test_cases_hold_what_a_user_took_to_next() -> None:
     world = small_world()
     ids = world.rows.items.item_ids
-    assert len(world.cases) == 60
+    assert len(world.cases) == 40
     for row, truth in zip(world.cases.users.tolist(), world.cases.truth, strict=True):
         past = world.rows.past
         tags = [world.rows.items.tags[leaf] for leaf in past.items[past.user(row)][past.labels[past.user(row)] > 0]]

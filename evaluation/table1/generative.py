@@ -1,0 +1,112 @@
+"""The generative rows: OneRec, which generates a session, and TIGER, which generates the next item; two sizes each.
+
+TIGER is the same encoder-decoder without experts and with one item to generate: every code of the last 20 items is a
+token of the encoder, and beam search over the codes ranks items (Rajput et al., NeurIPS 2023). It has the ids of
+balanced K-means that OneRec has, instead of an RQ-VAE's: the rows then differ in what they generate alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from evaluation.table1.candidates import Longs, Recommended, ranked
+from evaluation.table1.protocol import SESSION_ITEMS, TOP, Form
+from evaluation.table1.world import Side, World
+from inference.engine.search import Engine
+from onerec.features import history_batch
+from onerec.model.onerec import OneRec
+from onerec.model.presets import ModelConfig
+from onerec.settings import SeedSettings, TrainerSettings
+from trainer.budget import SampleCount
+from trainer.samples import cut
+from trainer.seed import train_seed
+from trainer.state import TrainState
+
+TIGER_ITEMS = 20
+TIGER_SAMPLES = 2
+"""Times the samples of OneRec: one of TIGER's has one item to learn, one of OneRec's about one and a half."""
+MIN_BEAM = 32
+"""On this log the ten best of a beam of 32 are nearly those of exact scoring; of a beam of 10 they are not."""
+CHUNK = 32
+
+
+def smaller(config: ModelConfig) -> ModelConfig:
+    """Half as wide."""
+    return dataclasses.replace(
+        config,
+        name=f"{config.name}-half",
+        d_model=config.d_model // 2,
+        ffn_hidden=config.ffn_hidden // 2,
+        expert_hidden=config.expert_hidden // 2,
+        bf16_seed=False,
+    )
+
+
+def tiger(config: ModelConfig) -> ModelConfig:
+    """TIGER with ids and width of a configuration of OneRec."""
+    return dataclasses.replace(
+        config,
+        name=f"{config.name}-tiger",
+        session_items=1,
+        history_items=min(TIGER_ITEMS, config.history_items),
+        history_tokens="codes",
+        experts=1,
+        active_experts=1,
+        expert_hidden=2 * config.expert_hidden,  # as wide as the two experts of a token
+    )
+
+
+def train_generative(side: Side, config: ModelConfig, samples: int, seed: int) -> OneRec:
+    """The seed recipe of the trainer on a side's exposures before the split."""
+    lessons = SeedSettings(threads=1, reward_every=10**9)  # the reward model is trained elsewhere
+    state = TrainState.new(config, TrainerSettings(random_seed=seed, seed=lessons))
+    histories = [side.history(row) for row in range(len(side.past))]
+    known = cut(histories, side.catalogue, config)
+    train_seed(state, known, side.catalogue, SampleCount(samples), on_step=lambda _: None)
+    return state.onerec.eval()
+
+
+def recommend_sessions(model: OneRec, world: World, form: Form) -> Recommended:
+    """OneRec: the beam's sessions, and the most probable first items."""
+    engine = Engine(model)
+    count, m = form.candidates, SESSION_ITEMS
+    sessions, ranking = np.full((len(world.cases), count, m), -1), np.full((len(world.cases), TOP), -1)
+    for at, rows in _chunks(world):
+        batch = history_batch([world.rows.history(row) for row in rows], world.rows.catalogue, model.config)
+        width = max(count, MIN_BEAM)
+        found = engine.generate(batch, world.rows.catalogue, beam_width=width, exclude=seen(world, rows))
+        sessions[at], ranking[at] = found.sessions[:, :count].numpy(), found.first_leaves[:, :TOP].numpy()
+    return Recommended(sessions, ranking)
+
+
+def recommend_items(model: OneRec, world: World, form: Form) -> Recommended:
+    """TIGER: the beam's items with their log-probabilities, made into sessions as those of item-wise rows."""
+    engine = Engine(model)
+    parts = []
+    for _, rows in _chunks(world):
+        batch = history_batch([world.rows.history(row) for row in rows], world.rows.catalogue, model.config)
+        width = max(form.candidates + SESSION_ITEMS, MIN_BEAM)
+        found = engine.rank(batch, world.rows.catalogue, beam_width=width, exclude=seen(world, rows))
+        leaves, values = found.sessions[:, :, 0].numpy(), found.log_probs.numpy()
+        parts.append(ranked(values, leaves, SESSION_ITEMS, form.candidates, TOP))
+    return Recommended(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def seen(world: World, rows: list[int]) -> list[torch.Tensor]:
+    """What each user was exposed to before the split, which no row recommends again."""
+    return [torch.from_numpy(seen_of(world, row)) for row in rows]
+
+
+def seen_of(world: World, row: int) -> Longs:
+    """The same of one user."""
+    return world.rows.past.items[world.rows.past.user(row)]
+
+
+def _chunks(world: World) -> Iterator[tuple[slice, list[int]]]:
+    for first in range(0, len(world.cases), CHUNK):
+        at = slice(first, first + CHUNK)
+        yield at, world.cases.users[at].tolist()

@@ -1,0 +1,107 @@
+"""The table from the rows' files: means and standard deviations over seeds, as JSON and as part of docs/paper.md."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.table1 import protocol
+from evaluation.table1.rows import families
+from onerec.errors import DependencyMissingError
+from onerec.model.reward import OBJECTIVES
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+PAPER = Path(__file__).resolve().parents[2] / "docs" / "paper.md"
+BEGIN, END = "<!-- table1 -->\n", "<!-- /table1 -->\n"
+ACCURACY = ("recall_at_10", "ndcg_at_10")
+
+
+def summarise(place: Path, form: protocol.Form) -> dict[str, Any]:
+    """The table of a form's folder. Raises DependencyMissingError where it has no row."""
+    files = [json.loads(path.read_text()) for path in sorted(place.glob("*.*.json"))]
+    if not files:
+        raise DependencyMissingError(f"{place} holds no row.", "Run `python -m evaluation table1` first.")
+    rows = {}
+    for name in (row for family in families() for row in family.rows):
+        own = [file for file in files if file["row"] == name]
+        if own:
+            rows[name] = _row(own)
+    return {
+        "protocol": protocol.described(form),
+        "seeds": sorted({file["seed"] for file in files}),
+        "commits": sorted({file["commit"] for file in files}),
+        "machine": files[0]["machine"],
+        "rows": rows,
+    }
+
+
+def _row(files: list[dict[str, Any]]) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        name: {which: spread(file[name][which] for file in files) for which in ("mean", "max")} for name in OBJECTIVES
+    }
+    columns |= {name: spread(file[name] for file in files) for name in ACCURACY}
+    return columns | {
+        "seeds": sorted(file["seed"] for file in files),
+        "parameters": files[0]["parameters"],
+        "distinct_items": spread(file["distinct_items"] for file in files),
+        "train_minutes": spread(file["seconds"] / 60 for file in files),
+    }
+
+
+def spread(values: Iterable[float]) -> list[float]:
+    """Mean and standard deviation over seeds; of one seed the deviation is 0 and says nothing."""
+    found = np.array(list(values), dtype=np.float64)
+    return [float(found.mean()), float(found.std(ddof=1)) if len(found) > 1 else 0.0]
+
+
+def write(summary: dict[str, Any], out: Path) -> None:
+    """As JSON."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def table(summary: dict[str, Any]) -> str:
+    """Markdown: mean over max of each objective, and accuracy; ± is the deviation over seeds."""
+    head = ["row", "parameters", *(f"{name} mean / max" for name in OBJECTIVES), "Recall@10", "NDCG@10", "seeds"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for name, row in summary["rows"].items():
+        rewards = [f"{_figure(row[key]['mean'])} / {_figure(row[key]['max'])}" for key in OBJECTIVES]
+        accuracy = [_figure(row[key]) for key in ACCURACY]
+        lines.append(_line([name, _count(row["parameters"]), *rewards, *accuracy, str(len(row["seeds"]))]))
+    return "\n".join(lines) + "\n"
+
+
+def write_paper(paper: Path, summary: dict[str, Any]) -> None:
+    """Put protocol and table between their marks in docs/paper.md; makes the file where there is none."""
+    form = summary["protocol"]
+    text = textwrap.dedent(form["text"]).strip()
+    where = summary["machine"]
+    section = (
+        f"{BEGIN}## Table 1 on KuaiRand-Pure\n\nMade by `python -m evaluation table1 --paper`; form `{form['name']}`: "
+        f"{form['cases']} cases at most, {form['candidates']} candidates, seeds "
+        f"{', '.join(map(str, summary['seeds']))}, commit {', '.join(one[:7] for one in summary['commits'])}, on "
+        f"{where['cpu']}.\n\n{text}\n\n{table(summary)}{END}"
+    )
+    before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
+    marked = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    whole = marked.sub(lambda _: section, before) if marked.search(before) else before.rstrip() + "\n\n" + section
+    paper.write_text(whole)
+
+
+def _figure(pair: list[float]) -> str:
+    mean, deviation = pair
+    return f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation else "")
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e6:.2f}M" if parameters else "-"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

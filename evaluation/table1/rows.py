@@ -1,0 +1,184 @@
+"""The rows of Table 1, in families that share training: what a family is trained by, and what its rows recommend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from evaluation.baselines.attributes import ItemAttributes
+from evaluation.baselines.bert4rec import BERT4Rec
+from evaluation.baselines.counts import ItemCooccurrence, Popularity
+from evaluation.baselines.crm import CRM, Users
+from evaluation.baselines.fdsa import FDSA
+from evaluation.baselines.sasrec import SASRec
+from evaluation.baselines.sequences import sequence_batch
+from evaluation.baselines.training import Recommends, SequenceModel, Training, train
+from evaluation.baselines.transformer import TrunkSettings
+from evaluation.table1.candidates import Recommended, item_wise
+from evaluation.table1.generative import (
+    TIGER_SAMPLES,
+    recommend_items,
+    recommend_sessions,
+    seen_of,
+    smaller,
+    tiger,
+    train_generative,
+)
+from evaluation.table1.judge import train_reward
+from evaluation.table1.preference import RECIPES, Aligner
+from evaluation.table1.protocol import HISTORY_ITEMS, SESSION_ITEMS, TOP, Form
+from evaluation.table1.world import World
+from onerec.model.onerec import OneRec
+from onerec.model.presets import ModelConfig
+
+TRUNK = TrunkSettings(length=HISTORY_ITEMS)
+CRM_WISHES = {"9s": 5, "18s": 6, "40s": 7, "90s": 8}
+"""Conditions that CRM is asked for, by the least watch time; the numbers are those of crm.conditions."""
+CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a family is trained with; `folder` keeps weights that other rows start from."""
+
+    world: World
+    form: Form
+    config: ModelConfig
+    seed: int
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of one seed, trained."""
+
+    name: str
+    recommended: Recommended
+    parameters: int
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Rows that are trained together. `make` yields those of `wanted`."""
+
+    rows: tuple[str, ...]
+    make: Callable[[Context, frozenset[str]], Iterator[Row]]
+
+
+def families() -> tuple[Family, ...]:
+    """All rows in the order of the table."""
+    return (
+        Family(("popularity",), lambda at, _: _counts(at, "popularity", Popularity)),
+        Family(("cooccurrence",), lambda at, _: _counts(at, "cooccurrence", ItemCooccurrence)),
+        _sequence("sasrec", lambda at: SASRec(_items(at), TRUNK, "sampled")),
+        _sequence("sasrec-softmax", lambda at: SASRec(_items(at), TRUNK, "softmax")),
+        _sequence("bert4rec", lambda at: BERT4Rec(_items(at), TRUNK)),
+        _sequence("fdsa", lambda at: FDSA(_attributes(at), TRUNK)),
+        _crm("crm", "pooled"),
+        _crm("crm-transformer", "transformer"),
+        Family(("tiger-s",), lambda at, _: _tiger(at, "tiger-s", tiger(smaller(at.config)))),
+        Family(("tiger-l",), lambda at, _: _tiger(at, "tiger-l", tiger(at.config))),
+        Family(("onerec-s",), lambda at, _: _onerec_small(at)),
+        Family(("onerec-l", *(f"onerec-l-{name}" for name in RECIPES)), _onerec_large),
+    )
+
+
+def _items(at: Context) -> int:
+    return len(at.world.rows.items.item_ids)
+
+
+def _attributes(at: Context) -> ItemAttributes:
+    return ItemAttributes.of(at.world.rows.items)
+
+
+def _counts(at: Context, name: str, make: Callable[..., Recommends]) -> Iterator[Row]:
+    yield Row(name, _recommend(make(at.world.rows.past, _items(at)), at), 0)
+
+
+def _sequence(name: str, make: Callable[[Context], SequenceModel]) -> Family:
+    def rows(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
+        del wanted
+        model = train(lambda: make(at), at.world.rows.past, Training(epochs=at.form.epochs), at.seed)
+        yield Row(name, _recommend(model, at), parameters_of(model))
+
+    return Family((name,), rows)
+
+
+def _crm(name: str, users: Users) -> Family:
+    """One training, a row for each condition."""
+
+    def rows(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
+        attributes = _attributes(at)
+        training = Training(epochs=at.form.epochs)
+        model = train(lambda: CRM(attributes, TRUNK, users), at.world.rows.past, training, at.seed)
+        assert isinstance(model, CRM)
+        for wish, condition in CRM_WISHES.items():
+            if f"{name}-{wish}" in wanted:
+                model.condition = condition
+                yield Row(f"{name}-{wish}", _recommend(model, at), parameters_of(model))
+
+    return Family(tuple(f"{name}-{wish}" for wish in CRM_WISHES), rows)
+
+
+@torch.inference_mode()
+def _recommend(model: Recommends, at: Context) -> Recommended:
+    world, parts = at.world, []
+    for first in range(0, len(world.cases), CHUNK):
+        users = world.cases.users[first : first + CHUNK]
+        scores = model.scores(sequence_batch(world.rows.past, users, TRUNK.length))
+        seen = [seen_of(world, row) for row in users.tolist()]
+        parts.append(item_wise(scores, seen, SESSION_ITEMS, at.form.candidates, TOP))
+    return Recommended(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _tiger(at: Context, name: str, config: ModelConfig) -> Iterator[Row]:
+    model = train_generative(at.world.rows, config, TIGER_SAMPLES * at.form.samples, at.seed)
+    yield Row(name, recommend_items(model, at.world, at.form), parameters_of(model))
+
+
+def _onerec_small(at: Context) -> Iterator[Row]:
+    model = train_generative(at.world.rows, smaller(at.config), at.form.samples, at.seed)
+    yield Row("onerec-s", recommend_sessions(model, at.world, at.form), parameters_of(model))
+
+
+def _onerec_large(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
+    """The larger OneRec, and from it the preference rows."""
+    model = _kept(at)
+    if "onerec-l" in wanted:
+        yield Row("onerec-l", recommend_sessions(model, at.world, at.form), parameters_of(model))
+    aligner: Aligner | None = None
+    for name, recipe in RECIPES.items():
+        if f"onerec-l-{name}" not in wanted:
+            continue
+        if aligner is None:
+            samples = at.form.samples // 4
+            reward = train_reward(at.world.rows, at.config, at.form.judge_epochs, samples, at.seed)
+            aligner = Aligner(model, reward, at.world, at.form, at.seed)
+        aligned = aligner.aligned(recipe)
+        yield Row(f"onerec-l-{name}", recommend_sessions(aligned, at.world, at.form), parameters_of(aligned))
+
+
+def _kept(at: Context) -> OneRec:
+    """The larger OneRec of this seed, from the folder where it is there."""
+    path = at.folder / f"onerec-l.{at.seed}.safetensors"
+    if path.is_file():
+        model = OneRec(at.config)
+        model.load_state_dict(load_file(path))
+        return model.eval()
+    model = train_generative(at.world.rows, at.config, at.form.samples, at.seed)
+    unfinished = path.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
+    unfinished.replace(path)
+    return model
+
+
+def parameters_of(model: nn.Module) -> int:
+    """Parameters of a model."""
+    return sum(parameter.numel() for parameter in model.parameters())

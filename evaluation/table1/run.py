@@ -1,0 +1,126 @@
+"""Trains and judges what is still missing: every row of every seed is a file, and a second run computes none again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from evaluation.ranking import ndcg, recall
+from evaluation.table1.judge import judged, train_reward
+from evaluation.table1.protocol import SESSION_ITEMS, TOP, Form
+from evaluation.table1.rows import Context, Family, Row, families
+from evaluation.table1.world import World, load
+from onerec.errors import SettingsError
+from onerec.machine import machine
+from onerec.model.presets import ModelConfig, preset
+from onerec.model.reward import RewardModel
+
+LOG = logging.getLogger(__name__)
+JUDGE_SEED = 7_001
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_FOLDER = ROOT / "runs" / "table1"
+
+
+def run(
+    form: Form,
+    seeds: Sequence[int],
+    folder: Path = DEFAULT_FOLDER,
+    *,
+    only: Sequence[str] = (),
+    config: ModelConfig | None = None,
+    load_world: Callable[[Form, ModelConfig], World] = load,
+) -> Path:
+    """Fill the folder of this form with a file for each row and seed; the folder.
+
+    `only` names rows; all by default. Raises SettingsError for a row that does not exist.
+    """
+    own = config or preset("small")
+    place = folder / f"{form.name}-{form.digest()}"
+    place.mkdir(parents=True, exist_ok=True)
+    chosen = _chosen(only)
+    missing = [(seed, family) for seed in seeds for family in families() if _missing(place, family, chosen, seed)]
+    if not missing:
+        LOG.info("nothing is missing in %s", place)
+        return place
+    torch.set_num_threads(1)
+    world = load_world(form, own)
+    LOG.info("%d cases, %d and %d users", len(world.cases), len(world.rows.past), len(world.judge.past))
+    judge = _judge(place, world, form, own)
+    for seed, family in missing:
+        context = Context(world, form, own, seed, place)
+        started_s = time.monotonic()
+        for row in family.make(context, _missing(place, family, chosen, seed)):
+            figures = measured(row, judge, world, own) | {"seconds": round(time.monotonic() - started_s, 1)}
+            _write(place / f"{row.name}.{seed}.json", figures | {"row": row.name, "seed": seed, **_origin()})
+            LOG.info("%s, seed %d: %s", row.name, seed, json.dumps({k: figures[k] for k in ("swt", "recall_at_10")}))
+            started_s = time.monotonic()
+    return place
+
+
+def measured(row: Row, judge: RewardModel, world: World, config: ModelConfig) -> dict[str, Any]:
+    """The columns of a row."""
+    sessions, ranking = row.recommended
+    assert sessions.shape[2] == SESSION_ITEMS
+    columns: dict[str, Any] = {}
+    for name, values in judged(judge, world, config, sessions).items():
+        whole = values[~np.isnan(values).all(1)]
+        columns[name] = {
+            "mean": float(np.nanmean(whole, axis=1).mean()),
+            "max": float(np.nanmax(whole, axis=1).mean()),
+        }
+    pairs = [(own, truth) for own, truth in zip(ranking.tolist(), world.cases.truth, strict=True) if truth]
+    columns["recall_at_10"] = float(np.mean([recall(own, truth, TOP) for own, truth in pairs]))
+    columns["ndcg_at_10"] = float(np.mean([ndcg(own, truth, TOP) for own, truth in pairs]))
+    counted = {
+        "parameters": row.parameters,
+        "cases": len(sessions),
+        "cases_with_truth": len(pairs),
+        "distinct_items": len(np.unique(sessions[:, 0])),
+        "sessions_missing": int((sessions < 0).any(2).sum()),
+    }
+    return columns | counted
+
+
+def _chosen(only: Sequence[str]) -> frozenset[str]:
+    known = [row for family in families() for row in family.rows]
+    if unknown := sorted(set(only) - set(known)):
+        raise SettingsError(f"There is no row {', '.join(unknown)}.", f"Rows are {', '.join(known)}.")
+    return frozenset(only or known)
+
+
+def _missing(place: Path, family: Family, chosen: frozenset[str], seed: int) -> frozenset[str]:
+    return frozenset(row for row in family.rows if row in chosen and not (place / f"{row}.{seed}.json").is_file())
+
+
+def _judge(place: Path, world: World, form: Form, config: ModelConfig) -> RewardModel:
+    """The judge, from the folder where it is there: all rows of a form are judged by the same."""
+    path = place / "judge.safetensors"
+    if path.is_file():
+        model = RewardModel(config)
+        model.load_state_dict(load_file(path))
+        return model.eval()
+    model = train_reward(world.judge, config, form.judge_epochs, form.samples // 2, JUDGE_SEED)
+    unfinished = path.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
+    unfinished.replace(path)
+    return model
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.replace(path)
+
+
+def _origin() -> dict[str, Any]:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return {"commit": done.stdout.strip() or "unknown", "machine": machine()}

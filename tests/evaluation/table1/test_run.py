@@ -1,0 +1,105 @@
+"""Rows are trained, judged, kept and laid out; orderings that must hold do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation.table1 import report
+from evaluation.table1.judge import judged, train_reward
+from evaluation.table1.run import run
+from evaluation.table1.world import World
+from onerec.errors import DependencyMissingError, SettingsError
+from onerec.model.reward import OBJECTIVES
+from tests.evaluation.table1.small_world import CONFIG, FORM, small_world
+
+ROWS = ("popularity", "cooccurrence", "tiger-s", "onerec-l", "onerec-l-ntp", "onerec-l-sdpo", "onerec-l-ipa")
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return small_world()
+
+
+@pytest.fixture(scope="module")
+def place(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("table1")
+    return run(FORM, [1], folder, only=ROWS, config=CONFIG, load_world=lambda *_: world)
+
+
+def figures(place: Path, row: str) -> Any:
+    return json.loads((place / f"{row}.1.json").read_text())
+
+
+def test_cooccurrence_knows_what_popularity_does_not(place: Path) -> None:
+    assert figures(place, "cooccurrence")["recall_at_10"] > figures(place, "popularity")["recall_at_10"] + 0.2
+
+
+def test_columns_are_probabilities_and_the_greatest_candidate_is_not_below_the_mean(place: Path) -> None:
+    for row in ROWS:
+        own = figures(place, row)
+        for name in OBJECTIVES:
+            assert 0 < own[name]["mean"] <= own[name]["max"] < 1
+        assert own["sessions_missing"] == 0
+
+
+def test_rows_that_are_there_are_not_computed_again(place: Path) -> None:
+    def refuse(*_: object) -> World:
+        raise AssertionError("the log is read again")
+
+    before = {path: path.stat().st_mtime_ns for path in place.iterdir()}
+    assert run(FORM, [1], place.parent, only=ROWS, config=CONFIG, load_world=refuse) == place
+    assert {path: path.stat().st_mtime_ns for path in place.iterdir()} == before
+
+
+def test_a_missing_row_alone_is_computed_and_gives_the_same(place: Path, world: World) -> None:
+    kept = figures(place, "onerec-l-sdpo")
+    (place / "onerec-l-sdpo.1.json").unlink()
+    run(FORM, [1], place.parent, only=ROWS, config=CONFIG, load_world=lambda *_: world)
+    again = figures(place, "onerec-l-sdpo")
+    assert {name: again[name] for name in OBJECTIVES} == {name: pytest.approx(kept[name]) for name in OBJECTIVES}
+
+
+def test_an_unknown_row_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no row sasrek"):
+        run(FORM, [1], tmp_path, only=["sasrek"], config=CONFIG)
+
+
+def test_judge_ranks_what_users_took_to_above_random_items(world: World) -> None:
+    judge = train_reward(world.judge, CONFIG, epochs=6, history_samples=2000, seed=3)
+    random = np.random.default_rng(4)
+    took, other = [], []
+    for truth in world.cases.truth:
+        liked = sorted(truth)
+        took.append([liked] if len(liked) == 5 else [random.choice(liked or [0], 5)])
+        other.append([random.permutation(len(world.rows.items.item_ids))[:5]])
+    right = judged(judge, world, CONFIG, np.array(took))["vtr"][:, 0]
+    wrong = judged(judge, world, CONFIG, np.array(other))["vtr"][:, 0]
+    some = np.array([bool(truth) for truth in world.cases.truth])
+    assert (right > wrong)[some].mean() > 0.8
+
+
+def test_table_and_paper(place: Path, tmp_path: Path) -> None:
+    summary = report.summarise(place, FORM)
+    assert list(summary["rows"]) == list(ROWS)
+    assert summary["seeds"] == [1]
+    paper = tmp_path / "paper.md"
+    paper.write_text("# Before\n\nOther text.\n")
+    report.write_paper(paper, summary)
+    first = paper.read_text()
+    report.write_paper(paper, summary)
+    assert paper.read_text() == first
+    assert first.startswith("# Before\n\nOther text.\n\n<!-- table1 -->\n")
+    assert "| onerec-l-ipa |" in first
+    with pytest.raises(DependencyMissingError, match="holds no row"):
+        report.summarise(tmp_path, dataclasses.replace(FORM, cases=1))
+
+
+def test_spread_over_seeds() -> None:
+    assert report.spread([1.0, 3.0]) == [2.0, pytest.approx(2**0.5)]
+    assert report.spread([1.0]) == [1.0, 0.0]
