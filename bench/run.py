@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import KafkaException
+
 from bench.bench import Bench, Context, Measured
 from bench.benches import REGISTRY
 from bench.conditions import conditions
@@ -35,7 +37,7 @@ def run(bench: Bench, *, directory: Path, threads: int, brief: bool) -> dict[str
     LOG.info("%s: %s", bench.name, bench.what)
     try:
         found = bench.measure(Context(own, threads, brief))
-    except OneRecError as error:
+    except (OneRecError, KafkaException) as error:
         LOG.warning("%s: not measured: %s", bench.name, error)
         found = Measured(None, None, None, conditions={"reason": str(error)})
     found.conditions["wall_s"] = round(time.monotonic() - started_s, 1)

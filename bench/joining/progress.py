@@ -11,8 +11,10 @@ from pathlib import Path
 from confluent_kafka import Consumer, TopicPartition
 
 from onerec.errors import CheckFailedError
+from onerec.kafka.patience import ask
 
 LOOK_S = 0.1
+ASK_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def follow(
     deadline_s = time.monotonic() + timeout_s
     try:
         while not seen or seen[-1][1] < events:
-            done = sum(max(0, part.offset) for part in consumer.committed(parts, timeout=30.0))
+            done = sum(max(0, part.offset) for part in _committed(consumer, parts))
             if done and (not seen or done > seen[-1][1]):
                 seen.append((time.monotonic(), done))
             if process.poll() is not None or time.monotonic() > deadline_s:
@@ -57,6 +59,12 @@ def follow(
     finally:
         consumer.close()
     return rates(seen)
+
+
+def _committed(consumer: Consumer, parts: list[TopicPartition]) -> list[TopicPartition]:
+    """The group's offsets; a broker that has just started does not know its coordinator yet and is asked again."""
+    found: list[TopicPartition] = ask(lambda: consumer.committed(parts, timeout=ASK_S), ASK_S)
+    return found
 
 
 def rates(seen: Sequence[tuple[float, int]]) -> Rates:
