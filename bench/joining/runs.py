@@ -167,7 +167,7 @@ def _java(  # noqa: PLR0917 - as above
     if made.returncode:
         raise PeerMissingError(f"{name} does not compile: {made.stderr[-300:]}", f"Mend {folder}.")
     log = place.directory / f"{name}-{uuid.uuid4().hex[:8]}.log"
-    scratch = place.directory / "java"
+    scratch = (place.directory / "java").absolute()  # Flink makes a URI of it
     scratch.mkdir(exist_ok=True)
     heap = ("-XX:+UseSerialGC", f"-Djava.io.tmpdir={scratch}")
     command = ["java", *options, *heap, "-cp", f"{classes}:{libraries}", name, *arguments]
@@ -180,7 +180,9 @@ def _java(  # noqa: PLR0917 - as above
         _stop(process)
     told = JAVA_RATES.search(log.read_text(errors="replace"))
     if told is None:
-        raise CheckFailedError(f"{name} did not read {arguments[-1]} events in {TIMEOUT_S:.0f} s.", f"See {log}.")
+        raise CheckFailedError(
+            f"{name} ended with code {process.returncode} and has not read {arguments[-1]} events.", f"See {log}."
+        )
     return Rates(float(told[1]), float(told[2]), int(arguments[-1]))
 
 
