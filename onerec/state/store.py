@@ -166,7 +166,7 @@ class LocalStore:
     def _opened(self) -> Rdict:
         try:
             self.directory.parent.mkdir(parents=True, exist_ok=True)
-            return Rdict(str(self.directory), _rocksdb_options())
+            return _rocksdb(self.directory)
         except Exception as error:
             if "lock" in str(error).lower():
                 raise SettingsError(
@@ -178,7 +178,7 @@ class LocalStore:
             LOG.warning("local state %s cannot be opened (%s); it is filled again", self.directory, error)
         shutil.rmtree(self.directory, ignore_errors=True)
         try:
-            return Rdict(str(self.directory), _rocksdb_options())
+            return _rocksdb(self.directory)
         except Exception as error:
             raise self._unwritable(error) from error
 
@@ -232,6 +232,16 @@ class LocalStore:
             f"Local state {self.directory} cannot be written: {error}.",
             "Free the disk, or set store.state_dir; nothing is lost, the topics hold the state.",
         )
+
+
+def _rocksdb(directory: Path) -> Rdict:
+    """RocksDB with our options, in an old folder too.
+
+    They are given for the column family as well: else rocksdict opens a folder that exists with the options that the
+    folder names, where our cache and bound of write buffers, which all stores share, are not among them.
+    """
+    options = _rocksdb_options()
+    return Rdict(str(directory), options, column_families={"default": options})
 
 
 def _rocksdb_options() -> Options:

@@ -137,10 +137,14 @@ def test_a_killed_writer_leaves_values_that_fit_their_positions(tmp_path: Path, 
     store.close()
 
 
-def test_what_rocksdb_keeps_in_memory_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opened", ["new", "again"])
+def test_what_rocksdb_keeps_in_memory_is_told(tmp_path: Path, opened: str) -> None:
     store = LocalStore(tmp_path / "state", "cluster")
     store.write([(b"%d" % number, bytes(1000)) for number in range(1000)], {})
     store.flush()
+    if opened == "again":  # with our cache, which all stores share, and not with one of its own
+        store.close()
+        store = LocalStore(tmp_path / "state", "cluster")
     before = REGISTRY.get_sample_value("onerec_state_cache_bytes")
     assert store.get(b"500") == bytes(1000)
     after = REGISTRY.get_sample_value("onerec_state_cache_bytes")
