@@ -86,12 +86,22 @@ def write_paper(paper: Path, summary: dict[str, Any]) -> None:
         f"{BEGIN}## Table 1 on KuaiRand-Pure\n\nMade by `python -m evaluation table1 --paper`; form `{form['name']}`: "
         f"{form['cases']} cases at most, {form['candidates']} candidates, seeds "
         f"{', '.join(map(str, summary['seeds']))}, commit {', '.join(one[:7] for one in summary['commits'])}, on "
-        f"{where['cpu']}.\n\n{text}\n\n{table(summary)}{END}"
+        f"{where['cpu']}.{_caution(form['name'])}\n\n{text}\n\n{table(summary)}{END}"
     )
     before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
     marked = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     whole = marked.sub(lambda _: section, before) if marked.search(before) else before.rstrip() + "\n\n" + section
     paper.write_text(whole)
+
+
+def _caution(form: str) -> str:
+    """What a quick table does not say."""
+    if form == protocol.FULL.name:
+        return ""
+    return (
+        "\n\nThese are figures of the quick form: models trained for seconds on a slice of the users, and a judge "
+        "trained alike. They show that these rows run, not which one is better; the full form is not computed yet."
+    )
 
 
 def _figure(pair: list[float]) -> str:
