@@ -12,6 +12,7 @@ from types import FrameType
 from prometheus_client import Gauge, start_http_server
 
 from onerec.errors import ExitCode, OneRecError
+from onerec.heap import give_back_freed_memory
 from onerec.secrets import mask_tracebacks, masking_handler
 from onerec.settings import Settings
 
@@ -80,6 +81,7 @@ def run_service(name: str, settings: Settings, body: Callable[[Stop], None], *, 
     try:
         if metrics:
             serve_metrics(name, settings)
+            give_back_freed_memory()  # what serves metrics runs for long
         body(stop)
     except OneRecError as error:
         LOG.error("%s", error)

@@ -1,0 +1,35 @@
+"""A process whose heap was much larger once does not stay so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+GROWS_AND_SHRINKS = """
+import sys, threading, time
+import psutil
+from onerec.heap import give_back_freed_memory
+
+blocks = [bytes(2000) for _ in range(100_000)]
+keep = blocks[::100]  # what is left lies between what is freed
+full = psutil.Process().memory_info().rss
+del blocks
+if sys.argv[1] == "given back":
+    give_back_freed_memory(interval_s=0.01)
+deadline = time.monotonic() + float(sys.argv[2])
+while psutil.Process().memory_info().rss > full / 2 and time.monotonic() < deadline:
+    threading.Event().wait(0.01)
+print(psutil.Process().memory_info().rss / full)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    def left(how: str, patience_s: float) -> float:
+        command = [sys.executable, "-c", GROWS_AND_SHRINKS, how, str(patience_s)]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
+
+    assert left("kept", 0.2) > 0.5
+    assert left("given back", 60.0) < 0.5
