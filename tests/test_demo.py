@@ -27,7 +27,7 @@ FIELDS = {
     "events_produced", "sessions", "sessions_trained", "requests", "recommendations", "unanswered", "invalid_items",
     "duplicate_items_in_session", "versions_published", "swaps", "dead_letters", "preference_pairs", "pairs_trained",
     "lost", "duplicated", "freshness_s", "request_latency_ms", "loss", "reward", "prequential", "wall_s",
-    "peak_rss_mb", "broker",
+    "peak_rss_mb", "broker", "audit", "reproduced",
 }  # fmt: skip
 
 
@@ -104,6 +104,9 @@ def test_the_loop_closes_nothing_is_lost_and_a_new_item_is_recommended_at_once(t
     assert report["preference_pairs"] > 0
     assert report["reward"]["chosen_mean"] > report["reward"]["rejected_mean"]
     assert report["reward"]["chosen_swt_mean"] > report["reward"]["rejected_swt_mean"]
+    assert report["audit"] == {"lost": 0, "duplicated": 0, "wrong": 0}
+    assert report["reproduced"]["identical"]
+    assert report["reproduced"]["version"] > 1
     assert report["prequential"]["leaked"] == 0
     assert report["prequential"]["visits"] > 100
     assert 0 < report["freshness_s"]["p50"] <= report["freshness_s"]["p99"]

@@ -17,13 +17,15 @@ from typing import Any
 
 from onerec.demo.supervisor import ServiceFailedError, Supervisor
 from onerec.demo.usage import Usage
+from onerec.errors import ExitCode
 from onerec.kafka.admin import create_topics, wait_for_broker
 from onerec.kafka.embedded import EmbeddedBroker
 from onerec.metrics import Samples, scrape
 from onerec.settings import Settings
 
 LOG = logging.getLogger(__name__)
-EVALUATOR, REPLAY, REPORT = "evaluator", "replay", "report"
+EVALUATOR, REPLAY, REPORT, AUDIT, REPRODUCE = "evaluator", "replay", "report", "audit", "reproduce"
+CHECKED = (ExitCode.DONE, ExitCode.CHECK_FAILED)
 SERVING = ("worker", "shadow", "sampler")
 JOB_TIMEOUT_S = 300.0
 READY_TIMEOUT_S = 600.0
@@ -198,20 +200,44 @@ class Demo:
         self.progress.enter("the report: the topics are read afresh")
         wall_s = time.monotonic() - self.progress.started
         swaps = int(self.progress.samples.get("inference_worker_swaps_total", job="worker"))
+        version = int(self.progress.samples.get("trainer_version", job="trainer"))
         self.supervisor.stop((*SERVING, "joiner", EVALUATOR, "tokenizer", "trainer"))
         self.supervisor.run(REPORT, "evaluation", "report", "--out", str(self._file("topics.json")), timeout_s=120.0)
         replayed = json.loads(self._file("replay.json").read_text())
+        audit, reproduced = self._audit(), self._reproduce(version)
         return {
             "events_produced": replayed["exposures"],
             "records_produced": replayed["records"],
             **json.loads(self._file("topics.json").read_text()),
             "swaps": swaps,
+            "audit": audit,
+            "reproduced": reproduced,
             "prequential": json.loads(self._file("prequential.json").read_text()),
             "first_recommendation_s": round(self.progress.first_recommendation_s or 0.0, 1),
             "wall_s": round(wall_s, 1),
             "cpu_s": {name: round(used, 1) for name, used in self.usage.cpu_s.items()},
             "peak_rss_mb": round(self.usage.peak_bytes / 1e6),
         }
+
+    def _audit(self) -> dict[str, int]:
+        """What `onerec audit` finds; an embedded broker serves aborted transactions, too."""
+        self.progress.enter("the audit: what must be there is computed from the topics")
+        repeats = () if self.options.bootstrap_servers else ("--broker-repeats-allowed",)
+        file = self._file("audit.json")
+        self.supervisor.run(AUDIT, "audit", "--json", str(file), *repeats, timeout_s=JOB_TIMEOUT_S, accepted=CHECKED)
+        found = json.loads(file.read_text())
+        return {name: found[name] for name in ("lost", "duplicated", "wrong")}
+
+    def _reproduce(self, version: int) -> dict[str, Any]:
+        """Whether the newest version comes out again from a checkpoint, the journal and the log."""
+        self.progress.enter(f"version {version} is made again from the journal")
+        code = self.supervisor.run(
+            *(REPRODUCE, "trainer", "reproduce", str(version)),
+            timeout_s=JOB_TIMEOUT_S,
+            accepted=CHECKED,
+            ONEREC_STORE__STATE_DIR=str(self.options.directory / "state" / "trainer"),
+        )
+        return {"version": version, "identical": code == ExitCode.DONE}
 
     def _file(self, name: str) -> Path:
         return self.options.directory / name

@@ -9,6 +9,8 @@ from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 
+AUDITED = ("lost", "duplicated", "wrong")
+
 
 def _pairs(title: str, rows: list[tuple[str, str]]) -> Table:
     table = Table(title, "", box=None, header_style="bold", pad_edge=False)
@@ -25,6 +27,7 @@ def _flow(report: Mapping[str, Any]) -> Table:
             ("sessions joined", f"{report['sessions']:,}"),
             ("sessions learned from", f"{report['sessions_trained']:,}"),
             ("lost / duplicated", f"{report['lost']} / {report['duplicated']}"),
+            ("audit: lost / double / wrong", " / ".join(str(report["audit"][name]) for name in AUDITED)),
             ("requests → answers", f"{report['requests']:,} → {report['recommendations']:,}"),
             ("unanswered", f"{report['unanswered']}"),
             ("invalid / repeated items", f"{report['invalid_items']} / {report['duplicate_items_in_session']}"),
@@ -44,6 +47,7 @@ def _speed(report: Mapping[str, Any]) -> Table:
             ),
             ("request → answer", f"p50 {_or_dash(latency['p50'], '.0f')} ms, p99 {_or_dash(latency['p99'], '.0f')} ms"),
             ("versions published / swaps", f"{report['versions_published']} / {report['swaps']}"),
+            (f"version {report['reproduced']['version']}, made again", _bits(report["reproduced"])),
             ("first recommendation after", f"{report['first_recommendation_s']:.0f} s"),
             ("all together", f"{report['wall_s']:.0f} s, {report['peak_rss_mb']:,} MB at the peak"),
             ("broker", str(report["broker"])),
@@ -68,6 +72,10 @@ def _learning(report: Mapping[str, Any]) -> Table:
         ("  decayed popularity", _or_dash(quality["popularity_hit_rate_at_10"], ".4f")),
     ]
     return _pairs("What it learned", rows)
+
+
+def _bits(reproduced: Mapping[str, Any]) -> str:
+    return "the same bits" if reproduced["identical"] else "NOT the same bits; see logs/reproduce.log"
 
 
 def _or_dash(value: float | None, form: str) -> str:

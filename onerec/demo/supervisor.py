@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,8 +120,10 @@ class Supervisor:
                 preexec_fn=die_with_parent,  # noqa: PLW1509 - only prctl is called
             )
 
-    def run(self, name: str, *arguments: str, timeout_s: float, **environment: str) -> None:
-        """Run a job to its end. Raises ServiceFailedError with the end of its log when it fails."""
+    def run(
+        self, name: str, *arguments: str, timeout_s: float, accepted: Collection[int] = (0,), **environment: str
+    ) -> int:
+        """Run a job to its end; its exit code. Raises ServiceFailedError with its log's end for one not `accepted`."""
         service = self.start(name, *arguments, **environment)
         deadline = time.monotonic() + timeout_s
         while service.running:
@@ -129,16 +131,17 @@ class Supervisor:
             if time.monotonic() > deadline:
                 raise ServiceFailedError(f"{name} did not end within {timeout_s:.0f} s.", f"See {service.log}.")
             time.sleep(0.05)
-        self.finished(service)
+        return self.finished(service, accepted)
 
-    def finished(self, service: Service) -> None:
-        """Take a job that has ended off the list. Raises ServiceFailedError where it failed."""
+    def finished(self, service: Service, accepted: Collection[int] = (0,)) -> int:
+        """Take a job that has ended off the list; its exit code. Raises ServiceFailedError where it failed."""
         code = service.process.returncode if service.process else 0
         del self.services[service.name]
-        if code:
+        if code not in accepted:
             raise ServiceFailedError(
                 f"{service.name} ended with code {code}:\n{tail(service.log)}", f"See {service.log}."
             )
+        return code
 
     def endpoints(self) -> dict[str, int]:
         """Metrics ports of the services that run, by name."""
