@@ -50,6 +50,7 @@ class SequenceBatch:
     tokens: Tensor  # item + 1; PADDING where there is none
     marks: Tensor  # NONE, PASSED or POSITIVE
     watch_ms: Tensor  # -1 where it is not known
+    labels: Tensor | None = None  # bits of schemas.labels; None where a model has changed the sequence
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -73,12 +74,13 @@ def sequence_batch(sequences: Sequences, users: Longs, length: int) -> SequenceB
     at = np.where(mask, first[:, None] + steps, 0)
     if not len(sequences.items):
         nothing = torch.zeros(at.shape, dtype=torch.int64)
-        return SequenceBatch(nothing, nothing, nothing - 1)
+        return SequenceBatch(nothing, nothing, nothing - 1, nothing)
     marks = np.where(positive(sequences.labels[at]), POSITIVE, PASSED)
     return SequenceBatch(
         tokens=torch.from_numpy(np.where(mask, sequences.items[at] + 1, PADDING)),
         marks=torch.from_numpy(np.where(mask, marks, NONE)),
         watch_ms=torch.from_numpy(np.where(mask, sequences.watch_ms[at], -1)),
+        labels=torch.from_numpy(np.where(mask, sequences.labels[at].astype(np.int64), 0)),
     )
 
 

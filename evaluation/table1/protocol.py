@@ -23,6 +23,12 @@ one item at a time by beam search) scores items; a session's score is the sum of
 its candidates are the sessions of the highest scores, best first: the first is the top m. That is what beam search
 would find if the items of a session were independent.
 
+**Cascade.** The rows `cascade-crm` and `cascade-sasrec` are what OneRec replaces: retrieval of 500 unseen items by CRM
+(two towers, asked for 18 s) or by SASRec with full softmax, pre-ranking to 100 by a two-tower model, ranking of these
+by an MMoE with attention over the user's exposures, and sessions of m = 5 of the 100 as for the other item-wise rows.
+Pre-ranker and ranker learn swt, vtr, wtr and ltr of single exposures from the rows' users before 1 May; an item's score
+is the same merge of the four, standardised over the user's items, that makes preference pairs of sessions.
+
 **Columns.** swt, vtr, wtr, ltr are the judge's predictions for a session: watch time as 1 - exp(-t / 104 s), share of
 long views, probability of a follow, of a like. mean is over a user's candidates, max the greatest of them; both are
 then averaged over cases. Recall@10 and NDCG@10 need no judge: the ten best items (for OneRec the most probable first
@@ -59,6 +65,8 @@ MIN_HISTORY = 3
 TOP = 10
 SESSION_ITEMS = 5
 HISTORY_ITEMS = 50
+RETRIEVED, PRE_RANKED = 500, 100
+"""Items that leave the first two stages of a cascade."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,5 +130,6 @@ def described(form: Form) -> dict[str, Any]:
         "rows_users_of_ten": ROWS_OF_TEN,
         "session_items": SESSION_ITEMS,
         "top": TOP,
+        "cascade": [RETRIEVED, PRE_RANKED, SESSION_ITEMS],
         **asdict(form),
     }

@@ -13,14 +13,16 @@ from torch import nn
 
 from evaluation.baselines.attributes import ItemAttributes
 from evaluation.baselines.bert4rec import BERT4Rec
+from evaluation.baselines.cascade import Cascade, Sizes
 from evaluation.baselines.counts import ItemCooccurrence, Popularity
 from evaluation.baselines.crm import CRM, Users
 from evaluation.baselines.fdsa import FDSA
+from evaluation.baselines.multi_objective import PreRanker, Ranker
 from evaluation.baselines.sasrec import SASRec
-from evaluation.baselines.sequences import sequence_batch
+from evaluation.baselines.sequences import Longs, SequenceBatch, sequence_batch
 from evaluation.baselines.training import Recommends, SequenceModel, Training, train
 from evaluation.baselines.transformer import TrunkSettings
-from evaluation.table1.candidates import Recommended, item_wise
+from evaluation.table1.candidates import Recommended, item_wise, ranked
 from evaluation.table1.generative import (
     TIGER_SAMPLES,
     recommend_items,
@@ -32,7 +34,7 @@ from evaluation.table1.generative import (
 )
 from evaluation.table1.judge import train_reward
 from evaluation.table1.preference import RECIPES, Aligner
-from evaluation.table1.protocol import HISTORY_ITEMS, SESSION_ITEMS, TOP, Form
+from evaluation.table1.protocol import HISTORY_ITEMS, PRE_RANKED, RETRIEVED, SESSION_ITEMS, TOP, Form
 from evaluation.table1.world import World
 from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig
@@ -83,6 +85,7 @@ def families() -> tuple[Family, ...]:
         _sequence("fdsa", lambda at: FDSA(_attributes(at), TRUNK)),
         _crm("crm", "pooled"),
         _crm("crm-transformer", "transformer"),
+        Family(("cascade-crm", "cascade-sasrec"), _cascades),
         Family(("tiger-s",), lambda at, _: _tiger(at, "tiger-s", tiger(smaller(at.config)))),
         Family(("tiger-l",), lambda at, _: _tiger(at, "tiger-l", tiger(at.config))),
         Family(("onerec-s",), lambda at, _: _onerec_small(at)),
@@ -127,14 +130,51 @@ def _crm(name: str, users: Users) -> Family:
     return Family(tuple(f"{name}-{wish}" for wish in CRM_WISHES), rows)
 
 
+def _cascades(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
+    """Pre-ranker and ranker are trained once; each row has its own retrieval before them."""
+    attributes, past, training = _attributes(at), at.world.rows.past, Training(epochs=at.form.epochs)
+    pre_ranker = train(lambda: PreRanker(attributes, TRUNK), past, training, at.seed)
+    ranker = train(lambda: Ranker(attributes, TRUNK), past, training, at.seed)
+    assert isinstance(pre_ranker, PreRanker)
+    assert isinstance(ranker, Ranker)
+    retrievals: dict[str, Callable[[], SequenceModel]] = {
+        "cascade-crm": lambda: CRM(attributes, TRUNK, "pooled"),
+        "cascade-sasrec": lambda: SASRec(_items(at), TRUNK, "softmax"),
+    }
+    for name, make in retrievals.items():
+        if name not in wanted:
+            continue
+        retrieval = train(make, past, training, at.seed)
+        if isinstance(retrieval, CRM):
+            retrieval.condition = CRM_WISHES["18s"]
+        cascade = Cascade(retrieval, pre_ranker, ranker, Sizes(RETRIEVED, PRE_RANKED))
+        size = sum(parameters_of(model) for model in (retrieval, pre_ranker, ranker))
+        yield Row(name, _through(cascade, at), size)
+
+
+def _through(cascade: Cascade, at: Context) -> Recommended:
+    def ranking(batch: SequenceBatch, seen: list[Longs]) -> Recommended:
+        stages = cascade.recommend(batch, seen)
+        return ranked(stages.values.numpy(), stages.ranked.numpy(), SESSION_ITEMS, at.form.candidates, TOP)
+
+    return _by_chunks(ranking, at)
+
+
 @torch.inference_mode()
 def _recommend(model: Recommends, at: Context) -> Recommended:
+    def ranking(batch: SequenceBatch, seen: list[Longs]) -> Recommended:
+        return item_wise(model.scores(batch), seen, SESSION_ITEMS, at.form.candidates, TOP)
+
+    return _by_chunks(ranking, at)
+
+
+def _by_chunks(recommend: Callable[[SequenceBatch, list[Longs]], Recommended], at: Context) -> Recommended:
+    """For all cases what `recommend` gives for a batch of them and for what each has seen."""
     world, parts = at.world, []
     for first in range(0, len(world.cases), CHUNK):
         users = world.cases.users[first : first + CHUNK]
-        scores = model.scores(sequence_batch(world.rows.past, users, TRUNK.length))
         seen = [seen_of(world, row) for row in users.tolist()]
-        parts.append(item_wise(scores, seen, SESSION_ITEMS, at.form.candidates, TOP))
+        parts.append(recommend(sequence_batch(world.rows.past, users, TRUNK.length), seen))
     return Recommended(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 

@@ -18,7 +18,16 @@ from onerec.errors import DependencyMissingError, SettingsError
 from onerec.model.reward import OBJECTIVES
 from tests.evaluation.table1.small_world import CONFIG, FORM, small_world
 
-ROWS = ("popularity", "cooccurrence", "tiger-s", "onerec-l", "onerec-l-ntp", "onerec-l-sdpo", "onerec-l-ipa")
+ROWS = (
+    "popularity",
+    "cooccurrence",
+    "cascade-sasrec",
+    "tiger-s",
+    "onerec-l",
+    "onerec-l-ntp",
+    "onerec-l-sdpo",
+    "onerec-l-ipa",
+)
 
 
 @pytest.fixture(scope="module")
