@@ -1,0 +1,108 @@
+"""Apache Kafka is frozen in the middle of the joiner's commit, for longer than a commit may take, and goes on.
+
+The request to commit waits in the broker's socket: it is carried out after the joiner has given it up. Whether it was,
+the joiner learns from a new producer and the broker's offsets alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException, Producer
+
+from chaos.kafka_process import KafkaProcess, kafka_home
+from onerec.errors import DependencyMissingError
+from onerec.kafka import admin, clients
+from onerec.service import Stop
+from onerec.settings import KafkaSettings, load_settings
+from schemas.topics import SESSIONS
+from stream.joiner import transaction
+from stream.joiner.service import run_joiner
+from tests.stream.joiner.events import action, impression
+from tests.stream.joiner.oracle import expected
+from tests.stream.joiner.running import Feeder, eventually, records
+from tests.stream.joiner.test_service import NOW_MS, QUICK, check_against_oracle, some_events
+
+FROZEN_AT = (2, 4)
+"""Which commits, counted from 1."""
+COMMIT_TIMEOUT_S = 3.0
+JOINER = QUICK | {"idle_close_s": 3600.0, "transaction_events": 60}
+
+
+@pytest.fixture
+def broker_process(tmp_path: Path) -> Iterator[KafkaProcess]:
+    """A broker of the test's own: nobody else may be stopped with it."""
+    try:
+        home = kafka_home()
+    except DependencyMissingError as error:
+        pytest.skip(f"no Apache Kafka as a process here: {error.problem}")
+    with KafkaProcess(home, tmp_path / "kafka") as running:
+        yield running
+
+
+class Freezer:
+    """Stops the broker's process before some of the commits, and lets it go on once they have failed."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self.commits = self.unanswered = 0
+
+    def commit(self, producer: Producer, timeout_s: float) -> None:
+        """In place of the producer's own."""
+        self.commits += 1
+        if self.commits not in FROZEN_AT:
+            Producer.commit_transaction(producer, timeout_s)
+            return
+        os.kill(self._pid, signal.SIGSTOP)
+        try:
+            Producer.commit_transaction(producer, timeout_s)
+        except KafkaException:
+            self.unanswered += 1
+            raise
+        finally:
+            os.kill(self._pid, signal.SIGCONT)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_or_doubled_where_a_commit_is_carried_out_after_it_was_given_up(
+    broker_process: KafkaProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka = KafkaSettings(bootstrap_servers=broker_process.bootstrap_servers, partitions=2)
+    admin.create_topics(kafka)
+    events = some_events(users=10, visits=12)
+    feeder = Feeder(kafka)
+    feeder.publish(events)
+    for partition in range(kafka.partitions):  # time passes, so that everything closes
+        feeder.publish_to(partition, impression(1, NOW_MS + 10**9, user=10_000 + partition))
+        feeder.publish_to(partition, action(2, NOW_MS + 10**9, user=10_000 + partition))
+    feeder.flush()
+    freezer, stop = Freezer(broker_process.pid), Stop("joiner")
+    monkeypatch.setattr(transaction, "COMMIT_TIMEOUT_S", COMMIT_TIMEOUT_S)
+
+    def commit(producer: clients.WatchedProducer, timeout_s: float) -> None:
+        freezer.commit(producer, timeout_s)
+
+    monkeypatch.setattr(clients.WatchedProducer, "commit_transaction", commit)
+    settings = load_settings(
+        kafka=kafka.model_dump(), store={"state_dir": str(tmp_path / "state")}, stream={"joiner": JOINER}
+    )
+    wanted = len(expected(events, settings.stream.joiner).sessions)
+
+    with ThreadPoolExecutor(1) as pool:
+        joiner = pool.submit(run_joiner, settings, stop)
+        try:
+            eventually(lambda: joiner.done() or freezer.unanswered == len(FROZEN_AT), "the commits were not reached")
+            eventually(lambda: joiner.done() or len(records(kafka, SESSIONS)) >= wanted, f"{wanted} sessions")
+        finally:
+            stop.set()
+        joiner.result()
+
+    assert freezer.unanswered == len(FROZEN_AT), "a commit came through in spite of it"
+    assert freezer.commits > max(FROZEN_AT)
+    check_against_oracle(kafka, events)
