@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from inference import histories
 from onerec.errors import DependencyMissingError, ExitCode
 from onerec.settings import KafkaSettings
 from onerec.state.store import LocalStore
@@ -109,8 +111,9 @@ def test_a_joiner_without_room_for_its_state_ends_and_joins_the_rest_once_when_t
 
 @pytest.mark.broker
 def test_a_worker_without_room_for_histories_ends_and_knows_them_all_when_there_is_some(
-    kafka: KafkaSettings, tmp_path: Path, disk: SmallDisk
+    kafka: KafkaSettings, tmp_path: Path, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(histories, "LocalStore", functools.partial(LocalStore, flush_interval_s=0.1))
     settings = settings_of(kafka, tmp_path, worker={"deadline_ms": 60_000})
     world = Serving(settings)
     world.items(range(60))
@@ -118,7 +121,7 @@ def test_a_worker_without_room_for_histories_ends_and_knows_them_all_when_there_
     worker = RunningWorker(settings)
     worker.wait_ready()
     disk.fill()
-    for user in itertools.count(7):  # what is written goes to disk every few seconds
+    for user in itertools.count(7):
         world.history(user, range(1000, 1008))
         if worker.has_ended_within(0.2):
             break

@@ -98,12 +98,13 @@ def test_a_torn_version_is_refused_while_the_one_before_goes_on_until_there_is_a
 
     with running(settings) as worker:
         worker.wait_ready()
-        for version, damage in enumerate(DAMAGES, start=2):
+        damages = DAMAGES if kind == "delta" else DAMAGES[:2]
+        for version, damage in enumerate(damages, start=2):
             repair = tear(version, damage)
             assert f"version {version} cannot be served, version {version - 1} goes on" in caplog.text
             repair()
             eventually(lambda: served(world) == version)  # noqa: B023
-        version = 2 + len(DAMAGES)
+        version = 2 + len(damages)
         tear(version, truncated, manifest=True)()
         eventually(lambda: served(world) == version)
         tear(version + 1, flipped)  # and nobody repairs it
