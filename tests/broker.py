@@ -28,6 +28,7 @@ HOME = "KAFKA_HOME"
 DEFAULT_IMAGE = "confluentinc/cp-kafka:8.2.0"
 CONTAINER_TIMEOUT_S = 120
 ENGINE_TIMEOUT_S = 3
+DELETE_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,10 @@ def plan() -> str:
 def delete_topics(kafka: KafkaSettings) -> None:
     """Remove the topics of a test, which its prefix names, so that brokers do not fill up with them."""
     client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-    names = [name for name in client.list_topics(timeout=10).topics if name.startswith(kafka.topic_prefix)]
+    topics = client.list_topics(timeout=DELETE_TIMEOUT_S).topics
+    names = [name for name in topics if name.startswith(kafka.topic_prefix)]
     for deleted in client.delete_topics(names).values() if names else ():
-        deleted.result(10)
+        deleted.result(DELETE_TIMEOUT_S)
 
 
 def _first(stack: ExitStack, directory: Path) -> Broker:

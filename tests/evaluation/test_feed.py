@@ -21,7 +21,7 @@ def send(writer: RecordWriter, user_ids: range, time_ms: int) -> None:
     for user_id in user_ids:
         record = Impression(request_id=1, user_id=user_id, item_id=2, position=0, time_ms=time_ms, produced_ms=time_ms)
         writer.send(IMPRESSIONS, id_key(user_id), record, timestamp_ms=time_ms)
-    writer.flush(10)
+    writer.flush(60)
 
 
 def test_what_cannot_be_read_is_counted_and_not_refused(kafka: KafkaSettings) -> None:

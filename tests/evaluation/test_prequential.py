@@ -69,7 +69,7 @@ def settings_of(kafka: KafkaSettings) -> Settings:
 def send_histories(writer: RecordWriter) -> None:
     for topic, key, timestamp_ms, record in history_messages(LOG.histories(50)):
         writer.send(topic, key, record, timestamp_ms=timestamp_ms)
-    writer.flush(10)
+    writer.flush(60)
 
 
 def send_events(writer: RecordWriter, exposures: Exposures) -> None:
@@ -77,7 +77,7 @@ def send_events(writer: RecordWriter, exposures: Exposures) -> None:
     for _, kind, row in event_rows(exposures, visits_of(exposures), plan, None):
         topic, record = event(kind, row, 1)
         writer.send(topic, id_key(record.user_id), record, timestamp_ms=record.time_ms)
-    writer.flush(10)
+    writer.flush(60)
 
 
 def evaluated(kafka: KafkaSettings, tmp_path: Path) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def test_live_figures_are_the_offline_figures(kafka: KafkaSettings, tmp_path: Pa
         updated_ms=int(exposures.times_ms[-1]),
     )
     writer.send(HISTORIES, id_key(newer.user_id), newer)
-    writer.flush(10)
+    writer.flush(60)
     stop.set()
     following.join(60)
     found = json.loads(path.read_text())
@@ -177,7 +177,7 @@ def test_answers_are_scored_and_leaks_counted(kafka: KafkaSettings, tmp_path: Pa
     for visit in range(3):
         send(SESSIONS, session(visits, visit), partition=0)
     send(MODEL_VERSIONS, version(2, {0: 1}), key=b"onerec")
-    writer.flush(10)
+    writer.flush(60)
     found = evaluated(kafka, tmp_path)
     assert found["visits"] > 50
     assert found["hit_rate_at_10"] == 1.0
@@ -196,5 +196,5 @@ def test_a_frozen_worker_that_is_not_frozen_is_noticed(
     for number, status in ((1, Status.ANSWERED), (2, Status.ANSWERED), (0, Status.OVERLOADED)):
         record = answer(visits, number, [5], number=number, status=status)
         writer.send(SHADOW_RECOMMENDATIONS, id_key(record.user_id), record)
-    writer.flush(10)
+    writer.flush(60)
     assert evaluated(kafka, tmp_path)["frozen_answers_by_other_versions"] == 1

@@ -188,7 +188,7 @@ def run(kafka: KafkaSettings) -> KafkaSettings:
     ]
     for topic, key, record in records:
         writer.send(topic, key, record, partition=0)
-    writer.flush(10)
+    writer.flush(60)
     return kafka
 
 

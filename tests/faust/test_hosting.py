@@ -53,7 +53,7 @@ def send(kafka: KafkaSettings, *numbers: int, user_id: int = 1) -> None:
     for number in numbers:
         request = Request(request_id=number, user_id=user_id, time_ms=1, produced_ms=1)
         writer.send(REQUESTS, id_key(user_id), request)
-    writer.flush(10)
+    writer.flush(60)
 
 
 def until(holds: Callable[[], bool], log: Path) -> None:
@@ -83,7 +83,7 @@ def test_refuses_bad_records_and_goes_on_and_repeats_after_a_kill(kafka: KafkaSe
     for number in (FAILS, 1, 2):
         impression = Impression(request_id=number, user_id=1, item_id=1, position=0, time_ms=1, produced_ms=1)
         writer.send(IMPRESSIONS, id_key(1), impression)
-    writer.flush(10)
+    writer.flush(60)
     send(kafka, 1, FAILS, 2, HANGS)
     with echo(kafka, out, log) as process:
         until(lambda: {"1", "2"} <= set(lines(out)) and len(letters(kafka)) >= 3, log)

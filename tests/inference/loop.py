@@ -21,7 +21,7 @@ from schemas.topics import HISTORIES, ITEM_TOKENS, REQUESTS, id_key
 
 LEVELS, CODES = 3, 8
 NOW_MS = 1_650_000_000_000
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -55,7 +55,7 @@ class World:
                 created_ms=NOW_MS,
             )
             self._writer.send(ITEM_TOKENS, id_key(tokens.item_id), tokens)
-        self._writer.flush(10)
+        self._writer.flush(WAIT_S)
 
     def history(self, user_id: int, items: Sequence[int]) -> None:
         """Publish a user's history of item ids."""
@@ -67,7 +67,7 @@ class World:
             updated_ms=NOW_MS,
         )
         self._writer.send(HISTORIES, id_key(user_id), record)
-        self._writer.flush(10)
+        self._writer.flush(WAIT_S)
 
     def ask(self, user_id: int, *, age_ms: int = 0, **wishes: object) -> int:
         """Send a request; its id."""
@@ -96,7 +96,7 @@ class World:
 
     def close(self) -> None:
         """Leave the broker."""
-        self._writer.flush(10)
+        self._writer.flush(WAIT_S)
         self._answers.close()
 
     def _on_answer(self, received: Received) -> None:

@@ -88,13 +88,13 @@ class Publisher:
     def announce(self, record: ModelVersion) -> None:
         """Put a version on model-versions."""
         self._writer.send(MODEL_VERSIONS, record.model.encode(), record)
-        self._writer.flush(10)
+        self._writer.flush(60)
 
     def direct(self, version: int, status: VersionStatus) -> None:
         """Put a directive on model-versions."""
         record = self._record(version, status, ())
         self._writer.send(MODEL_VERSIONS, f"{record.model}{SERVING_SUFFIX}".encode(), record)
-        self._writer.flush(10)
+        self._writer.flush(60)
 
     def _record(self, version: int, status: VersionStatus, learned_ms: tuple[int, ...]) -> ModelVersion:
         return ModelVersion(

@@ -64,7 +64,7 @@ def test_bad_tokens_are_refused_and_following_goes_on(kafka: KafkaSettings, tmp_
             item_id=50 + number, codes=codes, codebook_version=1, duration_ms=1, tags=(), created_ms=1_650_000_000_000
         )
         writer.send(ITEM_TOKENS, id_key(tokens.item_id), tokens)
-    writer.flush(10)
+    writer.flush(60)
     world.items([7])
     with follower_of(kafka) as follower:
         eventually(lambda: follower.caught_up)

@@ -35,7 +35,7 @@ class Joiner:
             updated_ms=1_650_000_000_000,
         )
         self._writer.send(HISTORIES, id_key(user_id), history, partition=partition)
-        self._writer.flush(10)
+        self._writer.flush(60)
 
 
 def items_of(store: HistoryStore, user_id: int) -> list[int]:

@@ -90,7 +90,7 @@ def test_bad_requests_go_to_dead_letters_and_serving_goes_on(settings: Settings,
     with running(settings) as worker:
         worker.wait_ready()
         producer.produce(clients.topic_name(settings.kafka, REQUESTS), b"no avro", id_key(1))
-        producer.flush(10)
+        producer.flush(60)
         negative = world.ask(1, items=0)
         good = world.ask(1)
         assert world.answer(good).status is Status.ANSWERED

@@ -29,7 +29,7 @@ def test_catches_up_and_follows(kafka: KafkaSettings) -> None:
     sent = [impression(user_id, position) for position in range(5) for user_id in range(20)]
     for record in sent:
         writer.send(IMPRESSIONS, id_key(record.user_id), record, timestamp_ms=record.time_ms)
-    writer.flush(10)
+    writer.flush(60)
     got: list[Received] = []
     follower = TopicFollower(kafka, IMPRESSIONS, got.append, service="test")
     assert follower.catch_up(10) == 100
@@ -38,7 +38,7 @@ def test_catches_up_and_follows(kafka: KafkaSettings) -> None:
         assert [r.record.position for r in got if r.record.user_id == user_id] == list(range(5))
     assert all(r.timestamp_ms == r.record.time_ms for r in got)
     writer.send(IMPRESSIONS, id_key(3), impression(3, 9))
-    writer.flush(10)
+    writer.flush(60)
     while len(got) < 101:
         follower.poll(1.0)
     assert got[-1].record.position == 9
@@ -49,7 +49,7 @@ def test_goes_on_where_it_was_told_to(kafka: KafkaSettings) -> None:
     writer = RecordWriter(kafka)
     for position in range(6):
         writer.send(IMPRESSIONS, None, impression(1, position), partition=position % 2)
-    writer.flush(10)
+    writer.flush(60)
     got: list[Received] = []
     follower = TopicFollower(kafka, IMPRESSIONS, got.append, partitions=[1], start={1: 2}, service="test")
     assert follower.catch_up(10) == 1
@@ -69,7 +69,7 @@ def test_what_is_refused_does_not_hold_it_up(kafka: KafkaSettings) -> None:
     writer = RecordWriter(kafka)
     for value in (b"junk", b"", None):
         writer.producer.produce(clients.topic_name(kafka, IMPRESSIONS), value, partition=0)
-    writer.flush(10)
+    writer.flush(60)
     follower = TopicFollower(kafka, IMPRESSIONS, lambda _: None, service="test-follower")
     assert follower.catch_up(10) == 0
     assert follower.next_offsets() == {0: 3, 1: 0}

@@ -23,7 +23,7 @@ def send(kafka: KafkaSettings, count: int) -> None:
     writer = RecordWriter(kafka)
     for user_id in range(count):
         writer.send(IMPRESSIONS, id_key(user_id), BY_TYPE[Impression])
-    writer.flush(10)
+    writer.flush(60)
 
 
 def read_and_commit(kafka: KafkaSettings, count: int) -> list[Received]:

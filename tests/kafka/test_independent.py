@@ -78,7 +78,7 @@ def test_we_write_every_topic_and_it_reads_it(kafka: KafkaSettings, tmp_path: Pa
     for topic in OURS:
         for _ in range(COPIES):
             writer.send(topic, key_of(topic, example(topic)).encode(), example(topic), timestamp_ms=TIME_MS)
-    writer.flush(10)
+    writer.flush(60)
     lines = run_program(tmp_path, kafka, "consume", str(len(OURS) * COPIES)).splitlines()
     read = sorted(json.dumps(json.loads(found), sort_keys=True) for found in lines)
     assert read == sorted(line(topic) for topic in OURS for _ in range(COPIES))
@@ -91,7 +91,7 @@ def test_users_keep_their_partition_whoever_writes(kafka: KafkaSettings, tmp_pat
     writer = RecordWriter(kafka)
     for user in users:
         writer.send(IMPRESSIONS, id_key(user), example(IMPRESSIONS))
-    writer.flush(10)
+    writer.flush(60)
     partitions: dict[bytes, set[int]] = {}
     received = read_all(kafka, IMPRESSIONS)
     assert len(received) == 2 * len(users)

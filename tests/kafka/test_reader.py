@@ -45,7 +45,7 @@ def test_bad_records_are_refused_and_the_stream_goes_on(kafka: KafkaSettings) ->
     writer.send(ACTIONS, id_key(7), dataclasses.replace(GOOD, time_ms=future_ms), timestamp_ms=future_ms)
     writer.producer.produce(name, None, b"7")
     writer.send(ACTIONS, id_key(7), dataclasses.replace(GOOD, item_id=22))
-    writer.flush(10)
+    writer.flush(60)
     refused = DeadLetters(kafka, "test-reader")
     consumer = assigned(kafka, [ACTIONS])
     got = read(RecordReader(consumer, [ACTIONS], kafka, refused=refused), 7, refused)
@@ -100,7 +100,7 @@ def test_read_returns_as_soon_as_there_is_something(kafka: KafkaSettings) -> Non
     reader = RecordReader(consumer, [ACTIONS], kafka, refused=refused)
     assert reader.read(1000, 0.0) == []
     writer.send(ACTIONS, id_key(7), GOOD)
-    writer.flush(10)
+    writer.flush(60)
     started_s = time.monotonic()
     assert [received.record for received in reader.read(1000, 30.0)] == [GOOD]
     assert time.monotonic() - started_s < 5
@@ -136,7 +136,7 @@ def test_a_refused_record_that_is_mostly_key_fits_too(bare_kafka: KafkaSettings)
     create_topics(kafka)
     writer = RecordWriter(kafka)
     writer.producer.produce(clients.topic_name(kafka, ACTIONS), b"\xff", b"k" * 65_000)
-    writer.flush(10)
+    writer.flush(60)
     refused = DeadLetters(kafka, "test")
     consumer = assigned(kafka, [ACTIONS])
     read(RecordReader(consumer, [ACTIONS], kafka, refused=refused), 1, refused)

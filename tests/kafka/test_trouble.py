@@ -57,7 +57,7 @@ def test_a_broker_that_goes_away_ends_reader_and_writer(tmp_path: Path, monkeypa
         consumer = assigned(kafka, [IMPRESSIONS])
         reader = RecordReader(consumer, [IMPRESSIONS], kafka, refused=DeadLetters(kafka, "test"))
         writer.send(IMPRESSIONS, id_key(7), IMPRESSION)
-        writer.flush(10)
+        writer.flush(60)
         assert len(reader.read(10, 10.0)) == 1
         broker.stop()
         with pytest.raises(DependencyMissingError, match="No Kafka broker answers"):

@@ -34,7 +34,7 @@ def test_time_partition_and_report_of_delivery(kafka: KafkaSettings) -> None:
 
     writer = RecordWriter(kafka)
     writer.send(IMPRESSIONS, id_key(7), IMPRESSION, timestamp_ms=TIME_MS, partition=1, on_delivery=delivered)
-    writer.flush(10)
+    writer.flush(60)
     assert reported == [(None, 0)]
     (received,) = read_all(kafka, IMPRESSIONS)
     assert (received.partition, received.timestamp_ms, received.record) == (1, TIME_MS, IMPRESSION)
@@ -53,7 +53,7 @@ def test_a_missing_topic_is_named_and_not_made(bare_kafka: KafkaSettings, monkey
 def test_a_failed_delivery_is_raised_at_the_next_send(kafka: KafkaSettings) -> None:
     writer = RecordWriter(kafka)
     writer.send(IMPRESSIONS, id_key(7), IMPRESSION, partition=0)
-    writer.flush(10)
+    writer.flush(60)
     with pytest.raises(DependencyMissingError, match="impressions"):
         send_until_it_fails(writer, partition=99)
 
@@ -78,7 +78,7 @@ def test_what_a_transaction_aborts_is_never_read(kafka: KafkaSettings) -> None:
     writer.producer.init_transactions(30)
     writer.producer.begin_transaction()
     writer.send(IMPRESSIONS, id_key(7), IMPRESSION, partition=0)
-    writer.flush(10)
+    writer.flush(60)
     assert admin.end_offsets(kafka, IMPRESSIONS) == {0: 0, 1: 0}, "an open transaction cannot be read"
     writer.producer.abort_transaction(30)
     writer.producer.begin_transaction()

@@ -195,7 +195,7 @@ def test_an_event_on_an_item_that_is_published_later_becomes_a_session(given: Ka
         writer = RecordWriter(given)
         tokens = ItemTokens(item_id=21, codes=(0, 0, 0), codebook_version=1, duration_ms=1, tags=(), created_ms=1)
         writer.send(ITEM_TOKENS, id_key(21), tokens)
-        writer.flush(10)
+        writer.flush(60)
 
         code, out, err = run("replay", "--reason", "unknown_item", "--service", "joiner", "--since", "1h", "--yes")
 

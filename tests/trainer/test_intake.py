@@ -26,7 +26,7 @@ def intake(kafka: KafkaSettings) -> Iterator[Intake]:
         writer.send(SESSIONS, b"7", toy.session(time_ms, [1]), timestamp_ms=time_ms, partition=partition)
     writer.producer.produce(kafka.topic_prefix + SESSIONS.name, b"no avro", b"7", timestamp=40, partition=1)
     writer.send(SESSIONS, b"7", toy.session(60, [1]), timestamp_ms=60, partition=1)
-    writer.flush(10)
+    writer.flush(60)
     intake = Intake(kafka, [SESSIONS])
     intake.add({A: 0, B: 0})
     intake.reach({A: 3, B: 3}, 10)

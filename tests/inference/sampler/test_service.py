@@ -131,14 +131,14 @@ class System:
                 updated_ms=1,
             )
             self.writer.send(HISTORIES, id_key(user), history)
-        self.writer.flush(10)
+        self.writer.flush(60)
 
     def ask(self, numbers: range) -> set[int]:
         """Send requests; the pair ids to expect."""
         for number in numbers:
             request = Request(request_id=number, user_id=number % USERS, time_ms=number, produced_ms=1)
             self.writer.send(REQUESTS, id_key(request.user_id), request, timestamp_ms=number)
-        self.writer.flush(10)
+        self.writer.flush(60)
         return {pair_id_of(number) for number in numbers if is_sampled(number, SHARE)}
 
     def read(self, topic: Topic) -> list[object]:

@@ -90,7 +90,7 @@ def test_bad_late_and_unknown_records_go_to_dead_letters_and_the_stream_goes_on(
     for item in (1, 2):
         tokens = ItemTokens(item_id=item, codes=(0, 0, 0), codebook_version=1, duration_ms=1, tags=(), created_ms=1)
         writer.send(ITEM_TOKENS, id_key(item), tokens)
-    writer.flush(10)
+    writer.flush(60)
     feeder = Feeder(kafka)
     future_ms = int(time.time() * 1000) + 7_200_000
     feeder.publish_raw(IMPRESSIONS, b"1", b"no record at all", partition=0)
@@ -117,7 +117,7 @@ def test_bad_late_and_unknown_records_go_to_dead_letters_and_the_stream_goes_on(
         eventually(lambda: len(records(kafka, DEAD_LETTERS)) == 8, joiner.output())
         tokens = ItemTokens(item_id=777, codes=(1, 0, 0), codebook_version=1, duration_ms=1, tags=(), created_ms=1)
         writer.send(ITEM_TOKENS, id_key(777), tokens)
-        writer.flush(10)
+        writer.flush(60)
         feeder.publish_to(0, impression(777, NOW_MS + 100_000, request=9))
         feeder.flush()
         eventually(lambda: len(records(kafka, SESSIONS)) == 2, joiner.output())
@@ -150,7 +150,7 @@ def test_a_new_machine_goes_on_where_the_old_one_stopped_with_imported_histories
     )
     writer = RecordWriter(kafka)
     writer.send(HISTORIES, id_key(1), imported)
-    writer.flush(10)
+    writer.flush(60)
     events = some_events(users=5, visits=9)
     feeder = Feeder(kafka)
     patient = QUICK | {"idle_close_s": 600.0}

@@ -49,7 +49,7 @@ def answer(writer: RecordWriter, request_id: int, topic: Topic = RECOMMENDATIONS
         latency_ms=1.0,
     )
     writer.send(topic, id_key(1), record)
-    writer.flush(10)
+    writer.flush(60)
 
 
 def test_waits_for_an_answer(kafka: KafkaSettings) -> None:

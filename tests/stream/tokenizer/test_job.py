@@ -29,7 +29,7 @@ def publish(kafka: KafkaSettings, *items: Item) -> None:
     writer = RecordWriter(kafka)
     for each in items:
         writer.send(ITEMS, id_key(each.item_id), each)
-    writer.flush(10)
+    writer.flush(60)
 
 
 def test_fits_saves_and_makes_no_version_for_nothing(kafka: KafkaSettings, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_fits_saves_and_makes_no_version_for_nothing(kafka: KafkaSettings, tmp_p
     points = embeddings(60)
     writer = RecordWriter(kafka)
     writer.producer.produce(kafka.topic_prefix + ITEMS.name, b"rubbish", b"0")
-    writer.flush(10)
+    writer.flush(60)
     publish(kafka, item(7, points[0]), *(item(row, points[row]) for row in range(59, -1, -1)))
     publish(kafka, item(1001, embeddings(1, width=5)[0]), item(1002, np.full(4, np.nan, np.float32)))
     report = fit_codebook(settings)

@@ -82,11 +82,11 @@ class Stage:
     def publish(self, items: Iterable[Item]) -> None:
         for each in items:
             self._writer.send(ITEMS, id_key(each.item_id), each)
-        self._writer.flush(10)
+        self._writer.flush(60)
 
     def publish_bytes(self, value: bytes) -> None:
         self._writer.producer.produce(self.kafka.topic_prefix + ITEMS.name, value, b"1")
-        self._writer.flush(10)
+        self._writer.flush(60)
 
     def records(self) -> list[ItemTokens]:
         return [received.record for received in self.tokens.received]
