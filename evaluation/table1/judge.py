@@ -96,14 +96,20 @@ def probabilities(model: RewardModel, history: HistoryBatch, sessions: Longs, ca
 
 def judged(judge: RewardModel, world: World, config: ModelConfig, sessions: Longs) -> dict[str, NDArray[np.float64]]:
     """By objective the judge's prediction [C, N] for sessions [C, N, m] of the rows' leaves; NaN for missing ones."""
-    own = world.judge.catalogue
+    return predicted(judge, world, world.judge.catalogue, config, sessions)
+
+
+def predicted(
+    model: RewardModel, world: World, own: CatalogueSnapshot, config: ModelConfig, sessions: Longs
+) -> dict[str, NDArray[np.float64]]:
+    """The same by a reward model that knows the semantic ids of `own`."""
     leaves = own.leaves(world.rows.items.item_ids)[sessions]
     found = {name: np.full(sessions.shape[:2], np.nan) for name in OBJECTIVES}
     for case, row in enumerate(world.cases.users.tolist()):
         whole = np.flatnonzero((sessions[case] >= 0).all(1))
         if len(whole):
             history = history_batch([world.rows.history(row)], own, config)
-            rewards = probabilities(judge, history, leaves[case, whole], own)
+            rewards = probabilities(model, history, leaves[case, whole], own)
             for name, values in zip(OBJECTIVES, rewards, strict=True):
                 found[name][case, whole] = values.numpy()
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,10 +79,13 @@ class Mined:
 
 
 def mine(model: OneRec, reward: RewardModel, world: World, form: Form, seed: int) -> list[Mined]:
-    """Candidates of `preference_users` users by beam search, ordered by the training reward model."""
+    """Candidates of `preference_users` users by beam search, ordered by the training reward model.
+
+    Users of the cases make no pairs: rewards are reported of users whose candidates nobody has aligned.
+    """
     side, random = world.rows, np.random.default_rng(seed)
-    lengths = np.diff(side.past.starts)
-    users = random.permutation(np.flatnonzero(lengths > 0))[: form.preference_users].tolist()
+    others = np.setdiff1d(np.flatnonzero(np.diff(side.past.starts)), world.cases.users)
+    users = random.permutation(others)[: form.preference_users].tolist()
     engine = Engine(copy.deepcopy(model), precise=True)
     found = []
     for row in users:
@@ -110,8 +114,11 @@ class Aligner:
         side = world.rows
         self._samples = cut([side.history(row) for row in range(len(side.past))], side.catalogue, model.config)
 
-    def aligned(self, recipe: Recipe) -> OneRec:
-        """A copy of the model that has learned by the recipe. Raises CheckFailedError for a loss that is not finite."""
+    def aligned(self, recipe: Recipe, on_round: Callable[[OneRec], None] = lambda _: None) -> OneRec:
+        """A copy of the model that has learned by the recipe; `on_round` sees it after each round, without dropout.
+
+        Raises CheckFailedError for a loss that is not finite.
+        """
         model, form = copy.deepcopy(self._model), self._form
         rounds = form.rounds if recipe.iterative else 1
         steps = np.diff(np.linspace(0, form.preference_steps, rounds + 1).astype(int)).tolist()
@@ -124,6 +131,7 @@ class Aligner:
             model.train()
             for _ in range(count):
                 self._step(model, optimizer, source, _drawn(pairs, random), recipe)
+            on_round(model.eval())
         return model.eval()
 
     def _first_pairs(self) -> list[Mined]:

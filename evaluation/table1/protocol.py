@@ -8,9 +8,9 @@
 | | rows' users (6 of 10) | judge's users (4 of 10) |
 |---|---|---|
 | before 1 May | train every row, and the reward model that makes preference pairs | train the judge |
-| from 1 May on | evaluated | not used |
+| from 1 May on | evaluated | measure how good the judge is |
 
-So no row and no training reward model has seen a user of the judge, and nobody has seen the evaluated period. Item
+So no row and no training reward model has seen a user of the judge, and no model has seen the evaluated period. Item
 embeddings and semantic ids are made twice: for the rows from the rows' users' histories, for the judge from the
 judge's, so that the two share only what is known of the videos themselves (author, tag, music, length).
 
@@ -42,7 +42,10 @@ and the same, trained with a seed of its own.
 steps at a constant rate, each with next-token loss on sessions and lambda times its preference loss on pairs: best
 and worst of a user's candidates by the training reward model. All but IPA mine their pairs once. IPA mines them
 anew in every round with the model as it then is, which is also the next round's reference. The row `onerec-l-ntp`
-takes the same steps without pairs: what only going on does belongs to it and not to a preference loss.
+takes the same steps without pairs: what only going on does belongs to it and not to a preference loss. Users of the
+cases make no pairs. A guard compares Recall@10 of each preference row with that row's over the same seeds and marks
+it where it falls by more than 1 % relative. For IPA the reward of the cases is also given by round, M_0 to M_T, by the
+training reward model and by the judge.
 
 **What the paper does not disclose** and is decided here: case selection, the definition of max and of the spread,
 sessions of item-wise rows, the watch-time target, the scalar reward (standardised objectives, weights 1, 1, .5, 1).

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from evaluation.table1 import protocol
+from evaluation.table1.preference import RECIPES
 from evaluation.table1.rows import families
+from evaluation.table1.run import JUDGE_FILE
 from onerec.errors import DependencyMissingError
 from onerec.model.reward import OBJECTIVES
 
@@ -20,6 +22,9 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 PAPER = Path(__file__).resolve().parents[2] / "docs" / "paper.md"
 BEGIN, END = "<!-- table1 -->\n", "<!-- /table1 -->\n"
 ACCURACY = ("recall_at_10", "ndcg_at_10")
+CONTROL = "onerec-l-ntp"
+MAY_FALL = 0.01
+"""Relative loss of Recall@10 against the control that a preference row may have."""
 
 
 def summarise(place: Path, form: protocol.Form) -> dict[str, Any]:
@@ -37,8 +42,39 @@ def summarise(place: Path, form: protocol.Form) -> dict[str, Any]:
         "seeds": sorted({file["seed"] for file in files}),
         "commits": sorted({file["commit"] for file in files}),
         "machine": files[0]["machine"],
+        "judge": json.loads((place / JUDGE_FILE).read_text()) if (place / JUDGE_FILE).is_file() else None,
+        "guard": guard(files),
+        "ipa_rounds": _rounds([file for file in files if file.get("rounds")]),
         "rows": rows,
     }
+
+
+def guard(files: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By preference row Recall@10 relative to the control's, over the seeds that both have, and whether it falls."""
+    recalls: dict[str, dict[int, float]] = {}
+    for file in files:
+        recalls.setdefault(file["row"], {})[file["seed"]] = file["recall_at_10"]
+    control, found = recalls.get(CONTROL, {}), {}
+    for name in (f"onerec-l-{recipe}" for recipe in RECIPES):
+        seeds = sorted(control.keys() & recalls.get(name, {}).keys())
+        usual = sum(control[seed] for seed in seeds)
+        if name != CONTROL and usual > 0:
+            change = sum(recalls[name][seed] for seed in seeds) / usual - 1
+            found[name] = {"recall_at_10_against_ntp": change, "falls": change < -MAY_FALL, "seeds": seeds}
+    return found
+
+
+def _rounds(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """IPA's rewards by round, means and deviations over seeds."""
+    count = min((len(file["rounds"]) for file in files), default=0)
+    return [
+        {"round": t}
+        | {
+            model: {key: spread(file["rounds"][t][model][key] for file in files) for key in ("reward", *OBJECTIVES)}
+            for model in ("training", "judge")
+        }
+        for t in range(count)
+    ]
 
 
 def _row(files: list[dict[str, Any]]) -> dict[str, Any]:
@@ -77,6 +113,60 @@ def table(summary: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def quality_table(judge: dict[str, Any] | None) -> str:
+    """Markdown: how good the judge is."""
+    if judge is None or not judge["sessions"]:
+        return ""
+    within = judge["within_session"]
+    rows = [
+        ("watch time of a session (swt)", "Spearman", judge["swt"]["spearman"], "0"),
+        ("share of long views of a session (vtr)", "Spearman", judge["vtr"]["spearman"], "0"),
+        ("long view of an exposure", f"AUC, {judge['vtr']['positives']} positives", judge["vtr"]["auc"], "0.5"),
+        ("any like in a session (ltr)", f"AUC, {judge['ltr']['positives']} positives", judge["ltr"]["auc"], "0.5"),
+        ("any follow in a session (wtr)", f"AUC, {judge['wtr']['positives']} positives", judge["wtr"]["auc"], "0.5"),
+        (
+            "exposures of a session, long before not",
+            f"ordered pairs, {within['sessions']} sessions",
+            within["ordered"],
+            "0.5",
+        ),
+    ]
+    lines = [_line(["of the judge's users from 1 May on", "measure", "judge", "chance"]), _line(["---"] * 4)]
+    lines += [_line([what, how, "-" if value is None else f"{value:.4f}", chance]) for what, how, value, chance in rows]
+    return (
+        f"\n### How good the judge is\n\nOn {judge['sessions']} real sessions that nothing was trained with.\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
+def guard_table(found: dict[str, dict[str, Any]]) -> str:
+    """Markdown: accuracy of the preference rows against the control."""
+    if not found:
+        return ""
+    lines = [_line(["row", f"Recall@10 against {CONTROL}", "guard (-1 %)"]), _line(["---"] * 3)]
+    for name, own in found.items():
+        lines.append(_line([name, f"{own['recall_at_10_against_ntp']:+.1%}", "falls" if own["falls"] else "holds"]))
+    return "\n### Does alignment cost accuracy?\n\n" + "\n".join(lines) + "\n"
+
+
+def rounds_table(rounds: list[dict[str, Any]]) -> str:
+    """Markdown: IPA's rewards by round."""
+    if not rounds:
+        return ""
+    head = ["model", "reward", *OBJECTIVES, "judge's reward", *(f"judge's {name}" for name in OBJECTIVES)]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for own in rounds:
+        cells = [_figure(own[model][key]) for model in ("training", "judge") for key in ("reward", *OBJECTIVES)]
+        lines.append(_line([f"M_{own['round']}", *cells]))
+    return (
+        "\n### IPA by round\n\nMeans over candidates and cases, by the training reward model and by the judge; the "
+        "reward is the change since M_0 in standard deviations of M_0's candidates, weighed as for pairs.\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
 def write_paper(paper: Path, summary: dict[str, Any]) -> None:
     """Put protocol and table between their marks in docs/paper.md; makes the file where there is none."""
     form = summary["protocol"]
@@ -86,7 +176,8 @@ def write_paper(paper: Path, summary: dict[str, Any]) -> None:
         f"{BEGIN}## Table 1 on KuaiRand-Pure\n\nMade by `python -m evaluation table1 --paper`; form `{form['name']}`: "
         f"{form['cases']} cases at most, {form['candidates']} candidates, seeds "
         f"{', '.join(map(str, summary['seeds']))}, commit {', '.join(one[:7] for one in summary['commits'])}, on "
-        f"{where['cpu']}.{_caution(form['name'])}\n\n{text}\n\n{table(summary)}{END}"
+        f"{where['cpu']}.{_caution(form['name'])}\n\n{text}\n\n{table(summary)}"
+        f"{quality_table(summary['judge'])}{guard_table(summary['guard'])}{rounds_table(summary['ipa_rounds'])}{END}"
     )
     before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
     marked = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,14 @@ from evaluation.table1.generative import (
     tiger,
     train_generative,
 )
-from evaluation.table1.judge import train_reward
+from evaluation.table1.judge import predicted, train_reward
 from evaluation.table1.preference import RECIPES, Aligner
 from evaluation.table1.protocol import HISTORY_ITEMS, PRE_RANKED, RETRIEVED, SESSION_ITEMS, TOP, Form
+from evaluation.table1.rounds import Round
 from evaluation.table1.world import World
 from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig
+from onerec.model.reward import RewardModel
 
 TRUNK = TrunkSettings(length=HISTORY_ITEMS)
 CRM_WISHES = {"9s": 5, "18s": 6, "40s": 7, "90s": 8}
@@ -63,7 +66,7 @@ class Row:
     name: str
     recommended: Recommended
     parameters: int
-    notes: dict[str, float] = field(default_factory=dict)
+    rounds: tuple[Round, ...] = ()  # of IPA: M_0 and the model after each round
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +197,31 @@ def _onerec_large(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
     if "onerec-l" in wanted:
         yield Row("onerec-l", recommend_sessions(model, at.world, at.form), parameters_of(model))
     aligner: Aligner | None = None
-    for name, recipe in RECIPES.items():
+    reward: RewardModel | None = None
+    for name in RECIPES:
         if f"onerec-l-{name}" not in wanted:
             continue
-        if aligner is None:
+        if aligner is None or reward is None:
             samples = at.form.samples // 4
             reward = train_reward(at.world.rows, at.config, at.form.judge_epochs, samples, at.seed)
             aligner = Aligner(model, reward, at.world, at.form, at.seed)
-        aligned = aligner.aligned(recipe)
-        yield Row(f"onerec-l-{name}", recommend_sessions(aligned, at.world, at.form), parameters_of(aligned))
+        yield _aligned(name, model, aligner, reward, at)
+
+
+def _aligned(name: str, model: OneRec, aligner: Aligner, reward: RewardModel, at: Context) -> Row:
+    """A preference row; of an iterative one also what each of its models recommends."""
+    recipe, rounds = RECIPES[name], list[Round]()
+
+    def keep(one: OneRec) -> None:
+        if recipe.iterative:
+            found = recommend_sessions(copy.deepcopy(one), at.world, at.form)
+            rewards = predicted(reward, at.world, at.world.rows.catalogue, at.config, found.sessions)
+            rounds.append(Round(found, rewards))
+
+    keep(model)
+    aligned = aligner.aligned(recipe, keep)
+    found = rounds[-1].recommended if rounds else recommend_sessions(aligned, at.world, at.form)
+    return Row(f"onerec-l-{name}", found, parameters_of(aligned), tuple(rounds))
 
 
 def _kept(at: Context) -> OneRec:

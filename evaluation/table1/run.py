@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from evaluation.ranking import ndcg, recall
 from evaluation.table1.judge import judged, train_reward
+from evaluation.table1.origin import ROOT, commit, source_digest
 from evaluation.table1.protocol import SESSION_ITEMS, TOP, Form
+from evaluation.table1.quality import quality
+from evaluation.table1.rounds import by_round
 from evaluation.table1.rows import Context, Family, Row, families
 from evaluation.table1.world import World, load
 from onerec.errors import SettingsError
@@ -26,7 +28,7 @@ from onerec.model.reward import RewardModel
 
 LOG = logging.getLogger(__name__)
 JUDGE_SEED = 7_001
-ROOT = Path(__file__).resolve().parents[2]
+JUDGE_FILE = "judge.json"
 DEFAULT_FOLDER = ROOT / "runs" / "table1"
 
 
@@ -39,12 +41,12 @@ def run(
     config: ModelConfig | None = None,
     load_world: Callable[[Form, ModelConfig], World] = load,
 ) -> Path:
-    """Fill the folder of this form with a file for each row and seed; the folder.
+    """Fill the folder of this form and this code with a file for each row and seed, and one of the judge; the folder.
 
     `only` names rows; all by default. Raises SettingsError for a row that does not exist.
     """
     own = config or preset("small")
-    place = folder / f"{form.name}-{form.digest()}"
+    place = folder_of(form, folder)
     place.mkdir(parents=True, exist_ok=True)
     chosen = _chosen(only)
     missing = [(seed, family) for seed in seeds for family in families() if _missing(place, family, chosen, seed)]
@@ -55,6 +57,8 @@ def run(
     world = load_world(form, own)
     LOG.info("%d cases, %d and %d users", len(world.cases), len(world.rows.past), len(world.judge.past))
     judge = _judge(place, world, form, own)
+    if not (place / JUDGE_FILE).is_file():
+        _write(place / JUDGE_FILE, quality(judge, world, own) | _origin())
     for seed, family in missing:
         context = Context(world, form, own, seed, place)
         started_s = time.monotonic()
@@ -64,6 +68,11 @@ def run(
             LOG.info("%s, seed %d: %s", row.name, seed, json.dumps({k: figures[k] for k in ("swt", "recall_at_10")}))
             started_s = time.monotonic()
     return place
+
+
+def folder_of(form: Form, folder: Path = DEFAULT_FOLDER) -> Path:
+    """Where the rows of a form are: another form, and another state of the code, have another folder."""
+    return folder / f"{form.name}-{form.digest()}-{source_digest()}"
 
 
 def measured(row: Row, judge: RewardModel, world: World, config: ModelConfig) -> dict[str, Any]:
@@ -80,13 +89,15 @@ def measured(row: Row, judge: RewardModel, world: World, config: ModelConfig) ->
     pairs = [(own, truth) for own, truth in zip(ranking.tolist(), world.cases.truth, strict=True) if truth]
     columns["recall_at_10"] = float(np.mean([recall(own, truth, TOP) for own, truth in pairs]))
     columns["ndcg_at_10"] = float(np.mean([ndcg(own, truth, TOP) for own, truth in pairs]))
-    counted = {
+    counted: dict[str, Any] = {
         "parameters": row.parameters,
         "cases": len(sessions),
         "cases_with_truth": len(pairs),
         "distinct_items": len(np.unique(sessions[:, 0])),
         "sessions_missing": int((sessions < 0).any(2).sum()),
     }
+    if row.rounds:
+        counted["rounds"] = by_round(row.rounds, judge, world, config)
     return columns | counted
 
 
@@ -122,5 +133,4 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _origin() -> dict[str, Any]:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return {"commit": done.stdout.strip() or "unknown", "machine": machine()}
+    return {"commit": commit(), "machine": machine()}

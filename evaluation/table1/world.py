@@ -77,15 +77,22 @@ class Side:
         ids = self.items.item_ids[self.past.items[at]]
         return HistoryArrays(ids, np.zeros(len(ids), np.int64), self.past.labels[at])
 
-    def sessions(self) -> list[SessionRow]:
-        """Every m consecutive exposures with known watch time, and what is left over, with the history before."""
+    def sessions(self, after: Side | None = None) -> list[SessionRow]:
+        """Every m consecutive exposures with known watch time, with the history before; what is left over is not used.
+
+        `after` leaves out the exposures that it has of each user.
+        """
+        known: dict[int, int] = {}
+        if after is not None:
+            known = dict(zip(after.user_ids.tolist(), np.diff(after.past.starts).tolist(), strict=True))
         found = []
         for row in range(len(self.past)):
             at = self.past.user(row)
             history, leaves = self.history(row), self.past.items[at]
             watch_ms = self.past.watch_ms[at]
             timed = int((watch_ms < 0).sum())  # histories come first and have none
-            for begin in range(timed, len(leaves) - SESSION_ITEMS + 1, SESSION_ITEMS):
+            first = max(timed, known.get(int(self.user_ids[row]), 0))
+            for begin in range(first, len(leaves) - SESSION_ITEMS + 1, SESSION_ITEMS):
                 end = begin + SESSION_ITEMS
                 before = _newest(history, begin)
                 found.append(
@@ -120,6 +127,7 @@ class World:
     rows: Side
     judge: Side
     cases: Cases
+    judge_later: list[SessionRow]  # of the judge's users from the split on, which nothing is trained with
 
 
 def load(form: Form, config: ModelConfig, open_log: Callable[[Keep], Log] = KuaiRandOf) -> World:
@@ -128,9 +136,13 @@ def load(form: Form, config: ModelConfig, open_log: Callable[[Keep], Log] = Kuai
     for chosen in (of_rows, _not_of_rows):
         keep = _first_of(chosen, open_log(chosen), form.users)
         log = open_log(keep)
-        sides.append((_side(log, keep, config), log.exposures(), keep))
-    (rows, exposures, keep), (judge, *_) = sides
-    return World(rows, judge, _cases(rows, _kept(exposures, keep), form.cases))
+        items, histories, exposures = log.items(), log.histories(EVERYTHING), _kept(log.exposures(), keep)
+        before = exposures.rows(np.flatnonzero(exposures.times_ms < SPLIT_MS))
+        side = _side(items, _catalogue(items, config), histories, before)
+        sides.append((side, histories, exposures))
+    (rows, _, of_rows_users), (judge, histories, of_judge) = sides
+    later = _side(judge.items, judge.catalogue, histories, of_judge).sessions(after=judge)
+    return World(rows, judge, _cases(rows, of_rows_users, form.cases), later)
 
 
 def _not_of_rows(user_ids: Longs) -> NDArray[np.bool_]:
@@ -149,11 +161,7 @@ def _kept(exposures: Exposures, keep: Keep) -> Exposures:
     return exposures.rows(np.flatnonzero(keep(exposures.user_ids)))
 
 
-def _side(log: Log, keep: Keep, config: ModelConfig) -> Side:
-    items, histories = log.items(), log.histories(EVERYTHING)
-    exposures = _kept(log.exposures(), keep)
-    before = exposures.rows(np.flatnonzero(exposures.times_ms < SPLIT_MS))
-    catalogue = _catalogue(items, config)
+def _side(items: Items, catalogue: CatalogueSnapshot, histories: Histories, before: Exposures) -> Side:
     user_ids = np.union1d(histories.user_ids, before.user_ids)
     user = np.concatenate([np.repeat(histories.user_ids, np.diff(histories.starts)), before.user_ids])
     order = np.argsort(user, kind="stable")  # histories first, then the log in time order

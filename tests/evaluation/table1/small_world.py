@@ -6,6 +6,7 @@ Nobody ever takes to the items of the other half of the groups, which are shown 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -89,6 +90,12 @@ def _walks() -> tuple[np.ndarray, np.ndarray]:
     return 1000 + np.where(liked, own, other), liked
 
 
-def small_world(change: Change = lambda exposures: exposures) -> World:
-    """The log, split."""
+def unchanged(exposures: Exposures) -> Exposures:
+    """The log as it is."""
+    return exposures
+
+
+@functools.cache
+def small_world(change: Change = unchanged) -> World:
+    """The log, split; nobody changes a world, so that each is made once."""
     return load(FORM, CONFIG, lambda keep: SmallLog(keep, change))

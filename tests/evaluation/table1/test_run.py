@@ -12,10 +12,12 @@ import pytest
 
 from evaluation.table1 import report
 from evaluation.table1.judge import judged, train_reward
+from evaluation.table1.preference import mine
 from evaluation.table1.run import run
 from evaluation.table1.world import World
 from onerec.errors import DependencyMissingError, SettingsError
-from onerec.model.reward import OBJECTIVES
+from onerec.model.onerec import OneRec
+from onerec.model.reward import OBJECTIVES, RewardModel
 from tests.evaluation.table1.small_world import CONFIG, FORM, small_world
 
 ROWS = (
@@ -104,9 +106,47 @@ def test_table_and_paper(place: Path, tmp_path: Path) -> None:
     report.write_paper(paper, summary)
     assert paper.read_text() == first
     assert first.startswith("# Before\n\nOther text.\n\n<!-- table1 -->\n")
-    assert "| onerec-l-ipa |" in first
+    for part in ("| onerec-l-ipa |", "| any like in a session (ltr) | AUC", "| onerec-l-sdpo | ", "| M_2 | "):
+        assert part in first
     with pytest.raises(DependencyMissingError, match="holds no row"):
         report.summarise(tmp_path, dataclasses.replace(FORM, cases=1))
+
+
+def test_ipa_has_rewards_by_round_from_both_models(place: Path) -> None:
+    own = figures(place, "onerec-l-ipa")
+    assert [one["round"] for one in own["rounds"]] == [0, 1, 2]
+    for model in ("training", "judge"):
+        assert own["rounds"][0][model]["reward"] == 0.0
+        assert own["rounds"][2][model]["reward"] != 0.0
+    before, after = own["rounds"][0]["judge"]["swt"], own["rounds"][-1]["judge"]["swt"]
+    assert before == pytest.approx(figures(place, "onerec-l")["swt"]["mean"], abs=1e-6)
+    assert after == pytest.approx(own["swt"]["mean"], abs=1e-6)
+    assert "rounds" not in figures(place, "onerec-l-sdpo")
+
+
+def test_a_row_that_loses_recall_against_the_control_is_marked() -> None:
+    def files(row: str, *recalls: float) -> list[dict[str, Any]]:
+        return [{"row": row, "seed": seed, "recall_at_10": recall} for seed, recall in enumerate(recalls)]
+
+    control = files("onerec-l-ntp", 0.10, 0.12)
+    found = report.guard([*control, *files("onerec-l-dpo", 0.10, 0.115), *files("onerec-l-ipa", 0.1, 0.119)])
+    assert found["onerec-l-dpo"]["recall_at_10_against_ntp"] == pytest.approx(-0.0227, abs=1e-4)
+    assert found["onerec-l-dpo"]["falls"] is True
+    assert found["onerec-l-ipa"]["falls"] is False
+    assert list(found) == ["onerec-l-dpo", "onerec-l-ipa"]
+    assert report.guard([*control, *files("onerec-l-dpo", 0.10)])["onerec-l-dpo"]["seeds"] == [0]
+
+
+def test_pairs_are_made_of_users_who_are_no_cases(world: World) -> None:
+    engine_users: list[int] = []
+    side = world.rows
+    by_history = {side.history(row).items.tobytes(): row for row in range(len(side.past))}
+    reward = RewardModel(CONFIG).eval()
+    everybody = dataclasses.replace(FORM, preference_users=40)
+    for mined in mine(OneRec(CONFIG).eval(), reward, world, everybody, 1):
+        engine_users.append(by_history[mined.history.items.tobytes()])
+    assert len(engine_users) == 40
+    assert not set(engine_users) & set(world.cases.users.tolist())
 
 
 def test_spread_over_seeds() -> None:

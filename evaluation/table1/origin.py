@@ -1,0 +1,81 @@
+"""What a figure depends on: the source of all that trains, recommends and judges, and the commit it was run at."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = (
+    "evaluation/baselines/*.py",
+    "evaluation/table1/*.py",
+    "evaluation/ranking.py",
+    "evaluation/rows.py",
+    "inference/engine/*.py",
+    "inference/sampler/pairs.py",
+    "onerec/catalogue.py",
+    "onerec/features.py",
+    "onerec/model/*.py",
+    "stream/replay/embeddings.py",
+    "stream/replay/kuairand.py",
+    "stream/replay/log.py",
+    "stream/tokenizer/balanced_kmeans.py",
+    "stream/tokenizer/codebook.py",
+    "stream/tokenizer/embeddings.py",
+    "stream/tokenizer/fit.py",
+    "stream/tokenizer/semantic_ids.py",
+    "trainer/batches.py",
+    "trainer/objectives.py",
+    "trainer/samples.py",
+    "trainer/seed.py",
+    "trainer/state.py",
+)
+"""Recipes, models and data of all rows. A change of any of them makes a folder of its own."""
+LAYOUT = ("evaluation/table1/report.py", "evaluation/baselines/running.py", "evaluation/baselines/popularity.py")
+"""What changes no figure of a row."""
+RESULTS = ("evaluation/results", "docs")
+"""What a run itself writes: it does not make the tree a changed one."""
+
+
+def source_digest(root: Path = ROOT, sources: Sequence[str] = SOURCES) -> str:
+    """Of the code of `sources` below `root`, without comments and docstrings.
+
+    Raises FileNotFoundError for a source that is not there.
+    """
+    sha = hashlib.sha256()
+    for pattern in sources:
+        paths = sorted(root.glob(pattern))
+        if not paths:
+            raise FileNotFoundError(root / pattern)
+        for path in paths:
+            name = path.relative_to(root).as_posix()
+            if name not in LAYOUT:
+                sha.update(name.encode() + _code(path).encode())
+    return sha.hexdigest()[:8]
+
+
+def _code(path: Path) -> str:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [one for one in body if not _is_text(one)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def commit(root: Path = ROOT) -> str:
+    """The commit of the tree below `root`; with `+changes` where the tree differs from it; `unknown` without git."""
+    head = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--", ".", *(f":!{path}" for path in RESULTS))
+    return (head or "unknown") + ("+changes" if changes else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
