@@ -40,6 +40,9 @@ class Assignment:
         self._commit = commit
         self._parts: set[tuple[str, int]] = set()
         self._restoration: Restoration | None = None
+        self._outdated = False
+        """Whether a partition that is being restored was taken away. Another joiner may have gone on with it, so that
+        what was read of it is the past, also where the group has given it to us again before we looked."""
         self._incremental = wiring.kafka.group_protocol == "consumer"
         self._closed = False
         self._heard = False
@@ -70,9 +73,8 @@ class Assignment:
     def restore(self, timeout_s: float) -> list[Partition]:
         """Go on restoring for about `timeout_s`; the partitions that became ready."""
         waiting = self._waiting()
-        if self._restoration is not None and not set(self._restoration.numbers) <= waiting:
-            self._restoration.abandon()
-            self._restoration = None
+        if self._outdated:
+            self._abandon()
         if not waiting:
             return []
         if self._restoration is None:
@@ -93,9 +95,7 @@ class Assignment:
         """Leave the group and let go of everything; what is not committed is forgotten."""
         self._closed = True
         self._drop(list(self.partitions))
-        if self._restoration is not None:
-            self._restoration.abandon()
-            self._restoration = None
+        self._abandon()
         self.consumer.close()
 
     def _waiting(self) -> set[int]:
@@ -145,8 +145,18 @@ class Assignment:
 
     def _let_go(self, parts: Iterable[TopicPartition]) -> None:
         gone = {(part.topic, part.partition) for part in parts}
+        numbers = {number for _, number in gone}
         self._parts -= gone
-        self._drop({number for _, number in gone})
+        self._drop(numbers)
+        self._outdated = self._outdated or (
+            self._restoration is not None and not numbers.isdisjoint(self._restoration.numbers)
+        )
+
+    def _abandon(self) -> None:
+        """Let go of what is being restored, for good."""
+        if self._restoration is not None:
+            self._restoration.abandon()
+        self._restoration, self._outdated = None, False
 
     def _drop(self, numbers: Iterable[int]) -> None:
         for number in numbers:

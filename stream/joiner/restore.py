@@ -3,6 +3,7 @@
 Two rules make it exact. A record counts only if the input offsets in its header are not beyond the committed ones:
 a broker that serves what was aborted (the embedded one does) cannot make us believe it. And a partition is ready
 only when its restored point equals the committed offsets: the state is then exactly as of the inputs' next records.
+A local copy that does not lead there is filled again from the beginning, once.
 Imported histories carry no header and always count.
 """
 
@@ -49,6 +50,8 @@ class Restoration:
         self._tail: Tail | None = None
         self._newest: dict[int, Offsets] = {}
         """By partition the input offsets of the newest record of the state, whether it counts or not."""
+        self._whole: set[int] = set()
+        """Partitions whose state is read from the beginning of its topics."""
 
     def step(self, timeout_s: float) -> list[Partition] | None:
         """Go on for about `timeout_s`; the partitions once all are restored, None before.
@@ -64,7 +67,8 @@ class Restoration:
             if self._tail.done():
                 self._tail.close()
                 self._tail = None
-                return [self._finished(number, self._committed[number]) for number in self.numbers]
+                if not self._refill(self._committed):
+                    return [self._finished(number, self._committed[number]) for number in self.numbers]
         return None
 
     def abandon(self) -> None:
@@ -104,15 +108,44 @@ class Restoration:
         ends = self._bounds(state_topics.values())
         starts: dict[Part, int] = {}
         for number in self.numbers:
-            store = LocalStore(self._directory(number), self._wiring.identity)
-            self._stores[number] = store
+            if number not in self._stores:
+                self._stores[number] = LocalStore(self._directory(number), self._wiring.identity)
+            store = self._stores[number]
             if any(not ends[topic, number][0] <= store.positions.get(name, ends[topic, number][0])
                    <= ends[topic, number][1] for name, topic in state_topics.items()):  # fmt: skip
                 LOG.warning("local state of partition %d is not of this log; it is filled again", number)
                 store.clear()
+            if not store.positions:
+                self._whole.add(number)
             for name, topic in state_topics.items():
                 starts[topic, number] = store.positions.get(name, ends[topic, number][0])
         self._tail = Tail(self._wiring.kafka, starts, {part: high for part, (_, high) in ends.items()})
+
+    def _refill(self, committed: Mapping[int, Offsets | None]) -> bool:
+        """Whether some local copies do not lead to the committed offsets and are filled again from their topics.
+
+        Whoever reads on while another joiner has gone on with a partition, before the group tells of it, has passed
+        records over that count later.
+        """
+        outdated = [
+            number for number in self.numbers if number not in self._whole and not self._fits(number, committed)
+        ]
+        for number in outdated:
+            LOG.warning("local state of partition %d is not as of the committed offsets; it is filled again", number)
+            self._stores[number].clear()
+            self._newest.pop(number, None)
+        if outdated:
+            self._begin(committed)
+        return bool(outdated)
+
+    def _fits(self, number: int, committed: Mapping[int, Offsets | None]) -> bool:
+        offsets = committed[number]
+        return offsets is None or self._restored(number) == offsets
+
+    def _restored(self, number: int) -> Offsets | None:
+        """The input offsets that the state is as of."""
+        packed = self._stores[number].get(POINT_KEY)
+        return None if packed is None else Point.unpack(packed).next_offsets
 
     def _bounds(self, topics: Iterable[str]) -> dict[Part, Bounds]:
         """First offset and end, whatever open transactions there are: a committed reader waits for those."""
@@ -157,9 +190,7 @@ class Restoration:
         return POINT_KEY if key == POINT_KEY else USER_PREFIX + key
 
     def _finished(self, number: int, committed: Offsets | None) -> Partition:
-        store = self._stores[number]
-        packed = store.get(POINT_KEY)
-        restored = None if packed is None else Point.unpack(packed).next_offsets
+        restored = self._restored(number)
         begin = committed if committed is not None else self._beginning(number)
         newest = self._newest.get(number, restored)
         # Before anything is joined the beginning is committed; without that, only its own record may be there.
@@ -167,8 +198,7 @@ class Restoration:
             raise _unfitting(number, newest, committed)
         if committed is not None and restored != committed:
             raise _unfitting(number, restored, committed)
-        del self._stores[number]
-        return Partition(number, store, begin, self._wiring, self._settings.stream.joiner)
+        return Partition(number, self._stores.pop(number), begin, self._wiring, self._settings.stream.joiner)
 
     def _beginning(self, number: int) -> Offsets:
         found = self._bounds(self._wiring.inputs)

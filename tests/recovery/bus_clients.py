@@ -178,9 +178,21 @@ class Consumer(Client):
         self._joining: list[str] = []
         self._on_assign: Report | None = None
         self._on_revoke: Report | None = None
+        self._on_lost: Report | None = None
 
-    def subscribe(self, topics: list[str], *, on_assign: Report, on_revoke: Report | None = None, **_: Any) -> None:
-        self._joining, self._on_assign, self._on_revoke = topics, on_assign, on_revoke
+    def subscribe(
+        self, topics: list[str], *, on_assign: Report, on_revoke: Report | None = None,
+        on_lost: Report | None = None, **_: Any,
+    ) -> None:  # fmt: skip
+        self._joining, self._on_assign, self._on_revoke, self._on_lost = topics, on_assign, on_revoke, on_lost
+        self._bus.read = self._positions
+
+    def lose_place(self) -> None:
+        """The group has given all partitions away, and gives them back with the next read."""
+        assert self._on_lost is not None
+        self._on_lost(self, [TopicPartition(*part) for part in self._positions])
+        self._joining = sorted({topic for topic, _ in self._positions})
+        self._positions.clear()
         self._bus.read = self._positions
 
     def assign(self, parts: Iterable[TopicPartition]) -> None:
