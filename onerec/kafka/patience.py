@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -29,13 +29,16 @@ POLL_S = 0.05
 T = TypeVar("T")
 
 
-def ask(question: Callable[[], T], timeout_s: float) -> T:
-    """The answer, as soon as there is one. Raises KafkaException for what does not pass, or not within `timeout_s`."""
+def ask(question: Callable[[], T], timeout_s: float, *, also: Set[int] = frozenset()) -> T:
+    """The answer, as soon as there is one. Raises KafkaException for what does not pass, or not within `timeout_s`.
+
+    `also` are further codes that pass.
+    """
     deadline_s = time.monotonic() + timeout_s
     while True:
         try:
             return question()
         except KafkaException as error:
-            if error.args[0].code() not in PASSING or time.monotonic() > deadline_s:
+            if error.args[0].code() not in PASSING | also or time.monotonic() > deadline_s:
                 raise
             time.sleep(POLL_S)

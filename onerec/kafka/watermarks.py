@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from onerec.kafka import clients
+from onerec.kafka.metadata import require_names
 from onerec.kafka.patience import PASSING, ask
-from onerec.kafka.trouble import explained, no_broker
+from onerec.kafka.trouble import NO_TOPIC, explained, no_broker
 from onerec.settings import KafkaSettings
 
 TIMEOUT_S = 30.0
@@ -37,7 +38,7 @@ def watermarks(
     topics = "topic " + ", ".join(sorted({topic for topic, _ in parts}))
     try:
         patience_s = max(TIMEOUT_S, kafka.broker_patience_s)
-        listed = {part: _listed(consumer, part, patience_s) for part in parts}
+        listed = {part: _listed(consumer, kafka, part, patience_s) for part in parts}
         ends = _fetched_ends(consumer, kafka, listed, patience_s)
     except KafkaException as error:
         consumer.trouble.raise_denied()
@@ -47,17 +48,23 @@ def watermarks(
     return {part: (low, ends[part]) for part, (low, _) in listed.items()}
 
 
-def _listed(consumer: clients.WatchedConsumer, part: Part, patience_s: float) -> Bounds:
-    """As the partition's leader tells them; librdkafka goes on asking a dead one until it is told of the next."""
+def _listed(consumer: clients.WatchedConsumer, kafka: KafkaSettings, part: Part, patience_s: float) -> Bounds:
+    """As the partition's leader tells them; librdkafka goes on asking a dead one until it is told of the next.
+
+    A broker that has just started may not know the partition yet.
+    """
 
     def question() -> Bounds:
         try:
             return consumer.get_watermark_offsets(TopicPartition(*part), timeout=SLICE_S)
-        except KafkaException:
-            consumer.list_topics(part[0], timeout=SLICE_S)
+        except KafkaException as error:
+            if error.args[0].code() in NO_TOPIC:
+                require_names(consumer, kafka, {part[0]})
+            else:
+                consumer.list_topics(part[0], timeout=SLICE_S)
             raise
 
-    return ask(question, patience_s)
+    return ask(question, patience_s, also=NO_TOPIC)
 
 
 def _fetched_ends(
@@ -77,6 +84,8 @@ def _fetched_ends(
             topic, partition, offset, _ = clients.place(message)
             if error is not None and error.code() == KafkaError._PARTITION_EOF:
                 ends[topic, partition] = offset
+            elif error is not None and error.code() in NO_TOPIC:
+                require_names(consumer, kafka, {topic})
             elif error is not None and error.code() not in PASSING:
                 raise KafkaException(error)
         waited_s = time.monotonic() - began_s
