@@ -51,6 +51,7 @@ LOG = logging.getLogger(__name__)
 START_PATIENCE_S = 30.0
 STOP_PATIENCE_S = 5.0
 WATCH_S = 2.0
+METADATA_MAX_AGE_MS = 5_000
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -250,6 +251,9 @@ def _app(name: str, group: str, settings: Settings, loop: asyncio.AbstractEventL
         broker_heartbeat_interval=2.0,
         broker_commit_interval=0.5,
         consumer_auto_offset_reset="latest" if from_newest else "earliest",
+        # aiokafka asks who leads a partition again after an error in most places, but not where it looks for the
+        # offset to begin at: there it asks the old leader until this time is over, five minutes by default.
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         datadir=str(settings.store.state_dir / f"faust-{name}"),
         web_enabled=False,
         stream_wait_empty=False,  # what has not ended is handled again: neither a stop nor a rebalance waits for it
