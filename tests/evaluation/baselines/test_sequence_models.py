@@ -24,7 +24,7 @@ from evaluation.table1.world import World
 from tests.evaluation.table1.small_world import ITEMS, small_world
 
 TRUNK = TrunkSettings(length=32, width=32, layers=1, hidden=64, dropout=0.1)
-LESSONS = Training(epochs=15, batch=32, learning_rate=1e-2)
+LESSONS = Training(epochs=8, batch=32, learning_rate=1e-2)
 NOBODY = np.array([0, 0])
 
 

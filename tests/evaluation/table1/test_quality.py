@@ -5,15 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.table1.judge import train_reward
+from evaluation.table1.judge import judged, train_reward
 from evaluation.table1.quality import auc, quality, spearman
 from evaluation.table1.world import World
+from onerec.model.reward import RewardModel
 from tests.evaluation.table1.small_world import CONFIG, small_world
 
 
 @pytest.fixture(scope="module")
 def world() -> World:
     return small_world()
+
+
+@pytest.fixture(scope="module")
+def judge(world: World) -> RewardModel:
+    return train_reward(world.judge, CONFIG, epochs=6, history_samples=2000, seed=3)
 
 
 def test_measures_by_hand() -> None:
@@ -33,8 +39,7 @@ def test_sessions_are_of_the_judges_users_after_the_split(world: World) -> None:
     assert {len(session.history.items) for session in earlier} == {16, 21}
 
 
-def test_a_trained_judge_is_above_chance(world: World) -> None:
-    judge = train_reward(world.judge, CONFIG, epochs=6, history_samples=2000, seed=3)
+def test_a_trained_judge_is_above_chance(world: World, judge: RewardModel) -> None:
     found = quality(judge, world, CONFIG, most=200)
     assert found["sessions"] == 200
     assert found["vtr"]["auc"] > 0.8
@@ -42,3 +47,16 @@ def test_a_trained_judge_is_above_chance(world: World) -> None:
     assert found["vtr"]["spearman"] > 0.4
     assert found["swt"]["spearman"] > 0.4
     assert found["wtr"] == {"auc": None, "positives": 0}
+
+
+def test_judge_ranks_what_users_took_to_above_random_items(world: World, judge: RewardModel) -> None:
+    random = np.random.default_rng(4)
+    took, other = [], []
+    for truth in world.cases.truth:
+        liked = sorted(truth)
+        took.append([liked] if len(liked) == 5 else [random.choice(liked or [0], 5)])
+        other.append([random.permutation(len(world.rows.items.item_ids))[:5]])
+    right = judged(judge, world, CONFIG, np.array(took))["vtr"][:, 0]
+    wrong = judged(judge, world, CONFIG, np.array(other))["vtr"][:, 0]
+    some = np.array([bool(truth) for truth in world.cases.truth])
+    assert (right > wrong)[some].mean() > 0.8

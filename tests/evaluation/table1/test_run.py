@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from evaluation.table1 import report
-from evaluation.table1.judge import judged, train_reward
 from evaluation.table1.preference import mine
 from evaluation.table1.run import run
-from evaluation.table1.world import World
+from evaluation.table1.world import Cases, World
 from onerec.errors import DependencyMissingError, SettingsError
 from onerec.model.onerec import OneRec
 from onerec.model.reward import OBJECTIVES, RewardModel
@@ -81,20 +80,6 @@ def test_an_unknown_row_is_a_sentence(tmp_path: Path) -> None:
         run(FORM, [1], tmp_path, only=["sasrek"], config=CONFIG)
 
 
-def test_judge_ranks_what_users_took_to_above_random_items(world: World) -> None:
-    judge = train_reward(world.judge, CONFIG, epochs=6, history_samples=2000, seed=3)
-    random = np.random.default_rng(4)
-    took, other = [], []
-    for truth in world.cases.truth:
-        liked = sorted(truth)
-        took.append([liked] if len(liked) == 5 else [random.choice(liked or [0], 5)])
-        other.append([random.permutation(len(world.rows.items.item_ids))[:5]])
-    right = judged(judge, world, CONFIG, np.array(took))["vtr"][:, 0]
-    wrong = judged(judge, world, CONFIG, np.array(other))["vtr"][:, 0]
-    some = np.array([bool(truth) for truth in world.cases.truth])
-    assert (right > wrong)[some].mean() > 0.8
-
-
 def test_table_and_paper(place: Path, tmp_path: Path) -> None:
     summary = report.summarise(place, FORM)
     assert list(summary["rows"]) == list(ROWS)
@@ -138,15 +123,12 @@ def test_a_row_that_loses_recall_against_the_control_is_marked() -> None:
 
 
 def test_pairs_are_made_of_users_who_are_no_cases(world: World) -> None:
-    engine_users: list[int] = []
-    side = world.rows
-    by_history = {side.history(row).items.tobytes(): row for row in range(len(side.past))}
-    reward = RewardModel(CONFIG).eval()
-    everybody = dataclasses.replace(FORM, preference_users=40)
-    for mined in mine(OneRec(CONFIG).eval(), reward, world, everybody, 1):
-        engine_users.append(by_history[mined.history.items.tobytes()])
-    assert len(engine_users) == 40
-    assert not set(engine_users) & set(world.cases.users.tolist())
+    count = len(world.rows.past)
+    others = dataclasses.replace(world, cases=Cases(np.arange(8, count), [set() for _ in range(8, count)]))
+    form = dataclasses.replace(FORM, preference_users=20)
+    mined = mine(OneRec(CONFIG).eval(), RewardModel(CONFIG).eval(), others, form, 1)
+    found = {pair.history.items.tobytes() for pair in mined}
+    assert found == {world.rows.history(row).items.tobytes() for row in range(8)}
 
 
 def test_spread_over_seeds() -> None:
