@@ -34,6 +34,7 @@ def world(kafka: KafkaSettings, tmp_path: Path) -> World:
     return world
 
 
+@pytest.mark.slow
 def test_as_soon_as_an_announcement_can_be_read_the_journal_leads_to_it(world: World) -> None:
     seen: list[ModelVersion] = []
     with world.running() as process:
