@@ -1,8 +1,9 @@
-"""`python -m evaluation prequential|report|table1`: each command loads only what it needs."""
+"""`python -m evaluation prequential|report|table1|simulator`: each command loads only what it needs."""
 
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -84,6 +85,37 @@ def table1(
     if paper:
         report.write_paper(report.PAPER, summary)
     typer.echo(report.table(summary))
+
+
+class SimulatorTask(StrEnum):
+    """What to do with the simulated users."""
+
+    FIT = "fit"
+    CHECK = "check"
+
+
+@app.command()
+def simulator(
+    task: Annotated[SimulatorTask, typer.Argument(help="fit prints coefficients; check fits, then checks.")],
+    quick: Annotated[bool, typer.Option("--quick", help="On 1,500 users of each half, in seconds.")] = False,
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/simulator[-quick].json by default.")] = None,
+) -> None:
+    """Users as a model, fitted on one half of KuaiRand-Pure's users and checked on the other."""
+    from evaluation.simulator import check  # noqa: PLC0415 - loads torch
+    from evaluation.simulator.fit import fit_on_kuairand  # noqa: PLC0415
+    from evaluation.table1.report import RESULTS, write  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    try:
+        if task is SimulatorTask.FIT:
+            fitted, *_ = fit_on_kuairand(check.QUICK_USERS if quick else None)
+            typer.echo(json.dumps(check.coefficients(fitted), indent=2))
+            return
+        result = check.run(quick)
+    except OneRecError as error:
+        raise fail(error) from error
+    write(result, out or RESULTS / ("simulator-quick.json" if quick else "simulator.json"))
+    typer.echo(check.summary(result))
 
 
 if __name__ == "__main__":
