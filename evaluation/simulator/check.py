@@ -169,7 +169,8 @@ def _item_means(fitted: Walked, held_out: Walked) -> Floats:
     sums = np.stack([np.bincount(places, column) for column in fitted.answers.T.astype(float)], 1)
     means = (sums + 10 * prior) / (counts + 10)
     at = np.minimum(np.searchsorted(ids, held_out.exposures.item_ids), len(ids) - 1)
-    return np.where((ids[at] == held_out.exposures.item_ids)[:, None], means[at], prior)
+    expected: Floats = np.where((ids[at] == held_out.exposures.item_ids)[:, None], means[at], prior)
+    return expected
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -189,7 +189,7 @@ def _logistic(rows: Floats, answers: Flags) -> Floats:
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     result: Floats = found.detach().numpy()
     return result
 

@@ -114,7 +114,7 @@ def catalogue() -> dict[int, ShownItem]:
 
 
 def halves() -> tuple[Half, Half]:
-    return half_of(KuaiRand(), is_fitted, 800), half_of(KuaiRand(), is_held_out, 800)
+    return half_of(KuaiRand(), is_fitted, 400), half_of(KuaiRand(), is_held_out, 400)
 
 
 def test_it_foretells_users_it_was_not_fitted_on(catalogue: dict[int, ShownItem]) -> None:
