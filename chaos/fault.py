@@ -122,8 +122,6 @@ class Fault:
     """Why the fault cannot be shown on this broker; None where it can."""
     in_short: bool = False
     """Whether the short form has it."""
-    only_by_name: str = ""
-    """Why the long form leaves it out, where it does; `--only` runs it."""
 
 
 def needs_exactly_once(broker: Broker) -> str | None:

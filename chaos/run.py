@@ -35,7 +35,7 @@ def run_faults(kind: str | None, names: Sequence[str], *, directory: Path, long:
     left_out: dict[str, str] = {}
     with KINDS[kind](directory / "broker") as broker:
         for fault in faults:
-            reason = (fault.only_by_name if fault.name not in names else "") or fault.missing(broker)
+            reason = fault.missing(broker)
             if reason is not None:
                 left_out[fault.name] = reason
                 LOG.info("%s is left out: %s", fault.name, reason)

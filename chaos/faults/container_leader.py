@@ -47,5 +47,4 @@ FAULT = Fault(
     promise="work goes on with the two that are left, and what the silent leader took alone does not count",
     run=run,
     missing=no_containers,
-    only_by_name="it has not been seen to hold on a whole system yet",
 )

@@ -66,5 +66,4 @@ FAULT = Fault(
     "broker for too long), and nothing that it writes counts",
     run=run,
     missing=no_containers,
-    only_by_name="it has been seen to hold on a whole system in one run only",
 )
