@@ -6,7 +6,6 @@ import logging
 import os
 import random
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ import typer
 
 from onerec.cli.options import fail
 from onerec.errors import ExitCode, OneRecError
+from onerec.interrupts import interrupt_on_signals
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -42,8 +42,7 @@ def chaos(  # noqa: PLR0917 - a command line
     from chaos.report import show, write  # noqa: PLC0415
     from chaos.run import run_faults  # noqa: PLC0415 - loads the Kafka client
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    interrupt_on_signals()
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
     _forget_settings()
     shutil.rmtree(directory, ignore_errors=True)

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ import typer
 
 from onerec.cli.options import fail
 from onerec.errors import ExitCode, OneRecError, SettingsError
+from onerec.interrupts import interrupt_on_signals
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -43,8 +43,7 @@ def soak(  # noqa: PLR0917 - a command line
     from chaos.soak.table import show  # noqa: PLC0415
     from chaos.soak.verdict import judge  # noqa: PLC0415
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    interrupt_on_signals()
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
     try:
         report = {} if judge_only else _run(directory, minutes, restart_every_s, preset, broker)

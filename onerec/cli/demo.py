@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from onerec.cli.options import fail
 from onerec.errors import OneRecError
+from onerec.interrupts import interrupt_on_signals
 from onerec.secrets import masking_handler
 
 BROKER_VARIABLE = "ONEREC_BOOTSTRAP_SERVERS"
@@ -33,9 +33,7 @@ def demo(
 
     Takes the broker of ONEREC_BOOTSTRAP_SERVERS, else starts an embedded one. Ctrl-C stops everything.
     """
-    # Also where whoever started us had SIGINT ignored; and a SIGTERM stops the services in order, too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals()
     console = Console(force_terminal=False if report else None)
     logging.basicConfig(level="WARNING", handlers=[masking_handler("%(levelname)s %(message)s")])
     try:

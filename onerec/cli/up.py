@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 
 from onerec.cli.options import Config, fail, read_settings
 from onerec.errors import OneRecError
+from onerec.interrupts import interrupt_on_signals
 from onerec.secrets import masking_handler
 
 SERVICES = {
@@ -34,8 +34,7 @@ def up(
     from onerec.demo.supervisor import Supervisor  # noqa: PLC0415 - commands load what they need
     from onerec.kafka.admin import wait_for_broker  # noqa: PLC0415
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals()
     logging.basicConfig(level="INFO", handlers=[masking_handler("%(asctime)s %(levelname)s %(message)s")])
     settings = read_settings(config)
     environment = {"ONEREC_CONFIG": str(config.resolve())} if config else {}

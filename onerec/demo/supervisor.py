@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from onerec.errors import DependencyMissingError, ExitCode, OneRecError
+from onerec.interrupts import raise_if_interrupted
 from onerec.processes import die_with_parent, free_port
 
 LOG = logging.getLogger(__name__)
@@ -152,7 +153,11 @@ class Supervisor:
         return {service.process.pid: name for name, service in self.services.items() if service.process}
 
     def check(self, *, except_for: str = "") -> None:
-        """Restart what crashed. Raises ServiceFailedError for what must not or need not be restarted."""
+        """Restart what crashed. Raises ServiceFailedError for what must not or need not be restarted.
+
+        Raises KeyboardInterrupt where we were asked to stop and nobody has noticed.
+        """
+        raise_if_interrupted()
         with self._lock:
             for service in list(self.services.values()):
                 if service.name != except_for and not service.stopping and not service.running:
