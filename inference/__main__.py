@@ -34,10 +34,10 @@ def sampler(config: Config = None) -> None:
 @app.command()
 def kernels(required: Annotated[bool, typer.Option(help="Fail where they cannot be compiled.")] = False) -> None:
     """Compile the decode engine's kernels for this processor; without them torch decodes, more slowly."""
-    from inference.engine.native import library  # noqa: PLC0415 - loads torch
+    from inference.engine.native import binding  # noqa: PLC0415 - loads torch
 
     try:
-        typer.echo(f"decode kernels: {library.build()}")
+        typer.echo(f"decode kernels: {binding.build()}")
     except DependencyMissingError as error:
         typer.echo(f"{error} Until then torch decodes.")
         raise typer.Exit(int(error.exit_code) if required else 0) from error

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bench.decoding import shapes
-from inference.engine.native import library
+from inference.engine.native import binding
 from inference.engine.search import Engine
 from onerec.errors import DependencyMissingError
 from onerec.model.likelihood import token_log_probs
@@ -42,7 +42,7 @@ class Decode:
         torch.set_num_threads(self._threads)
         torch.manual_seed(0)
         try:
-            library.build()
+            binding.build()
         except DependencyMissingError as error:
             kernels = str(error)
         else:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from inference.engine.native import check, library
+from inference.engine.native import binding, check
 from inference.engine.native.weights import fits
 from inference.engine.search import Engine
 from onerec.errors import DependencyMissingError
@@ -24,13 +24,13 @@ BEAMS = 24
 
 @pytest.fixture(scope="module", autouse=True)
 def _kernels() -> None:
-    if library.instructions() is None:
+    if binding.instructions() is None:
         pytest.skip("this processor has neither AVX-512 with bfloat16 nor AVX2")
     try:
-        library.build()
+        binding.build()
     except DependencyMissingError as error:
         pytest.skip(str(error))
-    library.load.cache_clear()
+    binding.load.cache_clear()
     check._checked.cache_clear()
 
 
@@ -130,7 +130,7 @@ def test_precise_log_probs_are_those_of_the_model() -> None:
     model = toys.model(shape())
     engine = Engine(model, precise=True)
     assert engine.dtype == torch.float32
-    assert engine.native == (library.instructions() == "avx2")
+    assert engine.native == (binding.instructions() == "avx2")
 
 
 def test_kernels_that_are_wrong_are_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -145,10 +145,10 @@ def test_kernels_that_are_wrong_are_not_used(monkeypatch: pytest.MonkeyPatch, ca
 
 def test_without_a_library_torch_decodes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    library.load.cache_clear()
+    binding.load.cache_clear()
     check._checked.cache_clear()
     engine = Engine(toys.model(shape()))
-    library.load.cache_clear()
+    binding.load.cache_clear()
     check._checked.cache_clear()
     assert not engine.native
 
@@ -157,4 +157,4 @@ def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(DependencyMissingError, match="Install g\\+\\+"):
-        library.build()
+        binding.build()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from inference.engine.decoder import Decoder
-from inference.engine.native import library
+from inference.engine.native import binding
+from inference.engine.native.binding import Kernels
 from inference.engine.native.decoder import NativeDecoder
-from inference.engine.native.library import Kernels
 from inference.engine.native.weights import NativeWeights, fits
 from inference.engine.prepared import Prepared
 from onerec.model.batches import HistoryBatch
@@ -35,7 +35,7 @@ def usable(model: OneRec) -> Kernels | None:
 
 @cache
 def _checked() -> Kernels | None:
-    kernels = library.load()
+    kernels = binding.load()
     if kernels is None:
         return None
     difference = disagreement(kernels)

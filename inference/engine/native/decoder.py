@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from inference.engine.native import library
+from inference.engine.native import binding
 from inference.engine.native.weights import NativeWeights, whole_units
 
 
@@ -33,7 +33,7 @@ class NativeDecoder:
         self._ancestors = torch.empty(self._requests, 0, dtype=torch.int32)  # [R, T] cache rows
         self._row = torch.arange(max_rows, dtype=torch.int32)
         self._max_rows = max_rows
-        self._state = library.State(
+        self._state = binding.State(
             space=space,
             max_rows=max_rows,
             max_tokens=max_tokens,
@@ -63,7 +63,7 @@ class NativeDecoder:
         self._ancestors = torch.cat([past, torch.stack(new, dim=1)], dim=1)
         head, fed_codes = self._weights.heads[level], codes.contiguous()
         logits = torch.empty(rows, head.columns)
-        step = library.Step(
+        step = binding.Step(
             beams=rows // self._requests,
             fed=fed,
             start=start,

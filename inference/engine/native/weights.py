@@ -7,8 +7,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from inference.engine.native import library
-from inference.engine.native.library import Kernels
+from inference.engine.native import binding
+from inference.engine.native.binding import Kernels
 from inference.engine.prepared import attention_weights, first_rows, folded, gain
 from onerec.model.blocks import DecoderBlock, EncoderBlock
 from onerec.model.norm import EPSILON
@@ -54,7 +54,7 @@ class NativeWeights:
         decoder_gain = gain(model.decoder.norm.weight)
         self.heads = [self._head(cast(Tensor, head.weight), decoder_gain) for head in model.heads]
         embeddings = torch.cat([model.bos.detach().unsqueeze(0), model.code_embedding.weight.detach()])
-        self.structure = library.Model(
+        self.structure = binding.Model(
             width=self.config.d_model,
             heads=self.config.heads,
             experts=self.config.experts,
@@ -62,17 +62,17 @@ class NativeWeights:
             encoder_blocks=len(encoder),
             decoder_blocks=len(decoder),
             floor=(self.config.d_model * EPSILON) ** 0.5,
-            encoder=self._keep((library.Block * len(encoder))(*encoder)),
-            decoder=self._keep((library.Block * len(decoder))(*decoder)),
+            encoder=self._keep((binding.Block * len(encoder))(*encoder)),
+            decoder=self._keep((binding.Block * len(decoder))(*decoder)),
             embeddings=self._address(embeddings.to(self.kernels.dtype)),
             positions=self._address(model.decoder_position.detach().to(self.kernels.dtype)),
             first_rows=self._address(first_rows(model)),
         )
 
-    def _encoder_block(self, block: EncoderBlock) -> library.Block:
+    def _encoder_block(self, block: EncoderBlock) -> binding.Block:
         attention = attention_weights(block.self_attention, block.self_norm)
         w_in = folded(block.ffn.w_in.weight, gain(block.ffn_norm.weight))
-        return library.Block(
+        return binding.Block(
             qkv=self._pack(attention.qkv),
             out=self._pack(attention.out),
             w_in=self._pack(self._gated(w_in)),
@@ -80,13 +80,13 @@ class NativeWeights:
             hidden=w_in.shape[1] // 2,
         )
 
-    def _decoder_block(self, block: DecoderBlock, memory_gain: Tensor) -> library.Block:
+    def _decoder_block(self, block: DecoderBlock, memory_gain: Tensor) -> binding.Block:
         attention = attention_weights(block.self_attention, block.self_norm)
         scale = (self.config.d_model // self.config.heads) ** -0.5
         moe, moe_gain = block.moe, gain(block.moe_norm.weight)
         w_in = moe.w_in.detach().float() * moe_gain[None, :, None]
         single = self.config.experts == 1
-        return library.Block(
+        return binding.Block(
             qkv=self._pack(attention.qkv),
             out=self._pack(attention.out),
             cross_q=self._pack(folded(block.cross_attention.q.weight, gain(block.cross_norm.weight)) * scale),
