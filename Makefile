@@ -16,7 +16,7 @@ help:
 	@echo "make check         lint, types, layering, the README's commands"
 	@echo "make bench         against what one would take instead, 25 minutes; writes bench.json"
 	@echo "make chaos         faults on the running system, laid out for half an hour; writes chaos.json (needs KAFKA_HOME)"
-	@echo "make soak          half an hour under full load with rolling restarts: what grows? (needs KAFKA_HOME)"
+	@echo "make soak          40 minutes under full load with rolling restarts: what grows? (needs KAFKA_HOME)"
 	@echo "make hostile       a million hostile records and files through the real readers, about ten minutes"
 	@echo "make fuzz          coverage-guided fuzzing of every decoder, FUZZ_SECONDS each (Linux)"
 	@echo "make compose-test  builds the image and runs the compose stack (needs a Docker engine)"

@@ -14,6 +14,45 @@ from onerec.service import run_service
 from onerec.settings import Settings, load_settings
 
 PARTS = ("items", "histories", "events")
+ALL_PARTS = ",".join(PARTS)
+
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of the log's files; the small KuaiRand that ships with this by default.")
+]
+Mapping = Annotated[
+    Path | None, typer.Option(help="TOML file that says which columns of your own parquet or CSV files are what.")
+]
+Only = Annotated[str, typer.Option(help="Which of items, histories and events, comma-separated.")]
+Events = Annotated[int | None, typer.Option(min=1, help="So many exposures; all by default.")]
+Start = Annotated[str | None, typer.Option(help="From this event time on, like 2022-04-27T18:00 (UTC).")]
+ShiftDays = Annotated[
+    int,
+    typer.Option(min=0, help="Events happen so many days later, so that a log sent again is one of new visits."),
+]
+Speed = Annotated[
+    float | None, typer.Option(min=0.0, help="Event time per wall time: 60 is a minute a second; 0 has no brake.")
+]
+ShuffleMs = Annotated[
+    int | None, typer.Option(min=0, help="Send impressions and actions out of order, up to so much event time.")
+]
+LateShare = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Send this share of the actions after their window.")
+]
+MaxUnanswered = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Pause while so many requests, or the one of the next event, have no answer; 0 never pauses."
+    ),
+]
+AskAheadMs = Annotated[
+    int | None, typer.Option(min=0, help="Send requests so much event time early; with --max-unanswered 1 or more.")
+]
+AwaitShadow = Annotated[
+    bool | None,
+    typer.Option("--await-shadow", help="Wait for the shadow worker, too: then it sees the same histories."),
+]
+Seed = Annotated[int | None, typer.Option(help="Of shuffle and lateness.")]
+Summary = Annotated[Path | None, typer.Option(help="Write what was sent to this file as JSON.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,43 +69,20 @@ class Options:
 
 
 def replay(  # noqa: PLR0917 - a command line
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the log's files; the small KuaiRand that ships with this by default.")
-    ] = None,
-    mapping: Annotated[
-        Path | None, typer.Option(help="TOML file that says which columns of your own parquet or CSV files are what.")
-    ] = None,
-    only: Annotated[str, typer.Option(help="Which of items, histories and events, comma-separated.")] = ",".join(PARTS),
-    events: Annotated[int | None, typer.Option(min=1, help="So many exposures; all by default.")] = None,
-    start: Annotated[str | None, typer.Option(help="From this event time on, like 2022-04-27T18:00 (UTC).")] = None,
-    shift_days: Annotated[
-        int,
-        typer.Option(min=0, help="Events happen so many days later, so that a log sent again is one of new visits."),
-    ] = 0,
-    speed: Annotated[
-        float | None, typer.Option(min=0.0, help="Event time per wall time: 60 is a minute a second; 0 has no brake.")
-    ] = None,
-    shuffle_ms: Annotated[
-        int | None, typer.Option(min=0, help="Send impressions and actions out of order, up to so much event time.")
-    ] = None,
-    late_share: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Send this share of the actions after their window.")
-    ] = None,
-    max_unanswered: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Pause while so many requests, or the one of the next event, have no answer; 0 never pauses."
-        ),
-    ] = None,
-    ask_ahead_ms: Annotated[
-        int | None, typer.Option(min=0, help="Send requests so much event time early; with --max-unanswered 1 or more.")
-    ] = None,
-    await_shadow: Annotated[
-        bool | None,
-        typer.Option("--await-shadow", help="Wait for the shadow worker, too: then it sees the same histories."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of shuffle and lateness.")] = None,
-    summary: Annotated[Path | None, typer.Option(help="Write what was sent to this file as JSON.")] = None,
+    data: Data = None,
+    mapping: Mapping = None,
+    only: Only = ALL_PARTS,
+    events: Events = None,
+    start: Start = None,
+    shift_days: ShiftDays = 0,
+    speed: Speed = None,
+    shuffle_ms: ShuffleMs = None,
+    late_share: LateShare = None,
+    max_unanswered: MaxUnanswered = None,
+    ask_ahead_ms: AskAheadMs = None,
+    await_shadow: AwaitShadow = None,
+    seed: Seed = None,
+    summary: Summary = None,
     config: Config = None,
 ) -> None:
     """Publish a recorded log: items, histories, then requests, impressions and actions in event-time order."""

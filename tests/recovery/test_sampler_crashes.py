@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.sampler.identity import pair_id_of
 from schemas.reasons import Reason
 from tests.recovery.bus import ALL
-from tests.recovery.picture import pictures
+from tests.recovery.crashes import die_again_and_again, die_before_each_step, maker, many_crashes
 from tests.recovery.sampler_on_bus import SAMPLED, SamplerSystem
 from tests.recovery.topics import refused
 
@@ -24,13 +23,7 @@ System = Callable[..., SamplerSystem]
 @pytest.fixture
 def system(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     """Makes systems; all of the process is on the newest one's bus."""
-    made = [0]
-
-    def make(**arguments: Any) -> SamplerSystem:
-        made[0] += 1
-        return SamplerSystem(monkeypatch, memory_path / str(made[0]), **arguments)
-
-    return make
+    return maker(SamplerSystem, monkeypatch, memory_path)
 
 
 def check(crashed: SamplerSystem, calm: SamplerSystem, when: str) -> int:
@@ -56,25 +49,13 @@ def test_the_requests_without_a_crash(system: System) -> None:
 
 
 def test_a_crash_between_any_two_steps_makes_no_other_pair(system: System) -> None:
-    tried: set[str] = set()
-    steps = repeated = 0
-    for keeps_in_flight, at_once in ((0, True), (ALL, False)):
-        calm = system(keeps_in_flight=keeps_in_flight, at_once=at_once)
-        taken = pictures(calm.bus, calm.folder, calm.live)
-        steps += len(taken)
-        for number, picture in enumerate(taken):
-            if picture.likeness() not in tried:
-                tried.add(picture.likeness())
-                crashed = system(left=picture)
-                crashed.live()
-                repeated += check(crashed, calm, f"died before step {number}: {picture.step}")
-    assert steps > len(tried) > 25, "each different thing that a crash leaves was tried once"
-    assert repeated > 0, "some pairs were there, and their requests not yet committed"
+    variants = [{"keeps_in_flight": 0, "at_once": True}, {"keeps_in_flight": ALL, "at_once": False}]
+    tried = die_before_each_step(system, variants, check)
+    assert tried.steps > tried.different > 25, "each different thing that a crash leaves was tried once"
+    assert tried.repeated > 0, "some pairs were there, and their requests not yet committed"
 
 
-@hypothesis_settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@many_crashes(6)
 @given(
     crashes=st.lists(st.integers(0, 30), min_size=2, max_size=4),
     batch=st.integers(1, 5),
@@ -87,10 +68,8 @@ def test_many_crashes_make_no_other_pair(
     calm = system()
     calm.live()
 
-    crashed = system(batch=batch, keeps_in_flight=keeps_in_flight, at_once=at_once)
-    for crash in crashes:
-        for picture in pictures(crashed.bus, crashed.folder, crashed.live, only=crash):
-            crashed = system(left=picture, at_once=at_once)
-    crashed.live()
+    crashed = die_again_and_again(
+        system(batch=batch, keeps_in_flight=keeps_in_flight, at_once=at_once), crashes, partial(system, at_once=at_once)
+    )
 
     check(crashed, calm, f"died after {crashes}")

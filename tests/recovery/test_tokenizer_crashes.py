@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.reasons import Reason
 from tests.recovery.bus import ALL
-from tests.recovery.picture import pictures
+from tests.recovery.crashes import die_again_and_again, die_before_each_step, maker, many_crashes
 from tests.recovery.tokenizer_on_bus import GOOD, TokenizerSystem
 from tests.recovery.topics import refused
 
@@ -24,23 +22,18 @@ REASONS = [Reason.NON_FINITE, Reason.UNDECODABLE, Reason.UNDECODABLE, Reason.WRO
 @pytest.fixture
 def system(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     """Makes systems; all of the process is on the newest one's bus."""
-    made = [0]
-
-    def make(**arguments: Any) -> TokenizerSystem:
-        made[0] += 1
-        return TokenizerSystem(monkeypatch, memory_path / str(made[0]), **arguments)
-
-    return make
+    return maker(TokenizerSystem, monkeypatch, memory_path)
 
 
-def check(crashed: TokenizerSystem, calm: TokenizerSystem, when: str) -> None:
-    """Codebook, ids, refusals and offsets are those of the calm run; only records may be repeated."""
+def check(crashed: TokenizerSystem, calm: TokenizerSystem, when: str) -> int:
+    """Codebook, ids, refusals and offsets are those of the calm run, but that records may be repeated; how many are."""
     crashed.check(when)
     assert crashed.codebook() == calm.codebook(), when
     newest = {tokens.item_id: tokens for tokens in crashed.tokens()}
     assert newest == {tokens.item_id: tokens for tokens in calm.tokens()}, when
     assert refused(crashed.bus, crashed.kafka) == refused(calm.bus, calm.kafka), when
     assert crashed.bus.offsets == calm.bus.offsets, when
+    return len(crashed.tokens()) - len(calm.tokens())
 
 
 def test_the_items_without_a_crash(system: System) -> None:
@@ -55,24 +48,12 @@ def test_the_items_without_a_crash(system: System) -> None:
 
 
 def test_a_crash_between_any_two_steps_gives_no_item_another_id(system: System) -> None:
-    tried: set[str] = set()
-    steps = 0
-    for keeps_in_flight in (0, 2, ALL):
-        calm = system(keeps_in_flight=keeps_in_flight)
-        taken = pictures(calm.bus, calm.folder, calm.live)
-        steps += len(taken)
-        for number, picture in enumerate(taken):
-            if picture.likeness() not in tried:
-                tried.add(picture.likeness())
-                crashed = system(left=picture)
-                crashed.live()
-                check(crashed, calm, f"died before step {number}: {picture.step}")
-    assert steps > len(tried) > 40, "each different thing that a crash leaves was tried once"
+    variants = [{"keeps_in_flight": 0}, {"keeps_in_flight": 2}, {"keeps_in_flight": ALL}]
+    tried = die_before_each_step(system, variants, check)
+    assert tried.steps > tried.different > 40, "each different thing that a crash leaves was tried once"
 
 
-@hypothesis_settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@many_crashes(8)
 @given(
     crashes=st.lists(st.integers(0, 60), min_size=2, max_size=4),
     batch=st.integers(1, 5),
@@ -84,10 +65,6 @@ def test_many_crashes_give_no_item_another_id(
     calm = system()
     calm.live()
 
-    crashed = system(batch=batch, keeps_in_flight=keeps_in_flight)
-    for crash in crashes:
-        for picture in pictures(crashed.bus, crashed.folder, crashed.live, only=crash):
-            crashed = system(left=picture)
-    crashed.live()
+    crashed = die_again_and_again(system(batch=batch, keeps_in_flight=keeps_in_flight), crashes, system)
 
     check(crashed, calm, f"died after {crashes}")
