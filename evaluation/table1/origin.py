@@ -28,10 +28,15 @@ SOURCES = (
     "stream/tokenizer/fit.py",
     "stream/tokenizer/semantic_ids.py",
     "trainer/batches.py",
+    "trainer/budget.py",
+    "trainer/lesson.py",
     "trainer/objectives.py",
+    "trainer/parts.py",
     "trainer/samples.py",
     "trainer/seed.py",
+    "trainer/seed_mode.py",
     "trainer/state.py",
+    "trainer/update.py",
 )
 """Recipes, models and data of all rows. A change of any of them makes a folder of its own."""
 LAYOUT = ("evaluation/table1/report.py", "evaluation/baselines/running.py", "evaluation/baselines/popularity.py")
