@@ -285,10 +285,10 @@ class VersionFollower(Generic[E]):
         wait_s = RETRY_S[min(self._failures, len(RETRY_S) - 1)]
         self._failures += 1
         self._retry_at = time.monotonic() + wait_s
-        self._metrics.failures.labels(type(error).__name__).inc()
         LOG.warning(
             "version %d cannot be served, %s goes on; next try in %g s: %s", version, self._serving(), wait_s, error
         )
+        self._metrics.failures.labels(type(error).__name__).inc()  # last: who sees it finds the reason in the log
 
     def _observe(self) -> None:
         """Tell of swaps, off the serving thread."""

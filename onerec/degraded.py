@@ -28,10 +28,10 @@ class Lack:
         now_s = time.monotonic()
         if self._since_s is None:
             self._since_s = self._tell_s = now_s
-            self._gauge.set(1)
         if now_s >= self._tell_s:
             self._tell_s = now_s + TELL_AGAIN_S
             LOG.error("without its %s for %.0f s: %s", self._lacks, now_s - self._since_s, sentence)
+        self._gauge.set(1)  # last: who sees the gauge finds the reason in the log
 
     def there(self) -> None:
         """It is there."""
