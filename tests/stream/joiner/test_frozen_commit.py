@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from confluent_kafka import KafkaException, Producer
 
@@ -61,12 +62,19 @@ class Freezer:
         self.next = False
         os.kill(self._pid, signal.SIGSTOP)
         try:
+            eventually(self._is_frozen, "the broker stands still")
             Producer.commit_transaction(producer, timeout_s)
+            raise AssertionError("a broker that stands still has committed")
         except KafkaException:
             self.unanswered += 1
             raise
         finally:
             os.kill(self._pid, signal.SIGCONT)
+
+    def _is_frozen(self) -> bool:
+        """The signal stops one thread after the other: until the last, the broker may still answer a commit."""
+        threads = Path(f"/proc/{self._pid}/task").iterdir()
+        return all(psutil.Process(int(thread.name)).status() == psutil.STATUS_STOPPED for thread in threads)
 
 
 @pytest.mark.slow
