@@ -76,7 +76,7 @@ def feed_ours(settings: Sequence[KafkaSettings], count: int, per_s: float = PER_
     producer = clients.producer(settings[0])
     for event in events(count, per_s):
         topic = IMPRESSIONS if event.kind is None else ACTIONS
-        value = codecs[topic].encode(_record(event))
+        value = codecs[topic].encode(record_of(event))
         for kafka in settings:
             _send(producer, clients.topic_name(kafka, topic), id_key(event.user), value, event.time_ms)
     _flush(producer)
@@ -119,7 +119,8 @@ def _flush(producer: Any) -> None:
         raise CheckFailedError(f"{left} records were not written within {FLUSH_S:.0f} s.", "See the broker's log.")
 
 
-def _record(event: Event) -> Impression | Action:
+def record_of(event: Event) -> Impression | Action:
+    """The event in our schema."""
     named = {"request_id": event.request, "user_id": event.user, "item_id": event.item, "time_ms": event.time_ms}
     if event.kind is None:
         return Impression(**named, position=event.position, model_version=3, produced_ms=event.time_ms)

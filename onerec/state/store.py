@@ -1,9 +1,10 @@
 """One partition's state on local disk: RocksDB that knows how far it has come in the topics it mirrors.
 
-The topics are the truth, this is their copy: changes and the topics' positions are one write batch, there is no
-write-ahead log, and memory goes to disk every few seconds. After a crash the folder holds the state as of some
-earlier batch together with that batch's positions; reading the topics from there on repairs it. Whatever is wrong
-with the folder (torn, of another cluster, too old), it is emptied and filled again.
+The topics are the truth, this is their copy. There is no write-ahead log: changes are kept in memory, the newest of
+each key, and every few seconds go to disk with the topics' positions as one write batch. So a key that changes with
+every transaction costs RocksDB one write in that time. After a crash the folder holds the state as of some earlier
+batch together with that batch's positions; reading the topics from there on repairs it. Whatever is wrong with the
+folder (torn, of another cluster, too old), it is emptied and filled again.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ MAX_AGE_S = 12 * 3600.0
 BLOCK_CACHE_BYTES = 64 * 1024 * 1024
 WRITE_BUFFER_BYTES = 64 * 1024 * 1024
 MEMTABLE_BYTES = 16 * 1024 * 1024
+MOST_PENDING_BYTES = 16 * 1024 * 1024
+"""Of changes that a store keeps before it gives them to RocksDB; a restore brings more than that."""
+PENDING_KEY_BYTES = 200
+"""What a kept change takes beside its value: key, objects and the dictionary's place."""
 BLOOM_BITS_PER_KEY = 10
 UNWRITABLE = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES))
 """What RocksDB says where the disk is at fault and the folder is not: emptying it would mend nothing."""
@@ -72,6 +77,9 @@ class LocalStore:
         self._flush_interval_s = flush_interval_s
         self._max_age_s = max_age_s
         self._positions: dict[str, int] = {}
+        self._pending: dict[bytes, bytes | None] = {}
+        """What RocksDB does not have yet; None deletes. Goes with the positions, as one batch."""
+        self._pending_bytes = 0
         self._dirty = False
         self._flushed_s = time.monotonic()
         self._options = WriteOptions()
@@ -85,6 +93,8 @@ class LocalStore:
 
     def get(self, key: bytes) -> bytes | None:
         """The value; None where there is none. Raises CheckFailedError where the folder is damaged."""
+        if key in self._pending:
+            return self._pending[key]
         try:
             value: bytes | None = self._db.get(key)
         except Exception as error:  # rocksdict raises plain Exception
@@ -92,7 +102,11 @@ class LocalStore:
         return value
 
     def items(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """All keys with this prefix, in order, with their values. Raises CheckFailedError as `get`."""
+        """All keys with this prefix, in order, with their values.
+
+        Raises CheckFailedError as `get` and DependencyMissingError as `write`.
+        """
+        self._write_pending()
         try:
             for key, value in cast("Iterator[tuple[bytes, bytes]]", self._db.items(from_key=prefix)):
                 if not key.startswith(prefix):
@@ -103,27 +117,24 @@ class LocalStore:
             raise self._damaged(error) from error
 
     def write(self, changes: Iterable[tuple[bytes, bytes | None]], positions: Mapping[str, int]) -> None:
-        """Apply changes (None deletes) and positions as one batch, and flush to disk where that is due.
+        """Apply changes (None deletes) and positions as one batch, and put all on disk where that is due.
 
         Raises DependencyMissingError where the disk does not take it.
         """
-        batch = WriteBatch(raw_mode=True)
+        pending = self._pending
         for key, value in changes:
-            if value is None:
-                batch.delete(key)
-            else:
-                batch.put(key, value)
+            self._pending_bytes += len(value or b"") - len(pending.get(key) or b"")
+            pending[key] = value
         self._positions.update(positions)
-        batch.put(META_KEY, self._meta())
-        try:
-            self._db.write(batch, self._options)
-            self._dirty = True
-            self._flush_if_due()
-        except Exception as error:
-            raise self._unwritable(error) from error
+        self._dirty = True
+        if time.monotonic() - self._flushed_s >= self._flush_interval_s:
+            self.flush()
+        elif self._pending_bytes + PENDING_KEY_BYTES * len(pending) >= MOST_PENDING_BYTES:
+            self._write_pending()
 
     def flush(self) -> None:
         """Put everything on disk. Raises DependencyMissingError where the disk does not take it."""
+        self._write_pending()
         try:
             self._db.flush()
         except Exception as error:
@@ -149,6 +160,7 @@ class LocalStore:
         """Empty the folder: the state is to be read from its topics again."""
         self._let_go(self._db)
         self._positions = {}
+        self._pending, self._pending_bytes = {}, 0
         self._dirty = False
         shutil.rmtree(self.directory, ignore_errors=True)
         self._db = self._opened()
@@ -208,9 +220,22 @@ class LocalStore:
         meta = {"identity": self._identity, "positions": self._positions, "written_s": clock.now_ms() / 1000}
         return json.dumps(meta).encode()
 
-    def _flush_if_due(self) -> None:
-        if time.monotonic() - self._flushed_s >= self._flush_interval_s:
-            self.flush()
+    def _write_pending(self) -> None:
+        """Give RocksDB what it does not have yet, with the positions that it then stands for."""
+        if not self._dirty:
+            return
+        batch = WriteBatch(raw_mode=True)
+        for key, value in self._pending.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        batch.put(META_KEY, self._meta())
+        try:
+            self._db.write(batch, self._options)
+        except Exception as error:
+            raise self._unwritable(error) from error
+        self._pending, self._pending_bytes = {}, 0
 
     def _let_go(self, db: Rdict) -> None:
         """Close RocksDB. It flushes in that, and where the disk does not take it, says so and lets go all the same."""

@@ -35,7 +35,7 @@ def test_records_fit_our_schemas_and_those_of_the_peers_in_java() -> None:
     schemas = {kind: fastavro.parse_schema(schema) for kind, schema in feed.JAVA_SCHEMAS.items()}
     for event in feed.events(2_000):
         kind = "impressions" if event.kind is None else "actions"
-        record = feed._record(event)
+        record = feed.record_of(event)
         assert codecs[kind].decode(codecs[kind].encode(record)) == record
         assert fastavro.validate(feed._java_record(event), schemas[kind])
 

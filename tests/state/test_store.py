@@ -75,6 +75,7 @@ def test_a_torn_folder_is_emptied(tmp_path: Path) -> None:
 def test_a_copy_that_does_not_say_of_what_is_emptied(tmp_path: Path, meta: bytes) -> None:
     store = LocalStore(tmp_path / "p0", "a")
     store.write([(b"u1", b"one")], {"changelog": 7})
+    store.flush()
     store._db.put(store_module.META_KEY, meta)
     store.close()
 
@@ -102,6 +103,33 @@ def test_clear_forgets_everything(tmp_path: Path) -> None:
 
     assert store.positions == {}
     assert store.get(b"u1") is None
+    store.close()
+
+
+def test_what_is_not_on_disk_yet_is_read_and_listed_all_the_same(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "p0", "a", flush_interval_s=1e9)
+    store.write([(b"u1", b"one"), (b"u2", b"two"), (b"u3", b"three")], {"changelog": 3})
+    store.flush()
+    store.write([(b"u1", None), (b"u2", b"new"), (b"u4", b"four")], {"changelog": 6})
+
+    assert [store.get(b"u%d" % number) for number in range(1, 6)] == [None, b"new", b"three", b"four", None]
+    assert list(store.items(b"u")) == [(b"u2", b"new"), (b"u3", b"three"), (b"u4", b"four")]
+    assert [store.get(b"u%d" % number) for number in range(1, 6)] == [None, b"new", b"three", b"four", None]
+    store.close()
+
+
+def test_what_is_kept_in_memory_is_bounded_and_counts_a_key_once(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "p0", "a", flush_interval_s=1e9)
+    megabyte = bytes(2**20)
+    for number in range(40):
+        store.write([(b"same", megabyte)], {"changelog": number})
+    assert store._pending == {b"same": megabyte}
+    for number in range(40):
+        store.write([(b"%d" % number, megabyte)], {"changelog": 40 + number})
+
+    assert sum(map(len, store._pending)) < store_module.MOST_PENDING_BYTES
+    assert len(store._pending) < 16
+    assert store.get(b"same") == store.get(b"0") == store.get(b"39") == megabyte
     store.close()
 
 
