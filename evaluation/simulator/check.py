@@ -21,7 +21,7 @@ PLACES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 WEAKNESSES = (
     "The log is a thinned sample: 1.2 exposures a session; staying and returning are the sample's.",
     "Exposures were chosen by the app: answers to items that it would not have shown are extrapolated.",
-    "Follows are rare (0.13 %): their head is nearly constant. Comments, shares and dislikes are not simulated.",
+    "Follows are rare (0.13 %), so their head has few to learn from. Comments, shares and dislikes are not simulated.",
     "Drift and habit rates are set, not fitted; fitted is how strongly they act.",
     "Returns do not depend on the user, and who never comes back is not modelled.",
 )

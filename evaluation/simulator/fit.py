@@ -33,6 +33,7 @@ from stream.replay.log import Exposures, Histories, Items, Log
 QUANTILES = 65
 SHRINK = 20.0  # as many events of the item's tags as its own
 PENALTY = 1.0
+ANSWERS = {"long_view": Label.LONG_VIEW, "like": Label.LIKE, "follow": Label.FOLLOW}
 Longs = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
@@ -144,11 +145,12 @@ def walk(half: Half, items: dict[int, ShownItem], rates: ItemRates) -> Walked:
         state = states.setdefault(user_id, new_user(user_id, rates, dimensions))
         item = items[item_id]
         rows[row] = features(rates, state, item, time_ms)
-        state.update(item, time_ms, long_view=bool(label & Label.LONG_VIEW), like=bool(label & Label.LIKE))
+        done = {name: bool(label & bit) for name, bit in ANSWERS.items()}
+        state.update(item, time_ms, **done)
     gaps_ms = gaps_of(shown)
     known = (gaps_ms >= 0) | (shown.times_ms < shown.times_ms.max(initial=0) - SESSION_GAP_MS)
     stays = (gaps_ms >= 0) & (gaps_ms <= SESSION_GAP_MS)
-    flags = [labels & int(label) > 0 for label in (Label.LONG_VIEW, Label.LIKE, Label.FOLLOW)]
+    flags = [labels & int(label) > 0 for label in ANSWERS.values()]
     return Walked(rows, np.stack([*flags, stays], 1), known, gaps_ms, shown)
 
 

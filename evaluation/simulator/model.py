@@ -22,6 +22,8 @@ FEATURES = (
     "log_duration",
     "user_long_view",
     "user_like",
+    "user_follow",
+    "user_stay",
     "affinity",
     "author_repeats",
     "tag_share",
@@ -32,6 +34,8 @@ FEATURES = (
 HEADS = ("long_view", "like", "follow", "stay")
 DURATION_EDGES_MS = np.array([15_000, 30_000, 60_000, 90_000, 150_000, 240_000])
 DAY_MS = 86_400_000
+RARE = 1e-5
+"""Rates below are taken for this: of follows, whose rate over all is .0013."""
 RULE = LabelSettings()
 
 
@@ -143,6 +147,8 @@ def features(rates: ItemRates, state: UserState, item: ShownItem, time_ms: int) 
             np.log1p(item.duration_ms / 1000) / 5,
             _logit(state.long_view_habit),
             _logit(state.like_habit),
+            _logit(state.follow_habit, RARE),
+            _logit(state.stay_habit(time_ms)),
             state.affinity(item),
             np.log1p(state.author_repeats(item)),
             state.tag_share(item),
@@ -168,6 +174,6 @@ def quantile_at(quantiles: Floats, place: float) -> float:
     return float(np.interp(place, np.linspace(0, 1, len(quantiles)), quantiles))
 
 
-def _logit(rate: float) -> float:
-    bounded = min(max(rate, 0.002), 0.998)
+def _logit(rate: float, least: float = 0.002) -> float:
+    bounded = min(max(rate, least), 1 - least)
     return float(np.log(bounded / (1 - bounded)))

@@ -13,6 +13,10 @@ RECENT = 10
 DRIFT = 0.1
 """The share of an item's embedding in the interests after the item was watched long."""
 HABIT_STEP = 0.05
+FOLLOW_RATE, STAY_RATE = 0.0013, 0.15
+"""About those of all users; how much they weigh is fitted."""
+PRIOR = 10.0
+"""A user's own rates are shrunk to those of all as if of so many exposures."""
 
 Vector = NDArray[np.float64]
 
@@ -40,6 +44,18 @@ class UserState:
     tags: deque[tuple[str, ...]] = field(default_factory=lambda: deque(maxlen=RECENT))
     position: int = 0
     last_ms: int | None = None
+    shown: int = 0  # exposures with a time
+    follows: int = 0
+    stays: int = 0
+
+    @property
+    def follow_habit(self) -> float:
+        """The share of exposures that were answered with a follow."""
+        return (self.follows + PRIOR * FOLLOW_RATE) / (self.shown + PRIOR)
+
+    def stay_habit(self, time_ms: int) -> float:
+        """The share of exposures after which the session went on, as known when one at `time_ms` is shown."""
+        return (self.stays + self._stayed(time_ms) + PRIOR * STAY_RATE) / (self.shown + PRIOR)
 
     def position_at(self, time_ms: int) -> int:
         """How many items of the session were shown before one at `time_ms`; after a gap a new session begins."""
@@ -58,7 +74,12 @@ class UserState:
         """The share, of RECENT, of recent items that have a tag in common with the item."""
         return sum(not set(item.tags).isdisjoint(tags) for tags in self.tags) / RECENT
 
-    def update(self, item: ShownItem, time_ms: int | None, *, long_view: bool, like: bool) -> None:
+    def _stayed(self, time_ms: int) -> bool:
+        return self.last_ms is not None and time_ms - self.last_ms <= SESSION_GAP_MS
+
+    def update(
+        self, item: ShownItem, time_ms: int | None, *, long_view: bool, like: bool, follow: bool = False
+    ) -> None:
         """After an exposure. Without a time (a history has none) the session does not go on."""
         if long_view or like:
             self.interests = (1 - DRIFT) * self.interests + DRIFT * item.embedding
@@ -67,5 +88,8 @@ class UserState:
         self.authors.append(item.author_id)
         self.tags.append(item.tags)
         if time_ms is not None:
+            self.stays += self._stayed(time_ms)
+            self.shown += 1
+            self.follows += follow
             self.position = self.position_at(time_ms) + 1
             self.last_ms = time_ms

@@ -92,6 +92,16 @@ def test_interests_drift_to_what_was_watched_and_repeats_tire() -> None:
     assert state.position_at(NOW + 3 + SESSION_GAP_MS) == 0
 
 
+def test_who_follows_and_stays_is_remembered() -> None:
+    loyal, fleeting = user(), user()
+    for at in range(20):
+        loyal.update(item(at), NOW + at * 1000, long_view=False, like=False, follow=True)
+        fleeting.update(item(at), NOW + at * 2 * SESSION_GAP_MS, long_view=False, like=False)
+    assert loyal.follow_habit > 100 * fleeting.follow_habit
+    assert loyal.stay_habit(NOW + 20_000) > 0.6
+    assert fleeting.stay_habit(NOW + 40 * SESSION_GAP_MS) < 0.1
+
+
 def test_an_unseen_item_is_judged_by_its_tags() -> None:
     assert RATES.of(item(99)).tolist() == [0.6, 0.1]
     assert RATES.of(replace(item(99), tags=("new",))).tolist() == [0.3, 0.02]
