@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onerec.model import preference
+from onerec.model import policy, preference
 from onerec.model.batches import HistoryBatch
 from onerec.model.likelihood import ntp_loss, token_log_probs
 from onerec.model.onerec import Memory, OneRec
@@ -82,6 +82,9 @@ def _pair_losses(chosen: Tensor, rejected: Tensor, pairs: PairBatch, settings: T
             losses = preference.cpo(chosen, rejected, tokens=tokens, beta=beta)
         case "simpo":
             losses = preference.simpo(chosen, rejected, tokens=tokens, beta=beta)
+        case "ecpo" | "gbpo" as name:  # the two ends of the sampler's group
+            loss, best = getattr(policy, name), torch.ones_like(chosen)
+            losses = loss(chosen, pairs.ref_chosen, best) + loss(rejected, pairs.ref_rejected, -best)
         case name:
             raise ValueError(f"trainer.preference_loss {name!r} is unknown")
     return losses

@@ -74,8 +74,9 @@ class TrainerSettings(Table):
     )
     preference_loss: str = Field(
         "dpo",
-        pattern="^(dpo|ipo|cdpo|rdpo|cpo|simpo|sdpo|none)$",
-        description="dpo, ipo, cdpo, rdpo, cpo, simpo or sdpo; none to switch it off.",
+        pattern="^(dpo|ipo|cdpo|rdpo|cpo|simpo|sdpo|ecpo|gbpo|none)$",
+        description="dpo, ipo, cdpo, rdpo, cpo, simpo or sdpo; ecpo or gbpo, with the best of the sampler's group at "
+        "advantage 1 and the worst at -1; none to switch it off.",
     )
     preference_weight: float = Field(
         0.1,

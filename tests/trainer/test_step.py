@@ -103,7 +103,7 @@ def reference(state: TrainState, items: list[int]) -> float:
     return float(log_probs.sum())
 
 
-@pytest.mark.parametrize("loss", ["dpo", "ipo", "cdpo", "rdpo", "cpo", "simpo", "sdpo"])
+@pytest.mark.parametrize("loss", ["dpo", "ipo", "cdpo", "rdpo", "cpo", "simpo", "sdpo", "ecpo", "gbpo"])
 def test_preferences_raise_the_margin(loss: str) -> None:
     state = toy.state(learning_rate=1e-3, preference_loss=loss, preference_weight=1.0)
     chosen, rejected = [1, 2, 3], [4, 5, 6]
