@@ -30,6 +30,12 @@ def test_a_cluster_that_loses_a_broker_is_asked_again() -> None:
     assert broker.asked == 5
 
 
+def test_a_leader_just_elected_is_asked_again() -> None:
+    broker = Broker(KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE)
+    assert ask(broker, 60.0) == 7
+    assert broker.asked == 3
+
+
 def test_what_does_not_pass_is_said_at_once() -> None:
     broker = Broker(KafkaError.TOPIC_AUTHORIZATION_FAILED)
     with pytest.raises(KafkaException):
