@@ -1,7 +1,9 @@
 """Reward models: the independent judge of all rows, and the one that makes the rows' preference pairs.
 
 Both are trained alike, each on its own side of the split: a pass over history sessions, which know long views and
-likes, then sessions of the log, which also know watch time and follows.
+likes, then sessions of the log, which also know watch time and follows. Beside the session they learn each exposure of
+it as a session of its own: labels of whole sessions tell mostly who the user is, and a model that has seen nothing else
+orders the exposures of one session hardly better than chance.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from evaluation.baselines.training import rate_share
@@ -25,7 +28,8 @@ from onerec.model.batches import HistoryBatch
 from onerec.model.presets import ModelConfig
 from onerec.model.reward import OBJECTIVES, RewardModel, Rewards, duration_feature
 from onerec.settings import SeedSettings, TrainerSettings, TrainOn
-from trainer.batches import session_batch
+from schemas.labels import Label
+from trainer.batches import SessionBatch, session_batch
 from trainer.objectives import history_reward_loss, session_reward_loss
 from trainer.samples import Source, cut, sample_batch
 from trainer.state import adamw
@@ -51,7 +55,8 @@ def _from_histories(model: RewardModel, side: Side, config: ModelConfig, count: 
     steps = max(1, count // (2 * BATCH))
 
     def loss() -> Tensor:
-        return history_reward_loss(model, sample_batch(samples, source.reward(), side.catalogue, config))
+        batch = sample_batch(samples, source.reward(), side.catalogue, config)
+        return history_reward_loss(model, batch) + exposure_loss(model, batch)
 
     _learn(model, loss, steps, "histories")
 
@@ -64,9 +69,23 @@ def _from_log(model: RewardModel, side: Side, config: ModelConfig, epochs: int, 
 
     def loss() -> Tensor:
         rows = [sessions[row] for row in next(following)]
-        return session_reward_loss(model, session_batch(rows, side.catalogue, config, TrainOn.ALL))
+        batch = session_batch(rows, side.catalogue, config, TrainOn.ALL)
+        return session_reward_loss(model, batch) + exposure_loss(model, batch)
 
     _learn(model, loss, len(batches), "sessions of the log")
+
+
+def exposure_loss(model: RewardModel, batch: SessionBatch) -> Tensor:
+    """Cross-entropy of long view and like of each exposure, scored as a session of its own; mean over exposures."""
+    logits = model.score_each(batch.history, batch.codes, duration_feature(batch.durations_ms))
+    known = ((logits.vtr, Label.LONG_VIEW), (logits.ltr, Label.LIKE))
+    losses = [
+        functional.binary_cross_entropy_with_logits(
+            own[batch.mask], (batch.labels[batch.mask] & int(label) != 0).to(own.dtype)
+        )
+        for own, label in known
+    ]
+    return torch.stack(losses).sum()
 
 
 def _learn(model: RewardModel, loss_of: Any, steps: int, what: str) -> None:

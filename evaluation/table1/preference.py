@@ -22,7 +22,8 @@ from inference.engine.search import Engine
 from inference.sampler.pairs import merged
 from onerec.errors import CheckFailedError
 from onerec.features import HistoryArrays, history_batch
-from onerec.model import preference
+from onerec.model import policy, preference
+from onerec.model.batches import HistoryBatch
 from onerec.model.likelihood import token_log_probs
 from onerec.model.onerec import Memory, OneRec
 from onerec.model.reward import RewardModel
@@ -38,10 +39,12 @@ PAIRS = 4
 """Pairs a step: about 6 % of the samples."""
 REJECTED = 3
 """Sessions that S-DPO rejects at once; the other losses reject the worst."""
+GROUP = 8
+"""Candidates of a user that ECPO and GBPO learn from in a step, drawn from all."""
 LEARNING_RATE = 5e-5
 """Constant and low: an annealed model loses hit rate where the rate is raised again."""
 
-Loss = Literal["none", "dpo", "ipo", "cdpo", "rdpo", "cpo", "simpo", "sdpo"]
+Loss = Literal["none", "dpo", "ipo", "cdpo", "rdpo", "cpo", "simpo", "sdpo", "ecpo", "gbpo"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Recipe:
     weight: float = 0.1
     beta: float = 0.1
     iterative: bool = False
+    ratio: float | None = None
+    """Share of the samples that bring a pair, each with the same weight; PAIRS a step where it is not given."""
 
 
 RECIPES = {
@@ -63,19 +68,24 @@ RECIPES = {
     "cpo": Recipe(loss="cpo"),
     "simpo": Recipe(loss="simpo", beta=2.0),
     "sdpo": Recipe(loss="sdpo"),
+    "ecpo": Recipe(loss="ecpo", weight=0.02),  # its gradient is A itself, DPO's at first beta / 2
+    "gbpo": Recipe(loss="gbpo", weight=0.02),
     "ipa": Recipe(loss="dpo", iterative=True),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """Best and worst sessions of one user's candidates, with the log-probabilities of the model that made them."""
+    """One user's candidates and the best and worst of them, with the log-probabilities of the model that made them."""
 
     history: HistoryArrays
     chosen: Tensor  # int64 [m]
     rejected: Tensor  # int64 [REJECTED, m], the worst first
     ref_chosen: float
     ref_rejected: Tensor  # float32 [REJECTED]
+    group: Tensor  # int64 [N, m]
+    ref_group: Tensor  # float32 [N]
+    advantages: Tensor  # float32 [N]
 
 
 def mine(model: OneRec, reward: RewardModel, world: World, form: Form, seed: int) -> list[Mined]:
@@ -100,7 +110,9 @@ def mine(model: OneRec, reward: RewardModel, world: World, form: Form, seed: int
         scalar = merged(probabilities(reward, batch, sessions.numpy(), side.catalogue), RewardWeights())
         order = torch.argsort(scalar)
         best, worst = int(order[-1]), order[:REJECTED]
-        found.append(Mined(history, sessions[best], sessions[worst], float(log_probs[best]), log_probs[worst].clone()))
+        extremes = sessions[best], sessions[worst], float(log_probs[best]), log_probs[worst].clone()
+        group = sessions.clone(), log_probs.clone(), policy.advantages(scalar)
+        found.append(Mined(history, *extremes, *group))
     LOG.info("mined the candidates of %d users: %d pairs", len(users), len(found))
     return found
 
@@ -130,7 +142,7 @@ class Aligner:
             pairs = self._first_pairs() if number == 0 else self._pairs(model, number)
             model.train()
             for _ in range(count):
-                self._step(model, optimizer, source, _drawn(pairs, random), recipe)
+                self._step(model, optimizer, source, _drawn(pairs, random, recipe), recipe)
             on_round(model.eval())
         return model.eval()
 
@@ -151,7 +163,7 @@ class Aligner:
         loss = next_token_loss(model, batch, side.catalogue.trie)
         assert loss is not None, "every sample has a positive"
         if preferred is not None:
-            loss = loss + recipe.weight * preferred
+            loss = loss + recipe.weight * (1.0 if recipe.ratio is None else len(pairs) / PAIRS) * preferred
         if not bool(torch.isfinite(loss)):
             raise CheckFailedError(f"The loss of {recipe.loss} is {float(loss)}.", "Lower its weight.")
         optimizer.zero_grad(set_to_none=True)
@@ -160,8 +172,9 @@ class Aligner:
         optimizer.step()
 
 
-def _drawn(pairs: list[Mined], random: np.random.Generator) -> list[Mined]:
-    return [pairs[at] for at in random.integers(0, len(pairs), PAIRS)] if pairs else []
+def _drawn(pairs: list[Mined], random: np.random.Generator, recipe: Recipe) -> list[Mined]:
+    count = PAIRS if recipe.ratio is None else int(random.binomial(BATCH, recipe.ratio))
+    return [pairs[at] for at in random.integers(0, len(pairs), count)] if pairs else []
 
 
 def _loss(model: OneRec, pairs: list[Mined], side: Side, recipe: Recipe) -> Tensor:
@@ -169,6 +182,8 @@ def _loss(model: OneRec, pairs: list[Mined], side: Side, recipe: Recipe) -> Tens
     chosen, rejected = torch.stack([p.chosen for p in pairs]), torch.stack([p.rejected for p in pairs])
     ref_chosen = torch.tensor([p.ref_chosen for p in pairs])
     ref_rejected = torch.stack([p.ref_rejected for p in pairs])
+    if recipe.loss in ("ecpo", "gbpo"):
+        return _group_loss(model, history, pairs, side, recipe)
     batch = PairBatch(history, chosen, rejected[:, 0], ref_chosen, ref_rejected[:, 0])
     if recipe.loss != "sdpo":
         settings = TrainerSettings(preference_loss=recipe.loss, preference_beta=recipe.beta)
@@ -180,12 +195,28 @@ def _loss(model: OneRec, pairs: list[Mined], side: Side, recipe: Recipe) -> Tens
 
 def _several_rejected(model: OneRec, pairs: PairBatch, side: Side, recipe: Recipe) -> Tensor:
     """S-DPO as published: one chosen session against several; `rejected` is [P, R, m]. Dropout is off, as elsewhere."""
-    count = pairs.rejected.shape[1] + 1
-    model.eval()
-    memory = model.encode(pairs.history)
-    memory = Memory(memory.states.repeat_interleave(count, 0), memory.mask.repeat_interleave(count, 0))
-    sessions = torch.cat([pairs.chosen[:, None], pairs.rejected], dim=1).flatten(0, 1)
-    log_probs = token_log_probs(model, memory, sessions, side.catalogue.trie).sum((1, 2)).view(-1, count)
-    model.train()
+    log_probs = _log_probs(model, pairs.history, torch.cat([pairs.chosen[:, None], pairs.rejected], dim=1), side)
     loss = preference.sdpo(log_probs[:, 0], log_probs[:, 1:], pairs.ref_chosen, pairs.ref_rejected, beta=recipe.beta)
     return loss.mean()
+
+
+def _group_loss(model: OneRec, history: HistoryBatch, users: list[Mined], side: Side, recipe: Recipe) -> Tensor:
+    """ECPO or GBPO on some candidates of each user; advantages are those among all of the user's candidates."""
+    some = [torch.randperm(len(user.group))[:GROUP] for user in users]
+    least = min(map(len, some))
+    columns = [(user.group[at], user.ref_group[at], user.advantages[at]) for user, at in zip(users, some, strict=True)]
+    sessions, old, advantages = (torch.stack([one[:least] for one in column]) for column in zip(*columns, strict=True))
+    log_probs = _log_probs(model, history, sessions, side)
+    loss = policy.ecpo if recipe.loss == "ecpo" else policy.gbpo
+    return loss(log_probs, old, advantages).mean()
+
+
+def _log_probs(model: OneRec, history: HistoryBatch, sessions: Tensor, side: Side) -> Tensor:
+    """Of sessions [P, N, m] of P users, [P, N]; the histories are encoded once."""
+    count = sessions.shape[1]
+    model.eval()
+    memory = model.encode(history)
+    memory = Memory(memory.states.repeat_interleave(count, 0), memory.mask.repeat_interleave(count, 0))
+    log_probs = token_log_probs(model, memory, sessions.flatten(0, 1), side.catalogue.trie).sum((1, 2))
+    model.train()
+    return log_probs.view(-1, count)

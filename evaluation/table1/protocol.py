@@ -30,10 +30,11 @@ Pre-ranker and ranker learn swt, vtr, wtr and ltr of single exposures from the r
 is the same merge of the four, standardised over the user's items, that makes preference pairs of sessions.
 
 **Columns.** swt, vtr, wtr, ltr are the judge's predictions for a session: watch time as 1 - exp(-t / 104 s), share of
-long views, probability of a follow, of a like. mean is over a user's candidates, max the greatest of them; both are
-then averaged over cases. Recall@10 and NDCG@10 need no judge: the ten best items (for OneRec the most probable first
-items of a session) against what the user watched long or liked among the next m exposures from 1 May on, without
-videos the user had seen before, over the cases that have any.
+long views, probability of a follow, of a like. The judge learns sessions and, beside them, each exposure of a session
+alone: from whole sessions it would tell users apart and hardly the items of one user. mean is over a user's candidates,
+max the greatest of them; both are then averaged over cases. Recall@10 and NDCG@10 need no judge: the ten best items
+(for OneRec the most probable first items of a session) against what the user watched long or liked among the next m
+exposures from 1 May on, without videos the user had seen before, over the cases that have any.
 
 **Seeds.** Each row is trained with each seed; the table gives mean and standard deviation over seeds. The judge is one
 and the same, trained with a seed of its own.
@@ -41,7 +42,10 @@ and the same, trained with a seed of its own.
 **Preference rows.** They start from OneRec in the larger size with the same seed and go on for the same number of
 steps at a constant rate, each with next-token loss on sessions and lambda times its preference loss on pairs: best
 and worst of a user's candidates by the training reward model. All but IPA mine their pairs once. IPA mines them
-anew in every round with the model as it then is, which is also the next round's reference. The row `onerec-l-ntp`
+anew in every round with the model as it then is, which is also the next round's reference. ECPO and GBPO, which follow
+IPA in the technical report and in OneRec-V2, learn from all of a user's candidates by their advantages: the scalar
+reward, standardised among them. A format reward has no row: training and decoding know only codes that lead to a
+video, so every session earns it and no session has an advantage by it. The row `onerec-l-ntp`
 takes the same steps without pairs: what only going on does belongs to it and not to a preference loss. Users of the
 cases make no pairs. A guard compares Recall@10 of each preference row with that row's over the same seeds and marks
 it where it falls by more than 1 % relative. For IPA the reward of the cases is also given by round, M_0 to M_T, by the
@@ -74,7 +78,7 @@ RETRIEVED, PRE_RANKED = 500, 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """How much of everything: the full form, or a quick one on a slice of the users."""
+    """How much of everything: the full form, or less on a slice of the users: short (an hour a seed at most), quick."""
 
     name: str
     users: int | None  # of each side, None for all
@@ -82,7 +86,9 @@ class Form:
     candidates: int
     epochs: int  # of sequence models
     samples: int  # that generative models are trained with
-    judge_epochs: int
+    judge_samples: int  # history sessions that the judge learns before those of the log
+    reward_samples: int  # the same of the training reward model
+    judge_epochs: int  # of both over sessions of the log
     preference_steps: int
     preference_users: int  # whose candidates make pairs
     rounds: int  # of IPA
@@ -99,9 +105,25 @@ FULL = Form(
     candidates=32,
     epochs=20,
     samples=400_000,
+    judge_samples=200_000,
+    reward_samples=100_000,
     judge_epochs=3,
     preference_steps=150,
     preference_users=960,
+    rounds=3,
+)
+SHORT = Form(
+    name="short",
+    users=4000,
+    cases=600,
+    candidates=32,
+    epochs=2,
+    samples=30_000,
+    judge_samples=60_000,
+    reward_samples=30_000,
+    judge_epochs=2,
+    preference_steps=50,
+    preference_users=240,
     rounds=3,
 )
 QUICK = Form(
@@ -111,6 +133,8 @@ QUICK = Form(
     candidates=16,
     epochs=3,
     samples=4_000,
+    judge_samples=20_000,
+    reward_samples=4_000,
     judge_epochs=2,
     preference_steps=12,
     preference_users=48,
@@ -125,6 +149,12 @@ def of_rows(user_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
     return chosen
 
 
+def reduced(form: Form) -> dict[str, list[Any]]:
+    """What a form has less of than the full one: by field its own and the full form's."""
+    own, full = asdict(form), asdict(FULL)
+    return {name: [own[name], full[name]] for name in own if name != "name" and own[name] != full[name]}
+
+
 def described(form: Form) -> dict[str, Any]:
     """The protocol as the results state it."""
     return {
@@ -135,4 +165,5 @@ def described(form: Form) -> dict[str, Any]:
         "top": TOP,
         "cascade": [RETRIEVED, PRE_RANKED, SESSION_ITEMS],
         **asdict(form),
+        "reduced_from_full": reduced(form),
     }

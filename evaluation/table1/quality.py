@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evaluation.table1.bound import item_values, long_view_rate
 from evaluation.table1.world import World
 from onerec.catalogue import CatalogueSnapshot
 from onerec.features import HistoryArrays
@@ -35,7 +36,8 @@ def quality(judge: RewardModel, world: World, config: ModelConfig, most: int = M
 
     Rank correlation (Spearman) of watch time and of the share of long views; AUC of any follow and any like of a
     session; for single exposures, scored as sessions of one item, AUC of a long view, and the share of pairs of one
-    session, one viewed long and one not, that are ordered rightly (mean over sessions).
+    session, one viewed long and one not, that are ordered rightly (mean over sessions). The same share is given for
+    the item's share of long views alone and for the logistic model of `bound`, which know the items and no user.
     """
     order = np.random.default_rng(SEED).permutation(len(world.judge_later))[:most]
     sessions = [world.judge_later[row] for row in order.tolist()]
@@ -53,10 +55,26 @@ def quality(judge: RewardModel, world: World, config: ModelConfig, most: int = M
     value = _predicted(judge, singles, own, config)[0]["vtr"]
     of_session = np.repeat(np.arange(len(sessions)), [len(session.leaves) for session in sessions])
     found["vtr"] |= {"auc": auc(value, long), "positives": int(long.sum())}
-    ordered = [auc(value[of_session == row], long[of_session == row]) for row in range(len(sessions))]
-    both = [one for one in ordered if one is not None]
-    found["within_session"] = {"ordered": float(np.mean(both)) if both else None, "sessions": len(both)}
+    past, leaves = world.judge.past, np.concatenate([session.leaves for session in sessions])
+    rate, _ = long_view_rate(past, np.ones(len(past.items), bool), len(own.codes))
+    found["within_session"] = {
+        "sessions": len(_ordered(value, long, of_session)),
+        "ordered": _mean(_ordered(value, long, of_session)),
+        "by_long_view_rate": _mean(_ordered(rate[leaves], long, of_session)),
+        "by_logistic_model": _mean(_ordered(item_values(world.judge)[leaves], long, of_session)),
+    }
     return found
+
+
+def _ordered(value: Values, long: NDArray[np.bool_], of_session: NDArray[np.int64]) -> list[float]:
+    """Of every session that has both kinds the share of pairs ordered rightly; the sessions lie in a row."""
+    begins = np.flatnonzero(np.diff(of_session, prepend=-1))
+    parts = zip(np.split(value, begins[1:]), np.split(long, begins[1:]), strict=True)
+    return [one for one in (auc(*part) for part in parts) if one is not None]
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 @torch.inference_mode()

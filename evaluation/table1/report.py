@@ -105,11 +105,11 @@ def write(summary: dict[str, Any], out: Path) -> None:
 def table(summary: dict[str, Any]) -> str:
     """Markdown: mean over max of each objective, and accuracy; ± is the deviation over seeds."""
     head = ["row", "parameters", *(f"{name} mean / max" for name in OBJECTIVES), "Recall@10", "NDCG@10", "seeds"]
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = [line(head), line(["---"] * len(head))]
     for name, row in summary["rows"].items():
         rewards = [f"{_figure(row[key]['mean'])} / {_figure(row[key]['max'])}" for key in OBJECTIVES]
         accuracy = [_figure(row[key]) for key in ACCURACY]
-        lines.append(_line([name, _count(row["parameters"]), *rewards, *accuracy, str(len(row["seeds"]))]))
+        lines.append(line([name, _count(row["parameters"]), *rewards, *accuracy, str(len(row["seeds"]))]))
     return "\n".join(lines) + "\n"
 
 
@@ -130,13 +130,15 @@ def quality_table(judge: dict[str, Any] | None) -> str:
             within["ordered"],
             "0.5",
         ),
+        ("the same by the item's share of long views alone", "ordered pairs", within["by_long_view_rate"], "0.5"),
+        ("the same by counts and length, logistic", "ordered pairs", within["by_logistic_model"], "0.5"),
     ]
-    lines = [_line(["of the judge's users from 1 May on", "measure", "judge", "chance"]), _line(["---"] * 4)]
-    lines += [_line([what, how, "-" if value is None else f"{value:.4f}", chance]) for what, how, value, chance in rows]
+    lines = [line(["of the judge's users from 1 May on", "measure", "judge", "chance"]), line(["---"] * 4)]
+    lines += [line([what, how, "-" if value is None else f"{value:.4f}", chance]) for what, how, value, chance in rows]
     return (
-        f"\n### How good the judge is\n\nOn {judge['sessions']} real sessions that nothing was trained with.\n\n"
-        + "\n".join(lines)
-        + "\n"
+        f"\n### How good the judge is\n\nOn {judge['sessions']} real sessions that nothing was trained with. The last "
+        "two lines know the items and no user: users, and what they are like on that day, are the same for all pairs "
+        "of one session, so they mark about what is to be had of this order.\n\n" + "\n".join(lines) + "\n"
     )
 
 
@@ -144,9 +146,9 @@ def guard_table(found: dict[str, dict[str, Any]]) -> str:
     """Markdown: accuracy of the preference rows against the control."""
     if not found:
         return ""
-    lines = [_line(["row", f"Recall@10 against {CONTROL}", "guard (-1 %)"]), _line(["---"] * 3)]
+    lines = [line(["row", f"Recall@10 against {CONTROL}", "guard (-1 %)"]), line(["---"] * 3)]
     for name, own in found.items():
-        lines.append(_line([name, f"{own['recall_at_10_against_ntp']:+.1%}", "falls" if own["falls"] else "holds"]))
+        lines.append(line([name, f"{own['recall_at_10_against_ntp']:+.1%}", "falls" if own["falls"] else "holds"]))
     return "\n### Does alignment cost accuracy?\n\n" + "\n".join(lines) + "\n"
 
 
@@ -155,10 +157,10 @@ def rounds_table(rounds: list[dict[str, Any]]) -> str:
     if not rounds:
         return ""
     head = ["model", "reward", *OBJECTIVES, "judge's reward", *(f"judge's {name}" for name in OBJECTIVES)]
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = [line(head), line(["---"] * len(head))]
     for own in rounds:
         cells = [_figure(own[model][key]) for model in ("training", "judge") for key in ("reward", *OBJECTIVES)]
-        lines.append(_line([f"M_{own['round']}", *cells]))
+        lines.append(line([f"M_{own['round']}", *cells]))
     return (
         "\n### IPA by round\n\nMeans over candidates and cases, by the training reward model and by the judge; the "
         "reward is the change since M_0 in standard deviations of M_0's candidates, weighed as for pairs.\n\n"
@@ -176,23 +178,36 @@ def write_paper(paper: Path, summary: dict[str, Any]) -> None:
         f"{BEGIN}## Table 1 on KuaiRand-Pure\n\nMade by `python -m evaluation table1 --paper`; form `{form['name']}`: "
         f"{form['cases']} cases at most, {form['candidates']} candidates, seeds "
         f"{', '.join(map(str, summary['seeds']))}, commit {', '.join(one[:7] for one in summary['commits'])}, on "
-        f"{where['cpu']}.{_caution(form['name'])}\n\n{text}\n\n{table(summary)}"
+        f"{where['cpu']}.{_caution(form)}\n\n{text}\n\n{table(summary)}"
         f"{quality_table(summary['judge'])}{guard_table(summary['guard'])}{rounds_table(summary['ipa_rounds'])}{END}"
     )
+    put(paper, section, BEGIN, END)
+
+
+def put(paper: Path, section: str, begin: str, end: str) -> None:
+    """Put a section, which begins and ends with these marks, in the place of the former one, or at the end."""
     before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
-    marked = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    marked = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     whole = marked.sub(lambda _: section, before) if marked.search(before) else before.rstrip() + "\n\n" + section
     paper.write_text(whole)
 
 
-def _caution(form: str) -> str:
-    """What a quick table does not say."""
-    if form == protocol.FULL.name:
+def _caution(form: dict[str, Any]) -> str:
+    """What a table of a smaller form does not say."""
+    if not form["reduced_from_full"]:
         return ""
-    return (
-        "\n\nThese are figures of the quick form: models trained for seconds on a slice of the users, and a judge "
-        "trained alike. They show that these rows run, not which one is better; the full form is not computed yet."
+    less = [
+        f"{name.replace('_', ' ')} {own} instead of {full if full is not None else 'all'}"
+        for name, (own, full) in form["reduced_from_full"].items()
+    ]
+    known = (
+        "These are figures of the quick form: models trained for seconds on a slice of the users, and a judge trained "
+        "alike. They show that these rows run, not which one is better."
+        if form["name"] == protocol.QUICK.name
+        else "These are figures of the short form: all rows, but fewer users and less training than the full form has."
+        " Differences within the spread, or within a few thousandths where there is one seed, say nothing."
     )
+    return f"\n\n{known} Against the full form: {', '.join(less)}."
 
 
 def _figure(pair: list[float]) -> str:
@@ -204,5 +219,6 @@ def _count(parameters: int) -> str:
     return f"{parameters / 1e6:.2f}M" if parameters else "-"
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
+    """A row of a table in Markdown."""
     return "| " + " | ".join(cells) + " |"

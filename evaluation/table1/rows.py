@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from evaluation.baselines.attributes import ItemAttributes
@@ -33,11 +31,11 @@ from evaluation.table1.generative import (
     tiger,
     train_generative,
 )
-from evaluation.table1.judge import predicted, train_reward
+from evaluation.table1.judge import predicted
+from evaluation.table1.kept import Context, onerec_of, reward_of
 from evaluation.table1.preference import RECIPES, Aligner
-from evaluation.table1.protocol import HISTORY_ITEMS, PRE_RANKED, RETRIEVED, SESSION_ITEMS, TOP, Form
+from evaluation.table1.protocol import HISTORY_ITEMS, PRE_RANKED, RETRIEVED, SESSION_ITEMS, TOP
 from evaluation.table1.rounds import Round
-from evaluation.table1.world import World
 from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig
 from onerec.model.reward import RewardModel
@@ -46,17 +44,6 @@ TRUNK = TrunkSettings(length=HISTORY_ITEMS)
 CRM_WISHES = {"9s": 5, "18s": 6, "40s": 7, "90s": 8}
 """Conditions that CRM is asked for, by the least watch time; the numbers are those of crm.conditions."""
 CHUNK = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a family is trained with; `folder` keeps weights that other rows start from."""
-
-    world: World
-    form: Form
-    config: ModelConfig
-    seed: int
-    folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +180,7 @@ def _onerec_small(at: Context) -> Iterator[Row]:
 
 def _onerec_large(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
     """The larger OneRec, and from it the preference rows."""
-    model = _kept(at)
+    model = onerec_of(at)
     if "onerec-l" in wanted:
         yield Row("onerec-l", recommend_sessions(model, at.world, at.form), parameters_of(model))
     aligner: Aligner | None = None
@@ -202,8 +189,7 @@ def _onerec_large(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
         if f"onerec-l-{name}" not in wanted:
             continue
         if aligner is None or reward is None:
-            samples = at.form.samples // 4
-            reward = train_reward(at.world.rows, at.config, at.form.judge_epochs, samples, at.seed)
+            reward = reward_of(at)
             aligner = Aligner(model, reward, at.world, at.form, at.seed)
         yield _aligned(name, model, aligner, reward, at)
 
@@ -222,20 +208,6 @@ def _aligned(name: str, model: OneRec, aligner: Aligner, reward: RewardModel, at
     aligned = aligner.aligned(recipe, keep)
     found = rounds[-1].recommended if rounds else recommend_sessions(aligned, at.world, at.form)
     return Row(f"onerec-l-{name}", found, parameters_of(aligned), tuple(rounds))
-
-
-def _kept(at: Context) -> OneRec:
-    """The larger OneRec of this seed, from the folder where it is there."""
-    path = at.folder / f"onerec-l.{at.seed}.safetensors"
-    if path.is_file():
-        model = OneRec(at.config)
-        model.load_state_dict(load_file(path))
-        return model.eval()
-    model = train_generative(at.world.rows, at.config, at.form.samples, at.seed)
-    unfinished = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
-    unfinished.replace(path)
-    return model
 
 
 def parameters_of(model: nn.Module) -> int:

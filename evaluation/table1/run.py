@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from evaluation.ranking import ndcg, recall
-from evaluation.table1.judge import judged, train_reward
+from evaluation.table1.candidates import Longs
+from evaluation.table1.judge import judged
+from evaluation.table1.kept import Context, judge_of
 from evaluation.table1.origin import ROOT, commit, source_digest
 from evaluation.table1.protocol import SESSION_ITEMS, TOP, Form
 from evaluation.table1.quality import quality
 from evaluation.table1.rounds import by_round
-from evaluation.table1.rows import Context, Family, Row, families
+from evaluation.table1.rows import Family, Row, families
 from evaluation.table1.world import World, load
 from onerec.errors import SettingsError
 from onerec.machine import machine
@@ -27,7 +28,6 @@ from onerec.model.presets import ModelConfig, preset
 from onerec.model.reward import RewardModel
 
 LOG = logging.getLogger(__name__)
-JUDGE_SEED = 7_001
 JUDGE_FILE = "judge.json"
 DEFAULT_FOLDER = ROOT / "runs" / "table1"
 
@@ -56,7 +56,7 @@ def run(
     torch.set_num_threads(1)
     world = load_world(form, own)
     LOG.info("%d cases, %d and %d users", len(world.cases), len(world.rows.past), len(world.judge.past))
-    judge = _judge(place, world, form, own)
+    judge = judge_of(place, world, form, own)
     if not (place / JUDGE_FILE).is_file():
         _write(place / JUDGE_FILE, quality(judge, world, own) | _origin())
     for seed, family in missing:
@@ -86,19 +86,26 @@ def measured(row: Row, judge: RewardModel, world: World, config: ModelConfig) ->
             "mean": float(np.nanmean(whole, axis=1).mean()),
             "max": float(np.nanmax(whole, axis=1).mean()),
         }
-    pairs = [(own, truth) for own, truth in zip(ranking.tolist(), world.cases.truth, strict=True) if truth]
-    columns["recall_at_10"] = float(np.mean([recall(own, truth, TOP) for own, truth in pairs]))
-    columns["ndcg_at_10"] = float(np.mean([ndcg(own, truth, TOP) for own, truth in pairs]))
+    columns |= accuracy(ranking, world)
     counted: dict[str, Any] = {
         "parameters": row.parameters,
         "cases": len(sessions),
-        "cases_with_truth": len(pairs),
+        "cases_with_truth": sum(map(bool, world.cases.truth)),
         "distinct_items": len(np.unique(sessions[:, 0])),
         "sessions_missing": int((sessions < 0).any(2).sum()),
     }
     if row.rounds:
         counted["rounds"] = by_round(row.rounds, judge, world, config)
     return columns | counted
+
+
+def accuracy(ranking: Longs, world: World) -> dict[str, float]:
+    """Recall@10 and NDCG@10 of rankings [C, k] over the cases that have something to find."""
+    pairs = [(own, truth) for own, truth in zip(ranking.tolist(), world.cases.truth, strict=True) if truth]
+    return {
+        "recall_at_10": float(np.mean([recall(own, truth, TOP) for own, truth in pairs])),
+        "ndcg_at_10": float(np.mean([ndcg(own, truth, TOP) for own, truth in pairs])),
+    }
 
 
 def _chosen(only: Sequence[str]) -> frozenset[str]:
@@ -110,20 +117,6 @@ def _chosen(only: Sequence[str]) -> frozenset[str]:
 
 def _missing(place: Path, family: Family, chosen: frozenset[str], seed: int) -> frozenset[str]:
     return frozenset(row for row in family.rows if row in chosen and not (place / f"{row}.{seed}.json").is_file())
-
-
-def _judge(place: Path, world: World, form: Form, config: ModelConfig) -> RewardModel:
-    """The judge, from the folder where it is there: all rows of a form are judged by the same."""
-    path = place / "judge.safetensors"
-    if path.is_file():
-        model = RewardModel(config)
-        model.load_state_dict(load_file(path))
-        return model.eval()
-    model = train_reward(world.judge, config, form.judge_epochs, form.samples // 2, JUDGE_SEED)
-    unfinished = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished)
-    unfinished.replace(path)
-    return model
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -86,17 +86,33 @@ class RewardModel(nn.Module):
         bias = padding_bias(functional.pad(history.mask, (1, 0), value=True))
         return _HistoryKeys(*self.target_attention.keys_values(self.history_norm(states)), bias)
 
+    def _aware(self, keys: _HistoryKeys, codes: Tensor, duration: Tensor) -> Tensor:
+        """The items as the user sees them [B, m, d]: target attention over the history."""
+        items = self._codes(codes) + self.duration(duration.unsqueeze(-1))
+        aware: Tensor = items + self.target_attention.attend(self.item_norm(items), keys.keys, keys.values, keys.bias)
+        return aware
+
     def _score(self, keys: _HistoryKeys, codes: Tensor, duration: Tensor, mask: Tensor) -> Rewards:
-        items = self._codes(codes) + self.duration(duration.unsqueeze(-1))  # [B, m, d]
-        aware = items + self.target_attention.attend(self.item_norm(items), keys.keys, keys.values, keys.bias)
+        aware = self._aware(keys, codes, duration)
         bias = padding_bias(mask | ~mask.any(1, keepdim=True))
         session = aware + self.session_attention(self.session_norm(aware), bias)
-        pooled = self.sum_norm((session * mask.unsqueeze(-1)).sum(1))
+        return self._towers((session * mask.unsqueeze(-1)).sum(1))
+
+    def _towers(self, summed: Tensor) -> Rewards:
+        pooled = self.sum_norm(summed)
         return Rewards(*(tower(pooled).squeeze(-1) for tower in self.towers))
 
     def forward(self, history: HistoryBatch, codes: Tensor, duration: Tensor, mask: Tensor) -> Rewards:
         """Logits [B] of sessions: codes int64 [B, m, L], `duration_feature` [B, m], mask bool [B, m]."""
         return self._score(self._history(history), codes, duration, mask)
+
+    def score_each(self, history: HistoryBatch, codes: Tensor, duration: Tensor) -> Rewards:
+        """Logits [B, m] of every item as a session of its own: `forward` of m sessions of one item, at one's cost."""
+        aware = self._aware(self._history(history), codes, duration)
+        items = aware.shape[1]
+        itself = torch.zeros(items, items, device=aware.device)
+        itself = itself.masked_fill(~torch.eye(items, dtype=torch.bool, device=aware.device), -torch.inf)
+        return self._towers(aware + self.session_attention(self.session_norm(aware), itself))
 
     def score_candidates(self, history: HistoryBatch, codes: Tensor, duration: Tensor, mask: Tensor) -> Rewards:
         """Logits [N] of N sessions for ONE user (history of batch 1), whose history is encoded once."""

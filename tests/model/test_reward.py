@@ -42,6 +42,17 @@ def test_candidates_of_one_user_score_as_in_a_batch() -> None:
         assert getattr(candidates, name).unique().numel() == 4
 
 
+def test_each_item_scores_as_a_session_of_its_own() -> None:
+    model, long = made(), history([5, 3], 8, TRIE)
+    codes, duration, mask = inputs(2)
+    each = model.score_each(long, codes, duration)
+    for place in range(3):
+        at = slice(place, place + 1)
+        alone = model(long, codes[:, at], duration[:, at], mask[:, at])
+        for name in OBJECTIVES:
+            assert_equal(getattr(each, name)[:, place], getattr(alone, name))
+
+
 def test_masked_items_and_padding_change_nothing() -> None:
     model, long = made(), history([5, 0], 8, TRIE)
     short = HistoryBatch(long.codes[:, :5], long.labels[:, :5], long.mask[:, :5])

@@ -21,7 +21,16 @@ USERS, GROUPS, OF_GROUP, PAST, LOGGED = 900, 6, 24, 16, 20
 ITEMS = GROUPS * OF_GROUP
 CONFIG: ModelConfig = dataclasses.replace(preset("tiny"), session_items=5, history_items=32)
 FORM: Form = dataclasses.replace(
-    QUICK, users=None, cases=40, candidates=6, samples=256, judge_epochs=1, preference_users=5, preference_steps=4
+    QUICK,
+    users=None,
+    cases=40,
+    candidates=6,
+    samples=256,
+    judge_samples=256,
+    reward_samples=128,
+    judge_epochs=1,
+    preference_users=5,
+    preference_steps=4,
 )
 Change = Callable[[Exposures], Exposures]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evaluation.table1.bound import item_values
 from evaluation.table1.judge import judged, train_reward
 from evaluation.table1.quality import auc, quality, spearman
 from evaluation.table1.world import World
@@ -32,6 +33,12 @@ def test_measures_by_hand() -> None:
     assert auc(values, np.zeros(4, bool)) is None
 
 
+def test_counts_alone_order_what_differs_by_item(world: World) -> None:
+    values, liked = item_values(world.judge), world.judge.past.labels > 0
+    took = np.bincount(world.judge.past.items[liked], minlength=len(values)) > 0
+    assert values[took].min() > values[~took].max()
+
+
 def test_sessions_are_of_the_judges_users_after_the_split(world: World) -> None:
     later, earlier = world.judge_later, world.judge.sessions()
     assert len(later) == 2 * len(world.judge.past)
@@ -44,6 +51,7 @@ def test_a_trained_judge_is_above_chance(world: World, judge: RewardModel) -> No
     assert found["sessions"] == 200
     assert found["vtr"]["auc"] > 0.8
     assert found["within_session"]["ordered"] > 0.8
+    assert found["within_session"]["by_logistic_model"] > 0.8  # half of the items are nobody's
     assert found["vtr"]["spearman"] > 0.4
     assert found["swt"]["spearman"] > 0.4
     assert found["wtr"] == {"auc": None, "positives": 0}

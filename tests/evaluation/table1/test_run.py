@@ -27,6 +27,8 @@ ROWS = (
     "onerec-l",
     "onerec-l-ntp",
     "onerec-l-sdpo",
+    "onerec-l-ecpo",
+    "onerec-l-gbpo",
     "onerec-l-ipa",
 )
 
