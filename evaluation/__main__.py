@@ -1,4 +1,4 @@
-"""`python -m evaluation prequential|report|table1|simulator`: each command loads only what it needs."""
+"""`python -m evaluation prequential|report|table1|figures|simulator`: each command loads only what it needs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def report(
 
 @app.command()
 def table1(
+    *,
     quick: Annotated[bool, typer.Option("--quick", help="On a slice of the users, in minutes.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="On 4,000 users, in less than an hour a seed.")] = False,
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3; the quick form takes the first by default.")] = "",
     rows: Annotated[str, typer.Option(help="Only these rows, as sasrec,onerec-l; all by default.")] = "",
     out: Annotated[Path | None, typer.Option(help="The table as JSON: evaluation/results/table1[-quick].json.")] = None,
@@ -74,7 +76,7 @@ def table1(
     from evaluation.table1.run import run  # noqa: PLC0415
 
     configure_logging("evaluation")
-    form = protocol.QUICK if quick else protocol.FULL
+    form = protocol.QUICK if quick else protocol.SHORT if short else protocol.FULL
     chosen = [int(seed) for seed in (seeds or ("1" if quick else "1,2,3")).split(",")]
     try:
         place = run(form, chosen, only=rows.split(",") if rows else ())
@@ -85,6 +87,34 @@ def table1(
     if paper:
         report.write_paper(report.PAPER, summary)
     typer.echo(report.table(summary))
+
+
+@app.command()
+def figures(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="On a slice of the users, in minutes.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="On 4,000 users, in less than an hour a seed.")] = False,
+    only: Annotated[str, typer.Option(help="Only these of 4, 5 and 6, as 4,6; all by default.")] = "4,5,6",
+    out: Annotated[Path | None, typer.Option(help="Folder of JSON and PNG; evaluation/results by default.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Write the figures into docs/paper.md, too.")] = False,
+) -> None:
+    """The paper's Figures 4, 5 and 6; each point is kept in runs/figures and not computed again."""
+    from evaluation.figures import forms, page, plot  # noqa: PLC0415 - loads torch
+    from evaluation.figures.run import run  # noqa: PLC0415
+    from evaluation.table1 import report  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    form = forms.QUICK if quick else forms.SHORT if short else forms.FULL
+    folder, suffix = out or report.RESULTS, "-quick" if quick else ""
+    try:
+        found = run(form, only=only.split(","))
+        pictures = plot.draw(found, folder, suffix)
+    except OneRecError as error:
+        raise fail(error) from error
+    report.write(found, folder / f"figures{suffix}.json")
+    if paper:
+        page.write_paper(report.PAPER, found, pictures)
+    typer.echo("\n".join(map(str, pictures)))
 
 
 class SimulatorTask(StrEnum):

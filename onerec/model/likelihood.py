@@ -19,20 +19,33 @@ def token_log_probs(model: OneRec, memory: Memory, leaves: Tensor, trie: Trie, w
     computed; these and those of empty slots are 0.
     """
     wanted = (leaves >= 0) if wanted is None else wanted & (leaves >= 0)
+    (batch, items), levels = leaves.shape, trie.levels
+    columns = [every.gather(1, own[:, None]) for every, own in code_log_probs(model, memory, leaves, trie, wanted)]
+    where = wanted.flatten().nonzero().squeeze(1)
+    chosen = torch.cat(columns, dim=1)
+    return chosen.new_zeros(batch * items, levels).index_copy(0, where, chosen).view(batch, items, levels)
+
+
+def code_log_probs(
+    model: OneRec, memory: Memory, leaves: Tensor, trie: Trie, wanted: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """By level, for the R items of sessions `leaves` [B, m] where `wanted` [B, m]: all codes, and the item's own.
+
+    The former are log-probabilities float32 [R, C] of the legal children, -inf where a node has fewer than C; the
+    latter is the place int64 [R] of the item's code among them.
+    """
     codes = trie.codes[leaves.clamp(min=0)]
-    batch, items, levels = codes.shape
+    _, _, levels = codes.shape
     positions = wanted.unsqueeze(2).expand(-1, -1, levels + 1).clone()
     positions[:, :, levels] = False  # what follows an item's last code is no choice
     rows = model.decode_rows(model.decoder_inputs(codes), memory, positions.flatten(1))
     hidden = rows.view(-1, levels, rows.shape[-1])  # by wanted item
     nodes, rank = trie.path_targets(leaves[wanted])
-    columns = []
+    found = []
     for level in range(levels):
         logits = widen(model.logits(level, hidden[:, level]))
-        columns.append(legal_log_softmax(logits, trie, level, nodes[:, level]).gather(1, rank[:, level, None]))
-    where = wanted.flatten().nonzero().squeeze(1)
-    chosen = torch.cat(columns, dim=1)
-    return chosen.new_zeros(batch * items, levels).index_copy(0, where, chosen).view(batch, items, levels)
+        found.append((legal_log_softmax(logits, trie, level, nodes[:, level]), rank[:, level]))
+    return found
 
 
 def legal_log_softmax(logits: Tensor, trie: Trie, level: int, nodes: Tensor) -> Tensor:
