@@ -1,4 +1,4 @@
-"""`python -m evaluation prequential|report|table1|figures|simulator`: each command loads only what it needs."""
+"""`python -m evaluation COMMAND`: prequential, report, and the paper's tables; each loads only what it needs."""
 
 from __future__ import annotations
 
@@ -115,6 +115,43 @@ def figures(
     if paper:
         page.write_paper(report.PAPER, found, pictures)
     typer.echo("\n".join(map(str, pictures)))
+
+
+@app.command()
+def streaming(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A third of the users, four days, in minutes.")] = False,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3; the quick form takes the first by default.")] = "",
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/streaming[-quick].json by default.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Write tables and plot into docs/, too.")] = False,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Instead compare recipes on the visits before the report.")
+    ] = False,
+) -> None:
+    """Online learning against a daily refresh and counts, by prequential evaluation; kept in runs/streaming."""
+    from evaluation.streaming import protocol, report  # noqa: PLC0415
+    from evaluation.streaming.run import run  # noqa: PLC0415 - loads torch
+    from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    form, suffix = (protocol.QUICK, "-quick") if quick else (protocol.FULL, "")
+    chosen = [int(seed) for seed in (seeds or ("1" if quick else "1,2,3")).split(",")]
+    try:
+        if choose:
+            from evaluation.streaming.choices import choose as compare  # noqa: PLC0415
+
+            write(compare(form), out or RESULTS / f"streaming-choices{suffix}.json")
+            return
+        summary = report.summarise(run(form, chosen), form)
+        write(summary, out or RESULTS / f"streaming{suffix}.json")
+        if paper:
+            from evaluation.streaming.figure import draw  # noqa: PLC0415 - needs matplotlib
+
+            draw(summary, RESULTS / f"streaming{suffix}.png")
+            report.write_paper(PAPER, summary, f"../evaluation/results/streaming{suffix}.png")
+    except OneRecError as error:
+        raise fail(error) from error
+    typer.echo(report.table(summary))
 
 
 class SimulatorTask(StrEnum):

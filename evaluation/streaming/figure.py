@@ -1,0 +1,45 @@
+"""The plot of the streaming study: accuracy by synchronisation interval, and by day."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from evaluation.baselines.running import COMBINED
+from evaluation.streaming.protocol import DAILY, FROZEN, INTERVALS_MS, ONLINE
+from onerec.errors import DependencyMissingError
+
+
+def draw(summary: dict[str, Any], path: Path) -> None:
+    """Write the plot as PNG. Raises DependencyMissingError without matplotlib."""
+    try:
+        import matplotlib  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        remedy = "pip install 'onerec-stream[evaluation]'"
+        raise DependencyMissingError("Figures are drawn by matplotlib, which is not there.", remedy) from error
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    intervals, days = figure.subplots(1, 2)
+    systems = summary["systems"]
+    rates = [systems[name]["hit_rate_at_10"] for name in INTERVALS_MS]
+    intervals.errorbar(
+        [every_ms / 1000 for every_ms in INTERVALS_MS.values()],
+        [rate["mean"] for rate in rates],
+        [rate["standard_error"] for rate in rates],
+        marker="o",
+        capsize=3,
+        label="online",
+    )
+    for name, style in ((DAILY, "-."), (FROZEN, ":"), (COMBINED, "--")):
+        intervals.axhline(systems[name]["hit_rate_at_10"]["mean"], linestyle=style, color="grey", label=name)
+    intervals.set(xscale="log", xlabel="synchronisation interval, s", ylabel="HitRate@10")
+    intervals.legend(fontsize="small")
+    names = [row["day"][5:] for row in summary["by_day"]]
+    for name in (ONLINE, DAILY, FROZEN, COMBINED):
+        days.plot(names, [row["hit_rate_at_10"][name] for row in summary["by_day"]], marker=".", label=name)
+    days.set(xlabel="day of 2022", ylabel="HitRate@10")
+    days.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})

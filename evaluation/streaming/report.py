@@ -1,0 +1,170 @@
+"""The study's figures from the files of its systems: JSON, the tables of docs/paper.md, and the plot."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import textwrap
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.baselines.running import COMBINED, COOCCURRENCE, POPULARITY
+from evaluation.streaming.protocol import BEGIN_MS, DAILY, DAY_MS, FROZEN, INTERVALS_MS, ONLINE, Form, described
+from evaluation.streaming.run import COUNTS, STREAM, VISITS
+from onerec.errors import DependencyMissingError
+
+SYSTEMS = (*INTERVALS_MS, DAILY, FROZEN, COMBINED, COOCCURRENCE, POPULARITY)
+AGAINST = tuple(system for system in SYSTEMS if system != ONLINE)
+METRICS = ("hit", "ndcg")
+NAMES = {"hit": "hit_rate_at_10", "ndcg": "ndcg_at_10"}
+BEGIN, END = "<!-- streaming -->\n", "<!-- /streaming -->\n"
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """By system the scores of each seed [seeds, V]; counts have one row."""
+
+    begin_ms: NDArray[np.int64]
+    hit: dict[str, Floats]
+    ndcg: dict[str, Floats]
+    seeds: list[int]
+    origins: list[dict[str, Any]]
+
+    def of(self, metric: str) -> dict[str, Floats]:
+        """One metric."""
+        found: dict[str, Floats] = getattr(self, metric)
+        return found
+
+
+def read(place: Path) -> Measured:
+    """The files of a folder. Raises DependencyMissingError where it has no seed."""
+    seeds = sorted(int(path.stem.split(".")[1]) for path in place.glob(f"{STREAM}.*.npz"))
+    if not seeds:
+        raise DependencyMissingError(f"{place} holds no seed.", "Run `python -m evaluation streaming` first.")
+    parts = [place / f"{COUNTS}.npz", *sorted(place.glob(f"{STREAM}.*.npz")), *sorted(place.glob("daily-batch.*.npz"))]
+    columns: dict[str, dict[str, list[Floats]]] = {metric: {} for metric in METRICS}
+    origins = []
+    for path in parts:
+        with np.load(path) as file:
+            origins.append(json.loads(str(file["origin"])))
+            for name in file.files:
+                system, _, metric = name.rpartition("/")
+                if metric in columns:
+                    columns[metric].setdefault(system, []).append(file[name].astype(np.float64))
+    hit, ndcg = ({system: np.stack(rows) for system, rows in columns[metric].items()} for metric in METRICS)
+    with np.load(place / f"{VISITS}.npz") as file:
+        begin_ms = file["begin_ms"]
+    return Measured(begin_ms, hit, ndcg, seeds, origins)
+
+
+def summarise(place: Path, form: Form) -> dict[str, Any]:
+    """The figures of a form's folder."""
+    measured = read(place)
+    systems = [system for system in SYSTEMS if system in measured.hit]
+    return {
+        "protocol": described(form),
+        "seeds": measured.seeds,
+        "commits": sorted({origin["commit"] for origin in measured.origins}),
+        "machine": measured.origins[0]["machine"],
+        "minutes": {"all": round(sum(origin["seconds"] for origin in measured.origins) / 60, 1)},
+        "visits": len(measured.begin_ms),
+        "systems": {
+            system: {NAMES[metric]: _spread(measured.of(metric)[system]) for metric in METRICS} for system in systems
+        },
+        "online_minus": {
+            system: {NAMES[metric]: paired(measured.of(metric), ONLINE, system) for metric in METRICS}
+            for system in AGAINST
+            if system in systems
+        },
+        "by_day": _by_day(measured, systems),
+    }
+
+
+def _spread(scores: Floats) -> dict[str, float]:
+    """Mean over visits and seeds, its standard error over visits, and the deviation between seeds."""
+    means, visits = scores.mean(1), scores.mean(0)
+    return {
+        "mean": round(float(means.mean()), 5),
+        "standard_error": round(float(visits.std(ddof=1) / math.sqrt(len(visits))), 5),
+        "deviation_over_seeds": round(float(means.std(ddof=1)), 5) if len(means) > 1 else 0.0,
+    }
+
+
+def paired(scores: dict[str, Floats], one: str, other: str) -> dict[str, float]:
+    """Mean difference on the same visits, each averaged over seeds, and its standard error over visits."""
+    difference = scores[one].mean(0) - scores[other].mean(0)
+    return {
+        "difference": round(float(difference.mean()), 5),
+        "standard_error": round(float(difference.std(ddof=1) / math.sqrt(len(difference))), 5),
+    }
+
+
+def _by_day(measured: Measured, systems: list[str]) -> list[dict[str, Any]]:
+    days = (measured.begin_ms - BEGIN_MS) // DAY_MS
+    found = []
+    for day in np.unique(days).tolist():
+        rows = days == day
+        rates = {system: round(float(measured.hit[system][:, rows].mean()), 5) for system in systems}
+        date = datetime.fromtimestamp((BEGIN_MS + day * DAY_MS) / 1000, UTC).date().isoformat()
+        found.append({"day": date, "visits": int(rows.sum()), "hit_rate_at_10": rates})
+    return found
+
+
+def table(summary: dict[str, Any]) -> str:
+    """Markdown: every system, and what `online` is better by on the same visits."""
+    head = ["system", "HitRate@10", "NDCG@10", "online minus it, HitRate@10", "NDCG@10"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for system, figures in summary["systems"].items():
+        own = [_mean(figures[name]) for name in NAMES.values()]
+        against = summary["online_minus"].get(system)
+        others = [_difference(against[name]) for name in NAMES.values()] if against else ["", ""]
+        lines.append(_line([system, *own, *others]))
+    return "\n".join(lines) + "\n"
+
+
+def day_table(summary: dict[str, Any]) -> str:
+    """Markdown: HitRate@10 by day."""
+    systems = [system for system in (ONLINE, DAILY, FROZEN, COMBINED, COOCCURRENCE) if system in summary["systems"]]
+    lines = [_line(["day", "visits", *systems]), _line(["---"] * (2 + len(systems)))]
+    for row in summary["by_day"]:
+        rates = [f"{row['hit_rate_at_10'][system]:.4f}" for system in systems]
+        lines.append(_line([row["day"], str(row["visits"]), *rates]))
+    return "\n".join(lines) + "\n"
+
+
+def write_paper(paper: Path, summary: dict[str, Any], plot: str | None) -> None:
+    """Put protocol, tables and plot between their marks in docs/paper.md; makes the file where there is none."""
+    form, where = summary["protocol"], summary["machine"]
+    picture = f"\n![HitRate@10 by synchronisation interval and by day]({plot})\n" if plot else ""
+    text = textwrap.dedent(form["text"]).strip()
+    section = (
+        f"{BEGIN}## Learning from the stream\n\nMade by `python -m evaluation streaming --paper`; form "
+        f"`{form['name']}`: one user of {form['users_of']}, {summary['visits']:,} visits, seeds "
+        f"{', '.join(map(str, summary['seeds']))}, a seed of {form['samples']:,} samples, commit "
+        f"{', '.join(one[:7] for one in summary['commits'])}, on {where['cpu']}.\n\n{text}\n\n"
+        f"{table(summary)}{picture}\n{day_table(summary)}{END}"
+    )
+    before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
+    marked = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    whole = marked.sub(lambda _: section, before) if marked.search(before) else before.rstrip() + "\n\n" + section
+    paper.write_text(whole)
+
+
+def _mean(figure: dict[str, float]) -> str:
+    seeds = f" (seeds ± {figure['deviation_over_seeds']:.4f})" if figure["deviation_over_seeds"] else ""
+    return f"{figure['mean']:.4f} ± {figure['standard_error']:.4f}{seeds}"
+
+
+def _difference(figure: dict[str, float]) -> str:
+    return f"{figure['difference']:+.4f} ± {figure['standard_error']:.4f}"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

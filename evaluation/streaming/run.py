@@ -1,0 +1,133 @@
+"""Computes what is still missing: the scores of each seed are files, and a second run computes none again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evaluation.streaming import study
+from evaluation.streaming.learner import seeded
+from evaluation.streaming.protocol import DAILY, Form
+from evaluation.streaming.stream import Timeline, load
+from evaluation.streaming.study import Longs, Scores
+from evaluation.table1.origin import ROOT, SOURCES, commit, source_digest
+from onerec.machine import machine
+from onerec.model.presets import ModelConfig, preset
+from onerec.settings import EvaluationSettings, JoinerSettings
+from trainer.state import TrainState
+
+LOG = logging.getLogger(__name__)
+Column = np.ndarray[tuple[int, ...], np.dtype[Any]]
+DEFAULT_FOLDER = ROOT / "runs" / "streaming"
+COUNTS, STREAM, VISITS = "counts", "stream", "visits"
+OWN_SOURCES = (
+    *(path for path in SOURCES if not path.startswith("evaluation/")),
+    "evaluation/baselines/cooccurrence.py",
+    "evaluation/baselines/popularity.py",
+    "evaluation/baselines/running.py",
+    "evaluation/ranking.py",
+    "evaluation/rows.py",
+    "evaluation/streaming/learner.py",
+    "evaluation/streaming/stream.py",
+    "evaluation/streaming/study.py",
+    "stream/joiner/sessions.py",
+    "stream/joiner/user.py",
+    "stream/replay/visits.py",
+    "trainer/step.py",
+)
+"""All that changes a score. A change of any of them makes a folder of its own."""
+
+
+def run(form: Form, seeds: Sequence[int], folder: Path = DEFAULT_FOLDER, *, config: ModelConfig | None = None) -> Path:
+    """Fill the folder of this form and this code with the scores of every system and seed; the folder."""
+    place = folder_of(form, folder)
+    work = _Work(form, config or preset("small"), place, folder)
+    torch.set_num_threads(1)
+    work.counts()
+    for seed in seeds:
+        work.stream(seed)
+        work.daily(seed)
+    return place
+
+
+def folder_of(form: Form, folder: Path = DEFAULT_FOLDER) -> Path:
+    """The folder of a form, made where it is not there: another state of the code has another one."""
+    place = folder / f"{form.name}-{form.digest()}-{source_digest(sources=OWN_SOURCES)}"
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def seed_file(form: Form, config: ModelConfig, seed: int, folder: Path = DEFAULT_FOLDER) -> Path:
+    """Where a seed's weights are: they depend on less than the scores, and several forms share them."""
+    code = source_digest(sources=OWN_SOURCES)
+    return folder / f"seed-{config.name}-{form.users_of}-{form.samples}-{code}.{seed}.safetensors"
+
+
+def kept(
+    place: Path, name: str, timeline: Callable[[], Timeline], make: Callable[[], dict[str, Longs]]
+) -> dict[str, Column]:
+    """`SYSTEM/hit` and `SYSTEM/ndcg` of each visit for the rankings that `make` gives, from the folder where there."""
+    path = place / f"{name}.npz"
+    if not path.is_file():
+        started_s = time.monotonic()
+        rankings = make()
+        scores = {system: Scores.of(ranked, timeline().cases.truth) for system, ranked in rankings.items()}
+        columns = {f"{system}/hit": own.hits for system, own in scores.items()}
+        columns |= {f"{system}/ndcg": own.ndcgs for system, own in scores.items()}
+        origin = {"commit": commit(), "machine": machine(), "seconds": round(time.monotonic() - started_s, 1)}
+        _save(path, **columns, origin=np.array(json.dumps(origin)))
+        LOG.info("%s: %s", name, {system: round(float(own.hits.mean()), 4) for system, own in scores.items()})
+    with np.load(path) as file:
+        return {column: file[column] for column in file.files}
+
+
+class _Work:
+    def __init__(self, form: Form, config: ModelConfig, place: Path, folder: Path) -> None:
+        self._form, self._config, self._place, self._folder = form, config, place, folder
+        self._timeline: Timeline | None = None
+
+    @property
+    def timeline(self) -> Timeline:
+        """Loaded where something is missing."""
+        if self._timeline is None:
+            self._timeline = load(self._form, self._config, JoinerSettings())
+            LOG.info("%d sessions, %d visits count", len(self._timeline.sessions), len(self._timeline.cases))
+        return self._timeline
+
+    def counts(self) -> None:
+        """The running counts; the visits themselves, too."""
+        if not (self._place / f"{VISITS}.npz").is_file():
+            cases = self.timeline.cases
+            _save(self._place / f"{VISITS}.npz", begin_ms=cases.begin_ms, earlier=cases.shown - cases.first)
+        self._keep(COUNTS, lambda: study.counts(self.timeline, EvaluationSettings()))
+
+    def stream(self, seed: int) -> None:
+        """All that one online training serves."""
+        self._keep(f"{STREAM}.{seed}", lambda: study.online(self.timeline, self._seeded(seed), self._form.recipe))
+
+    def daily(self, seed: int) -> None:
+        """The daily batch."""
+        self._keep(
+            f"{DAILY.replace(' ', '-')}.{seed}",
+            lambda: study.daily(self.timeline, self._seeded(seed, daily=True), self._form.recipe),
+        )
+
+    def _seeded(self, seed: int, *, daily: bool = False) -> TrainState:
+        file = seed_file(self._form, self._config, seed, self._folder)
+        return seeded(self._form, self._config, self.timeline, seed, file, daily=daily)
+
+    def _keep(self, name: str, make: Callable[[], dict[str, Longs]]) -> None:
+        kept(self._place, name, lambda: self.timeline, make)
+
+
+def _save(path: Path, **columns: Column) -> None:
+    unfinished = path.with_suffix(".part.npz")
+    np.savez_compressed(unfinished, **columns)  # type: ignore[arg-type]
+    unfinished.replace(path)

@@ -1,0 +1,94 @@
+"""What serves a visit has learned nothing later than it may have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation.baselines.running import SYSTEMS as COUNTED
+from evaluation.streaming import report, study
+from evaluation.streaming.learner import batches, settings_of
+from evaluation.streaming.protocol import BEGIN_MS, DAILY, DAY_MS, FROZEN, INTERVALS_MS, ONLINE, TOP
+from evaluation.streaming.run import run
+from onerec.settings import EvaluationSettings
+from tests.evaluation.streaming.small_stream import CONFIG, FORM, timeline
+from trainer.state import TrainState
+
+
+class Witness:
+    """Instead of the server: ranks every visit by the step that serves it."""
+
+    def __init__(self, *_: object) -> None:
+        self._step = 0
+
+    def serve(self, model: Any, _: object) -> None:
+        self._step = model.step
+
+    def rank(self, first: int, last: int) -> Any:
+        return np.full((last - first, TOP), self._step)
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> TrainState:
+    """A state that counts its steps and learns nothing."""
+    state = TrainState.new(CONFIG, settings_of(FORM, 1))
+    state.onerec.step = 0  # type: ignore[assignment]
+
+    def learn(state: TrainState, *_: object) -> None:
+        state.onerec.step += 1  # type: ignore[operator, assignment]
+
+    monkeypatch.setattr(study, "Server", Witness)
+    monkeypatch.setattr(study, "learn", learn)
+    monkeypatch.setattr(study, "learn_day", learn)
+    return state
+
+
+def test_weights_serve_from_the_first_multiple_of_the_interval_after_their_step(counting: TrainState) -> None:
+    found = study.online(timeline(), counting, FORM.recipe)
+    times = np.array([batch.time_ms for batch in batches(timeline().sessions, FORM.recipe)])
+    begin_ms = timeline().cases.begin_ms
+    for system, every_ms in INTERVALS_MS.items():
+        exchanged_ms = begin_ms // every_ms * every_ms
+        assert found[system][:, 0].tolist() == np.searchsorted(times, exchanged_ms, side="right").tolist(), system
+    assert not found[FROZEN].any()
+    assert len(np.unique(found[ONLINE])) > 20 > len(np.unique(found["sync 1 day"]))
+
+
+def test_the_daily_batch_serves_what_it_learned_at_midnight(counting: TrainState) -> None:
+    found = study.daily(timeline(), counting, FORM.recipe)[DAILY]
+    days = (timeline().cases.begin_ms - BEGIN_MS) // DAY_MS
+    assert found[:, 0].tolist() == days.tolist()
+
+
+def test_counts_leave_out_what_the_user_has_seen() -> None:
+    found = study.counts(timeline(), EvaluationSettings())
+    assert set(found) == set(COUNTED)
+    for ranked in found.values():
+        assert (ranked >= 0).any(1).mean() > 0.9
+        for case, row in enumerate(ranked.tolist()):
+            assert not (set(row) - {-1}) & set(timeline().seen(case).tolist())
+
+
+def test_a_run_is_kept_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evaluation.streaming.run.load", lambda *_: timeline())
+    place = run(FORM, [1], tmp_path, config=CONFIG)
+    monkeypatch.setattr("evaluation.streaming.run.load", lambda *_: pytest.fail("nothing is missing"))
+    assert run(FORM, [1], tmp_path, config=CONFIG) == place
+
+    summary = report.summarise(place, FORM)
+    assert set(summary["systems"]) == set(report.SYSTEMS)
+    assert summary["visits"] == len(timeline().cases)
+    for figures in summary["systems"].values():
+        assert 0 <= figures["hit_rate_at_10"]["mean"] < 0.5
+    one, other = (summary["systems"][system]["hit_rate_at_10"]["mean"] for system in (ONLINE, FROZEN))
+    assert summary["online_minus"][FROZEN]["hit_rate_at_10"]["difference"] == pytest.approx(one - other, abs=2e-5)
+
+    paper = tmp_path / "paper.md"
+    paper.write_text("# Title\n\nText.\n")
+    for _ in range(2):
+        report.write_paper(paper, summary, None)
+    assert paper.read_text().count("## Learning from the stream") == 1
+    assert paper.read_text().startswith("# Title\n\nText.\n")
