@@ -32,7 +32,7 @@ class Form:
 
 
 FULL = Form(table=protocol.FULL, widths=(16, 32, 64, 128, 256), scale_samples=400_000, held_out=20_000)
-SHORT = Form(table=protocol.SHORT, widths=(16, 32, 64, 128, 192), scale_samples=30_000, held_out=4_000)
+SHORT = Form(table=protocol.SHORT, widths=(16, 32, 64, 128, 192), scale_samples=12_000, held_out=2_000)
 QUICK = Form(
     table=protocol.QUICK,
     ratios=(0.0, 0.01, 0.03, 0.05),
