@@ -191,10 +191,10 @@ def session_batch(
     return SessionBatch(
         history=history_batch([row.history for row in rows], catalogue, config),
         leaves=torch.from_numpy(leaves),
-        codes=torch.from_numpy(catalogue.codes[leaves.clip(0)]),
+        codes=torch.from_numpy(catalogue.codes_of(leaves.clip(0))),
         labels=torch.from_numpy(labels),
         weight=torch.from_numpy(target_weight(labels, leaves >= 0, quality, train_on)),
-        durations_ms=torch.from_numpy(np.where(leaves >= 0, catalogue.durations_ms[leaves.clip(0)], 0)),
+        durations_ms=torch.from_numpy(np.where(leaves >= 0, catalogue.durations_of(leaves.clip(0)), 0)),
         watch_ms=torch.tensor([row.watch_ms for row in rows]),
     )
 

@@ -133,7 +133,7 @@ def digest_of(histories: Iterable[HistoryArrays], catalogue: CatalogueSnapshot) 
         sha.update(history.items.tobytes() + history.labels.tobytes())
     order = np.argsort(catalogue.item_ids)
     for column in (catalogue.item_ids, catalogue.codes, catalogue.durations_ms):
-        sha.update(column[order].tobytes())
+        sha.update(column[order].astype(np.int64).tobytes())
     return sha.hexdigest()
 
 

@@ -142,7 +142,7 @@ def sample_batch(
     steps = np.arange(width)
     mask = steps < lengths[:, None]  # [B, n]
     events = np.where(mask, samples.first[rows][:, None] + steps, 0)
-    codes = catalogue.codes[samples.leaves[events]]  # [B, n, L]
+    codes = catalogue.codes_of(samples.leaves[events])  # [B, n, L]
     history = HistoryBatch(
         torch.from_numpy(np.where(mask[:, :, None], codes, 0)),
         torch.from_numpy(np.where(mask, samples.labels[events], 0)),
@@ -153,9 +153,9 @@ def sample_batch(
     return SessionBatch(
         history=history,
         leaves=torch.from_numpy(leaves),
-        codes=torch.from_numpy(catalogue.codes[leaves]),
+        codes=torch.from_numpy(catalogue.codes_of(leaves)),
         labels=torch.from_numpy(labels),
         weight=torch.from_numpy(positive(labels).astype(np.float32)),
-        durations_ms=torch.from_numpy(catalogue.durations_ms[leaves]),
+        durations_ms=torch.from_numpy(catalogue.durations_of(leaves)),
         watch_ms=torch.zeros(len(rows), dtype=torch.int64),
     )

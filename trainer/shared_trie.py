@@ -41,7 +41,7 @@ class SharedTrie:
         known = len(self._codes)
         moved = np.flatnonzero((snapshot.codes[:known] != self._codes).any(1))
         rows = np.concatenate([moved, np.arange(known, len(snapshot))])
-        return NewCodes(len(snapshot), rows, snapshot.codes[rows])
+        return NewCodes(len(snapshot), rows, snapshot.codes_of(rows))
 
     def take(self, changes: NewCodes | None) -> Trie:
         """The trie after the changes, on this rank's device."""

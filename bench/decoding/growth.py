@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ class Grown(ours.Decode):
 
 
 def held(snapshot: CatalogueSnapshot, *more: object) -> int:
-    """Bytes of all arrays and tensors below these, and of the pointers to tags."""
+    """Bytes of all arrays and tensors below these, and of the strings of tags."""
     blocks: dict[int, int] = {}
     _note((snapshot, *more), blocks)
-    return sum(blocks.values()) + 8 * len(snapshot.tags)
+    words = {id(word): sys.getsizeof(word) for own in snapshot.tag_sets for word in (own, *own)}
+    return sum(blocks.values()) + sum(words.values())
 
 
 def _note(value: object, blocks: dict[int, int]) -> None:
@@ -35,7 +37,7 @@ def _note(value: object, blocks: dict[int, int]) -> None:
     elif isinstance(value, np.ndarray):
         blocks[value.ctypes.data] = value.nbytes
     elif isinstance(value, tuple | list):
-        for one in value if not value or value[0] != () else ():
+        for one in value:
             _note(one, blocks)
     elif hasattr(value, "__slots__") or hasattr(value, "__dict__"):
         names = getattr(value, "__slots__", None) or vars(value)

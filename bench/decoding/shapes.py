@@ -7,21 +7,23 @@ feed-forward layers have as many weights as T5's 2 x 256 x 1024 within one per c
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onerec.catalogue import CatalogueSnapshot
+from onerec.catalogue import CatalogueSnapshot, as_numpy
 from onerec.model.batches import HistoryBatch
+from onerec.model.narrow import narrow_dtype
 from onerec.model.presets import ModelConfig
 from onerec.model.sizes import decode_flops, encode_flops
-from onerec.model.trie import Trie
 
 BATCH = 8
 LEVELS, CODES = 3, 256
 HISTORY_ITEMS, SESSION_ITEMS = 50, 5
 ITEMS = 7_500
+TAG_SETS = 100
 WIDTH, LAYERS, HEADS, HIDDEN = 256, 4, 4, 688
 T5_HIDDEN = 1024
 EXPERTS, ACTIVE, EXPERT_HIDDEN = 24, 2, 352
@@ -66,23 +68,23 @@ def item_codes(items: int) -> NDArray[np.int64]:
 
 
 def catalogue(items: int = ITEMS) -> CatalogueSnapshot:
-    """Items 0, 1, … with `item_codes`."""
-    codes, ids = item_codes(items), np.arange(items, dtype=np.int64)
-    return CatalogueSnapshot(
-        trie=Trie.build(torch.from_numpy(codes), CODES),
-        item_ids=ids,
-        codes=codes,
-        durations_ms=np.zeros(items, np.int64),
-        tags=((),) * items,
+    """Items with random ids and `item_codes`, as the worker holds them; a hundred sets of tags."""
+    rng = np.random.default_rng(2)
+    return CatalogueSnapshot.of(
+        rng.permutation(items) * 1_000,
+        item_codes(items).astype(as_numpy(narrow_dtype(CODES - 1))),
+        rng.integers(1_000, 600_000, items, dtype=np.int32),
+        ([(f"tag{number}",) for number in range(TAG_SETS)], rng.integers(0, TAG_SETS, items, dtype=np.int32)),
+        code_count=CODES,
         offset=items,
         codebook_version=1,
-        _sorted_ids=ids,
-        _sorted_leaves=ids,
     )
 
 
-def histories(batch: int, codes: NDArray[np.int64]) -> HistoryBatch:
+def histories(batch: int, codes: NDArray[Any]) -> HistoryBatch:
     """Full histories of random items."""
     chosen = np.random.default_rng(1).integers(0, len(codes), (batch, HISTORY_ITEMS))
     marks = torch.zeros(batch, HISTORY_ITEMS, dtype=torch.int64)
-    return HistoryBatch(torch.from_numpy(codes[chosen]), marks, torch.ones_like(marks, dtype=torch.bool))
+    return HistoryBatch(
+        torch.from_numpy(codes[chosen].astype(np.int64)), marks, torch.ones_like(marks, dtype=torch.bool)
+    )

@@ -40,7 +40,7 @@ class Step:
         self._lesson = SessionBatch(
             history=shapes.histories(self._batch, catalogue.codes),
             leaves=leaves,
-            codes=catalogue.trie.codes[leaves],
+            codes=catalogue.trie.codes_of(leaves),
             labels=torch.ones_like(leaves),
             weight=torch.ones(leaves.shape),
             durations_ms=torch.zeros_like(leaves),

@@ -107,8 +107,8 @@ def _learn(model: RewardModel, loss_of: Any, steps: int, what: str) -> None:
 @torch.inference_mode()
 def probabilities(model: RewardModel, history: HistoryBatch, sessions: Longs, catalogue: CatalogueSnapshot) -> Rewards:
     """Predictions [N] for sessions of leaves [N, m] of one user."""
-    codes = torch.from_numpy(catalogue.codes[sessions])
-    duration = duration_feature(torch.from_numpy(catalogue.durations_ms[sessions]))
+    codes = torch.from_numpy(catalogue.codes_of(sessions))
+    duration = duration_feature(torch.from_numpy(catalogue.durations_of(sessions)))
     whole = torch.ones(sessions.shape, dtype=torch.bool)
     return model.score_candidates(history, codes, duration, whole).probabilities()
 

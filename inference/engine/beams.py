@@ -17,7 +17,7 @@ class Beams:
     def __init__(
         self, requests: int, index: CatalogueIndex, constraints: Constraints, selection: Selection, slots: int
     ) -> None:
-        device = index.nodes.device
+        device = index.trie.device
         self._requests, self._index, self._selection = requests, index, selection
         self._constraints = constraints
         self._scores = torch.zeros(requests, 1, device=device)  # [B, W]
@@ -27,7 +27,7 @@ class Beams:
         self._slots = slots
         self._first: tuple[Tensor, Tensor] | None = None
         # A request with fewer allowed items than slots is done after as many; None where no request is.
-        supply = constraints.allowed_items().expand(requests)
+        supply = constraints.supply.expand(requests)
         short = len(index.trie) < slots or (constraints.individual and bool((supply < slots).any()))
         self._supply = supply if short else None
         self._ended: list[tuple[Tensor, Generated]] = []

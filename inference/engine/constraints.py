@@ -29,36 +29,52 @@ class Limits(NamedTuple):
     allowed: Tensor | None = None  # bool [N] or [B, N]
 
 
+class Excluded(NamedTuple):
+    """The edges of a level below which requests exclude leaves."""
+
+    stride: int
+    """More than the level has edges."""
+    keys: Tensor  # int64 [U], ascending and distinct: request * stride + edge
+    counts: Tensor  # int32 [U]: leaves excluded below
+
+
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """Allowed leaves below each node, for each request or for all alike."""
+    """Allowed leaves below each node, for each request or for all alike.
+
+    What a request excludes is few and kept as a sorted list a level, so that it costs the same in a large catalogue
+    as in a small one. A mask is as long as the catalogue, and so is the work for it.
+    """
 
     index: CatalogueIndex
-    counts: tuple[Tensor, ...]  # L times int32 [B or 1, nodes after the level]
-    individual: bool  # whether counts differ by request
+    masked: tuple[Tensor, ...] | None  # L times integers [B or 1, nodes after the level]: leaves that masks allow
+    excluded: tuple[Excluded, ...] | None  # L times
+    supply: Tensor  # int64 [B], or [1] where they are alike: items that each request may take
 
     @classmethod
     def of(cls, index: CatalogueIndex, requests: int, limits: Limits) -> Self:
         """Count what each of `requests` may take. Raises ValueError where a size does not fit."""
         exclude, allowed = limits
-        total = len(index.trie)
+        total, device = len(index.trie), index.trie.device
         if exclude is not None and len(exclude) != requests:
             raise ValueError(f"{len(exclude)} lists of excluded leaves for {requests} requests.")
         if allowed is not None and allowed.shape not in {(total,), (requests, total)}:
             raise ValueError(f"allowed is {tuple(allowed.shape)}, neither ({total},) nor ({requests}, {total}).")
-        if allowed is None and (exclude is None or not any(len(leaves) for leaves in exclude)):
-            return cls(index, tuple(count.unsqueeze(0) for count in index.counts), individual=False)
-        device = index.nodes.device
+        supply, masked = torch.tensor([total], device=device), None
         pairs = _excluded_pairs(exclude or (), device)
-        if allowed is None:
-            return cls(index, _subtract(index, requests, pairs), individual=True)
-        alive = allowed.to(device).expand(requests, total).clone()
-        alive[pairs[0], pairs[1]] = False
-        return cls(index, _count(index, alive), individual=True)
+        if allowed is not None:
+            allowed = allowed.to(device).view(-1, total)
+            supply, masked = allowed.sum(1), _count(index, allowed)
+            pairs = pairs[:, allowed.expand(requests, -1)[pairs[0], pairs[1]]]  # the others are not counted anyway
+        if not pairs.shape[1]:
+            return cls(index, masked, None, supply)
+        supply = supply - torch.bincount(pairs[0], minlength=requests)
+        return cls(index, masked, _by_level(index, pairs), supply)
 
-    def allowed_items(self) -> Tensor:
-        """How many items each request may take: int64 [B], or [1] where they are alike."""
-        return self.counts[0].sum(1)
+    @property
+    def individual(self) -> bool:
+        """Whether a request's own wishes count, besides what its beams hold."""
+        return self.masked is not None or self.excluded is not None
 
     def binds(self, level: int, held: int) -> bool:
         """Whether a step at `level` by beams that hold `held` items may have to refuse a child."""
@@ -71,20 +87,37 @@ class Constraints:
         they hang from, `held` int64 [R, k] the leaves that each beam holds.
         """
         rows = held.shape[0]
-        counts = self.counts[level]
-        if self.individual:
-            spread = children.expand(rows, -1).reshape(requests, -1)
-            left = counts.gather(1, spread).view(rows, -1)
+        if self.masked is None:
+            left = self.index.leaves_below(level, children).expand(rows, -1).clone()
         else:
-            left = counts[0][children].expand(rows, -1)
+            spread = children.expand(rows, -1).reshape(requests, -1)
+            left = self.masked[level].expand(requests, -1).gather(1, spread).view(rows, -1).int()
         if held.shape[1]:
-            if level == 0:
-                through = torch.ones_like(held, dtype=torch.bool)
-            else:
-                through = self.index.nodes[held, level - 1] == before.unsqueeze(1)
-            left = left.scatter_add(1, self.index.ranks[held, level], -through.int())
+            nodes, ranks = self.index.trie.path_targets(held)
+            through = nodes[..., level] == before.unsqueeze(1)
+            left.scatter_add_(1, ranks[..., level], -through.int())
+        if self.excluded is not None:
+            row, rank, count = self._excluded_below(level, before, requests)
+            left.index_put_((row, rank), -count, accumulate=True)
         closed: Tensor = left <= 0
         return closed
+
+    def _excluded_below(self, level: int, before: Tensor, requests: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Where leaves below children of `before` [R] are excluded: rows, ranks among the children, and how many.
+
+        The excluded edges of a request below one node are neighbours in the sorted list.
+        """
+        assert self.excluded is not None
+        excluded = self.excluded[level]
+        first, end = self.index.trie.edges(level, before)
+        request = torch.arange(requests, device=before.device).repeat_interleave(len(before) // requests)
+        base = request * excluded.stride
+        low, high = torch.searchsorted(excluded.keys, torch.stack([base + first, base + end]))
+        found = high - low
+        row = torch.repeat_interleave(torch.arange(len(before), device=before.device), found)
+        within = torch.arange(len(row), device=before.device) - (found.cumsum(0) - found)[row]
+        place = low[row] + within
+        return row, excluded.keys[place] - (base + first)[row], excluded.counts[place]
 
 
 def _excluded_pairs(exclude: Sequence[Tensor], device: torch.device) -> Tensor:
@@ -98,21 +131,20 @@ def _excluded_pairs(exclude: Sequence[Tensor], device: torch.device) -> Tensor:
     return pairs
 
 
-def _subtract(index: CatalogueIndex, requests: int, pairs: Tensor) -> tuple[Tensor, ...]:
-    minus = torch.full_like(pairs[1], -1, dtype=torch.int32)
-    counts = []
-    for level, count in enumerate(index.counts):
-        own = count.expand(requests, -1).clone()
-        own.index_put_((pairs[0], index.nodes[pairs[1], level]), minus, accumulate=True)
-        counts.append(own)
-    return tuple(counts)
+def _by_level(index: CatalogueIndex, pairs: Tensor) -> tuple[Excluded, ...]:
+    """Distinct pairs (request, leaf) int64 [2, E], as edges of each level."""
+    stride = len(index.trie) + 1
+    edges = index.trie.path_edges(pairs[1])
+    levels = []
+    for level in range(index.trie.levels):
+        keys, counts = torch.unique(pairs[0] * stride + edges[:, level], return_counts=True)
+        levels.append(Excluded(stride, keys, counts.int()))
+    return tuple(levels)
 
 
-def _count(index: CatalogueIndex, alive: Tensor) -> tuple[Tensor, ...]:
-    """Leaves that are True in `alive` bool [B, N], below each node."""
-    ones = alive.int()
-    counts = []
-    for level, count in enumerate(index.counts):
-        own = torch.zeros(len(alive), len(count), dtype=torch.int32, device=alive.device)
-        counts.append(own.index_add_(1, index.nodes[:, level], ones))
-    return tuple(counts)
+def _count(index: CatalogueIndex, allowed: Tensor) -> tuple[Tensor, ...]:
+    """Leaves that are True in `allowed` bool [B, N], below each node."""
+    in_order = allowed[:, index.trie.leaves_in_order()]
+    before = torch.nn.functional.pad(in_order.cumsum(1, dtype=torch.int32), (1, 0))
+    upper = (before[:, bounds.long()].diff(dim=1) for bounds in index.bounds)
+    return (*upper, allowed)

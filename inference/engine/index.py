@@ -11,26 +11,29 @@ from onerec.model.trie import Trie
 
 
 class CatalogueIndex(NamedTuple):
-    """Paths of all leaves through the trie, and how many leaves lie below each node."""
+    """How many leaves lie below each node; a level of the trie with few nodes but the last takes next to nothing."""
 
     trie: Trie
     root_codes: Tensor  # int64 [C0]: the codes of level 0, whose nodes are 0..C0-1
-    nodes: Tensor  # int64 [N, L]: the node that the path to a leaf reaches AFTER each level; the leaf at the last
-    ranks: Tensor  # int64 [N, L]: which of its parent's children that node is
-    counts: tuple[Tensor, ...]  # L times int32 [nodes after the level]: leaves below; ones at the last level
-    fewest: tuple[int, ...]  # L times the smallest of counts
+    bounds: tuple[Tensor, ...]  # L - 1 times integers [nodes after the level + 1]: Trie.leaf_bounds
+    fewest: tuple[int, ...]  # L times the smallest number of leaves below a node after the level
 
     @classmethod
     def of(cls, trie: Trie, device: torch.device) -> Self:
         """Build for a trie, moving it to `device` where it is elsewhere."""
-        if trie.codes.device != device:
+        if trie.device != device:
             trie = trie.to(device)
-        leaves = torch.arange(len(trie), device=device)
-        before, ranks = trie.path_targets(leaves)
-        nodes = torch.cat([before[:, 1:], leaves.unsqueeze(1)], dim=1)
-        counts = tuple(torch.bincount(nodes[:, level]).int() for level in range(trie.levels))
-        root = trie.children(0, leaves.new_zeros(1))
-        return cls(trie, root.codes[0], nodes, ranks, counts, tuple(int(count.min()) for count in counts))
+        bounds = tuple(trie.leaf_bounds(level) for level in range(trie.levels - 1))
+        root = trie.children(0, torch.zeros(1, dtype=torch.int64, device=device))
+        fewest = (*(int((each[1:] - each[:-1]).min()) for each in bounds), 1)
+        return cls(trie, root.codes[0], bounds, fewest)
+
+    def leaves_below(self, level: int, nodes: Tensor) -> Tensor:
+        """How many leaves lie below `nodes` int64 [...], nodes after `level`: int32 [...]."""
+        if level == self.trie.levels - 1:
+            return torch.ones_like(nodes, dtype=torch.int32)
+        bounds = self.bounds[level]
+        return (bounds[nodes + 1] - bounds[nodes]).int()
 
 
 class IndexCache:
@@ -48,7 +51,7 @@ class IndexCache:
     def get(self, trie: Trie, device: torch.device) -> CatalogueIndex:
         """The index of `trie` on `device`, built where it is not among those kept."""
         for of, index in self._made:
-            if of is trie and index.nodes.device == device:
+            if of is trie and index.trie.device == device:
                 return index
         index = CatalogueIndex.of(trie, device)
         self._made = [*self._made[1 - self.KEPT :], (trie, index)]

@@ -102,8 +102,8 @@ class PairMaker:
     def _rewards(self, batch: HistoryBatch, catalogue: CatalogueSnapshot, sessions: Tensor) -> Rewards:
         """Probabilities [W] of each objective."""
         rows = sessions.numpy()
-        codes = torch.from_numpy(catalogue.codes[rows])  # [W, m, L]
-        duration = duration_feature(torch.from_numpy(catalogue.durations_ms[rows]))  # [W, m]
+        codes = torch.from_numpy(catalogue.codes_of(rows))  # [W, m, L]
+        duration = duration_feature(torch.from_numpy(catalogue.durations_of(rows)))  # [W, m]
         logits = self._reward.score_candidates(batch, codes, duration, torch.ones(rows.shape, dtype=torch.bool))
         return logits.probabilities()
 

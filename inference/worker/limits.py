@@ -27,7 +27,7 @@ class TagIndex:
         mask = np.zeros(len(snapshot), np.bool_)
         for tag in tags:
             if tag not in self._masks:
-                self._masks[tag] = np.fromiter((tag in own for own in snapshot.tags), np.bool_, len(snapshot))
+                self._masks[tag] = snapshot.tagged(tag)
             mask |= self._masks[tag]
         return mask
 

@@ -34,7 +34,7 @@ def code_log_probs(
     The former are log-probabilities float32 [R, C] of the legal children, -inf where a node has fewer than C; the
     latter is the place int64 [R] of the item's code among them.
     """
-    codes = trie.codes[leaves.clamp(min=0)]
+    codes = trie.codes_of(leaves.clamp(min=0))
     _, _, levels = codes.shape
     positions = wanted.unsqueeze(2).expand(-1, -1, levels + 1).clone()
     positions[:, :, levels] = False  # what follows an item's last code is no choice

@@ -6,9 +6,14 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from inference.engine.constraints import Constraints, Limits
+from inference.engine.index import CatalogueIndex
 from inference.engine.search import Engine
+from onerec.model.trie import Trie
 from tests.inference import toys
 from tests.inference.test_search import TOLERANCE, all_items, teacher_forced
 
@@ -73,6 +78,45 @@ def test_requests_with_less_than_a_session_left() -> None:
     assert int(found.sessions[2].min()) >= 10
     expected = teacher_forced(model, history, found.sessions, catalogue)
     torch.testing.assert_close(found.log_probs[1, :2], expected[1, :2].sum(-1), atol=TOLERANCE, rtol=0)
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_child_is_closed_where_nothing_below_it_is_left(data: st.DataObject) -> None:
+    """Against counting items one by one, for random catalogues, masks, exclusions and held items."""
+    levels, codes, requests, beams = data.draw(st.integers(1, 3)), 3, 2, 2
+    key = st.tuples(*[st.integers(0, codes - 1)] * levels)
+    ids = data.draw(st.lists(key, min_size=1, max_size=15, unique=True))
+    some = st.lists(st.integers(-1, len(ids) - 1), max_size=6)
+    exclude = data.draw(st.lists(some, min_size=requests, max_size=requests))
+    masks = data.draw(st.none() | st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)))
+    trie = Trie.build(torch.tensor(ids), codes)
+    limits = Limits(
+        [torch.tensor(own, dtype=torch.int64) for own in exclude], None if masks is None else torch.tensor(masks)
+    )
+    constraints = Constraints.of(CatalogueIndex.of(trie, torch.device("cpu")), requests, limits)
+    free = [[i for i in range(len(ids)) if i not in own and (masks is None or masks[i])] for own in exclude]
+    assert constraints.supply.expand(requests).tolist() == [len(own) for own in free]
+    held = [data.draw(st.lists(st.sampled_from(own), max_size=2, unique=True)) if own else [] for own in free]
+    size = min(map(len, held))
+    held = [own[:size] for own in held for _ in range(beams)]
+    level = data.draw(st.integers(0, levels - 1))
+    standing = [ids[data.draw(st.integers(0, len(ids) - 1))][:level] for _ in held]
+    before = torch.stack([trie.path_targets(torch.tensor(_first(ids, prefix)))[0][level] for prefix in standing])
+    children = trie.children(level, before)
+    closed = constraints.closed(
+        level, children.nodes, before, torch.tensor(held, dtype=torch.int64).view(len(held), size), requests
+    )
+    for row, prefix in enumerate(standing):
+        left = set(free[row // beams]) - set(held[row])
+        for rank, code in enumerate(children.codes[row].tolist()):
+            if children.legal[row, rank]:
+                below = {i for i in left if ids[i][: level + 1] == (*prefix, code)}
+                assert bool(closed[row, rank]) == (not below)
+
+
+def _first(ids: list[tuple[int, ...]], prefix: tuple[int, ...]) -> int:
+    return next(i for i, own in enumerate(ids) if own[: len(prefix)] == prefix)
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from onerec.catalogue import Catalogue
 from schemas.reasons import Reason
@@ -35,7 +37,7 @@ def test_a_snapshot_holds_what_was_applied_by_leaf() -> None:
     assert snapshot.item_ids.tolist() == [30, 10]
     assert snapshot.codes.tolist() == snapshot.trie.codes.tolist() == [[2, 1], [0, 3]]
     assert snapshot.durations_ms.tolist() == [30_000, 10_000]
-    assert snapshot.tags == (("tag30",), ("tag10",))
+    assert snapshot.tagged("tag10").tolist() == [False, True]
     assert (snapshot.offset, snapshot.codebook_version) == (2, 1)
 
 
@@ -103,3 +105,37 @@ def test_more_items_than_the_first_allocation() -> None:
 def test_an_empty_catalogue_has_no_snapshot() -> None:
     with pytest.raises(ValueError, match="at least one item"):
         Catalogue(levels=2, codes=4).snapshot()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 15), st.booleans()), min_size=1, max_size=60),
+    st.integers(0, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_a_snapshot_holds_and_what_came_since_are_one_catalogue(
+    steps: list[tuple[int, int, bool]], settled: int
+) -> None:
+    """Against two dicts: items keep their rows, get other codes, and are refused codes that another one has now."""
+    catalogue = Catalogue(levels=2, codes=4)
+    codes_of: dict[int, tuple[int, int]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("onerec.catalogue.SETTLED", settled)
+        for offset, (item, key, look) in enumerate(steps):
+            codes = (key // 4, key % 4)
+            taken = codes in codes_of.values() and codes_of.get(item) != codes
+            refusal = catalogue.apply(tokens(item, *codes), offset + 1)
+            assert (refusal is not None) == taken
+            if not taken:
+                codes_of[item] = codes
+            if look:
+                catalogue.snapshot()
+    snapshot = catalogue.snapshot()
+    assert snapshot.item_ids.tolist() == list(codes_of)
+    assert [tuple(codes) for codes in snapshot.codes.tolist()] == list(codes_of.values())
+    assert snapshot.leaves(np.array(list(codes_of))).tolist() == list(range(len(codes_of)))
+    assert [snapshot.trie.leaf(codes) for codes in codes_of.values()] == list(range(len(codes_of)))
+
+
+def test_lengths_beyond_31_bits_are_kept() -> None:
+    snapshot = filled(tokens(30, 2, 1, duration_ms=366 * 86_400_000), tokens(10, 0, 3)).snapshot()
+    assert snapshot.durations_of(np.array([0, 1])).tolist() == [366 * 86_400_000, 10_000]

@@ -31,7 +31,7 @@ def test_the_catalogue_sums_to_one_at_every_slot(slot: int) -> None:
 
 def _by_definition(made: OneRec, memory: Memory, leaves: Tensor) -> Tensor:
     """All logits, a mask of the codes that some item of the catalogue has after the prefix, softmax."""
-    codes = TRIE.codes[leaves]
+    codes = TRIE.codes_of(leaves)
     batch, items, levels = codes.shape
     hidden = made.decode(made.decoder_inputs(codes), memory).view(batch, items, levels + 1, -1)
     out = torch.empty(batch, items, levels, dtype=torch.float64)
@@ -41,7 +41,7 @@ def _by_definition(made: OneRec, memory: Memory, leaves: Tensor) -> Tensor:
                 same = (TRIE.codes[:, :level] == codes[b, i, :level]).all(1)
                 logits = made.logits(level, hidden[b, i, level])
                 legal = torch.full_like(logits, -torch.inf)
-                legal[TRIE.codes[same, level]] = 0.0
+                legal[TRIE.codes[same, level].long()] = 0.0
                 out[b, i, level] = torch.log_softmax(logits + legal, dim=-1)[codes[b, i, level]]
     return out
 

@@ -29,7 +29,7 @@ def made() -> RewardModel:
 
 
 def inputs(batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    codes = TRIE.codes[sessions(batch, 3, TRIE)]
+    codes = TRIE.codes_of(sessions(batch, 3, TRIE))
     return codes, torch.linspace(-1, 1, 3 * batch, dtype=torch.float64).view(batch, 3), torch.ones(batch, 3).bool()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import itertools
+from collections import Counter, defaultdict
 
 import pytest
 import torch
@@ -62,9 +63,39 @@ def test_path_targets_lead_to_the_leaf(catalogue: tuple[Ids, int]) -> None:
         children = trie.children(level, nodes[:, level])
         here = rank[:, level, None]
         assert children.legal.gather(1, here).all()
-        assert children.codes.gather(1, here).squeeze(1).equal(trie.codes[leaves, level])
+        assert children.codes.gather(1, here).squeeze(1).equal(trie.codes_of(leaves)[:, level])
         following = nodes[:, level + 1] if level + 1 < trie.levels else leaves
         assert children.nodes.gather(1, here).squeeze(1).equal(following)
+
+
+@given(catalogues())
+@settings(max_examples=60, deadline=None)
+def test_a_leaf_is_found_by_its_codes_and_others_are_not(catalogue: tuple[Ids, int]) -> None:
+    ids, code_count = catalogue
+    trie = Trie.build(torch.tensor(ids), code_count)
+    for codes in itertools.product(range(code_count), repeat=trie.levels):
+        assert trie.leaf(codes) == (ids.index(codes) if codes in ids else -1)
+
+
+@given(catalogues())
+@settings(max_examples=60, deadline=None)
+def test_bounds_tell_how_many_leaves_are_below(catalogue: tuple[Ids, int]) -> None:
+    ids, code_count = catalogue
+    trie = Trie.build(torch.tensor(ids), code_count)
+    in_order = sorted(range(len(ids)), key=ids.__getitem__)
+    assert trie.leaves_in_order().tolist() == in_order
+    for level in range(trie.levels - 1):
+        prefixes = [ids[leaf][: level + 1] for leaf in in_order]
+        assert trie.leaf_bounds(level).diff().tolist() == list(Counter(prefixes).values())
+
+
+def test_numbers_are_as_narrow_as_the_catalogue_allows() -> None:
+    """The bytes of an item decide how many fit: no table may quietly be 64 bits wide again."""
+    codes = torch.cartesian_prod(*[torch.arange(32)] * 3)
+    trie = Trie.build(codes, 32)
+    columns = (getattr(trie, name) for name in Trie.__slots__ if name != "branches")
+    tensors = [each for column in columns for each in (column if isinstance(column, list) else [column])]
+    assert sum(tensor.untyped_storage().nbytes() for tensor in tensors) <= 20 * len(trie)
 
 
 def test_padding_of_children_has_valid_indices() -> None:

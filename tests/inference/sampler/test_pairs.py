@@ -56,7 +56,7 @@ def test_log_probs_and_rewards_are_those_of_the_models(model: OneRec, reward: Re
         with torch.no_grad():
             expected = token_log_probs(model, model.encode(batch), leaves, CATALOGUE.trie).sum()
             duration = duration_feature(torch.from_numpy(CATALOGUE.durations_ms)[leaves])
-            logits = reward(batch, CATALOGUE.trie.codes[leaves], duration, torch.ones_like(leaves, dtype=torch.bool))
+            logits = reward(batch, CATALOGUE.trie.codes_of(leaves), duration, torch.ones_like(leaves, dtype=torch.bool))
         assert scored.log_prob == pytest.approx(float(expected), abs=1e-3)
         assert scored.rewards == pytest.approx(
             {name: float(value) for name, value in logits.probabilities()._asdict().items()}, abs=1e-4
