@@ -37,7 +37,8 @@ def kernels(required: Annotated[bool, typer.Option(help="Fail where they cannot 
     from inference.engine.native import binding  # noqa: PLC0415 - loads torch
 
     try:
-        typer.echo(f"decode kernels: {binding.build()}")
+        for built in binding.build():
+            typer.echo(f"decode kernels: {built}")
     except DependencyMissingError as error:
         typer.echo(f"{error} Until then torch decodes.")
         raise typer.Exit(int(error.exit_code) if required else 0) from error

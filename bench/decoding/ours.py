@@ -16,7 +16,7 @@ from onerec.model.onerec import OneRec
 
 WHOLE = 300
 """Items of the catalogue that one search covers entirely, to compare it with scoring every item."""
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.5}
+TOLERANCE = {torch.float32: 1e-3, torch.int16: 0.1, torch.bfloat16: 0.5}
 
 
 class Decode:

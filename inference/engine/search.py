@@ -61,9 +61,7 @@ class Engine:
         self._model = model.eval()
         self._indexes = indexes or IndexCache()
         own = product_dtype(model.config.bf16, model.bos.detach())
-        kernels = usable(model) if native and dtype is None else None
-        if kernels is not None and precise and kernels.dtype != own:
-            kernels = None
+        kernels = usable(model, own if precise else None) if native and dtype is None else None
         self.native = kernels is not None
         """Whether the compiled kernels decode."""
         self._weights: NativeWeights | Prepared

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from inference.engine.native import binding, check
 from inference.engine.native.weights import fits
@@ -24,7 +25,7 @@ BEAMS = 24
 
 @pytest.fixture(scope="module", autouse=True)
 def _kernels() -> None:
-    if binding.instructions() is None:
+    if not binding.kinds():
         pytest.skip("this processor has neither AVX-512 with bfloat16 nor AVX2")
     try:
         binding.build()
@@ -47,7 +48,7 @@ def shape(**changes: Any) -> ModelConfig:
 
 def tolerance(engine: Engine) -> float:
     """Of the log-probability of a session."""
-    return 1e-3 if engine.dtype == torch.float32 else 0.5
+    return {torch.float32: 1e-3, torch.int16: 0.2, torch.bfloat16: 0.5}[engine.dtype]
 
 
 SHAPES = {
@@ -130,7 +131,69 @@ def test_precise_log_probs_are_those_of_the_model() -> None:
     model = toys.model(shape())
     engine = Engine(model, precise=True)
     assert engine.dtype == torch.float32
-    assert engine.native == (binding.instructions() == "avx2")
+    assert engine.native == ("avx2" in binding.kinds())
+
+
+@pytest.fixture(params=binding.kinds())
+def kernels(request: pytest.FixtureRequest) -> binding.Kernels:
+    loaded = binding.load(request.param)
+    assert loaded is not None
+    return loaded
+
+
+def product(kernels: binding.Kernels, rows: Tensor, matrix: Tensor) -> Tensor:
+    """By the kernels."""
+    (count, k), n = rows.shape, matrix.shape[1]
+    packed = torch.empty(kernels.packed_elements(k, n), dtype=kernels.dtype)
+    kernels.pack(matrix.data_ptr(), k, n, packed.data_ptr())
+    kept, result = rows.to(kernels.kept).contiguous(), torch.empty(count, n)
+    kernels.product(kept.data_ptr(), count, packed.data_ptr(), k, n, result.data_ptr())
+    return result
+
+
+@pytest.mark.parametrize("count", [1, 5, 13, 256])
+@pytest.mark.parametrize("k", [32, 256, 688, 2816])
+def test_products_are_those_of_torch(kernels: binding.Kernels, count: int, k: int) -> None:
+    torch.manual_seed(count + k)
+    rows, matrix = torch.randn(count, k), torch.randn(k, 64)
+    bound = {torch.float32: 2e-5, torch.int16: 6e-3, torch.bfloat16: 2e-2}[kernels.dtype]
+    difference = product(kernels, rows, matrix) - rows @ matrix
+    assert float(difference.abs().max()) < bound * k**0.5
+
+
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+def test_the_largest_sums_do_not_overflow(kernels: binding.Kernels, size: float) -> None:
+    """All elements as large as the largest, so that nothing cancels: the case that integers could not hold."""
+    rows, matrix = torch.full((7, 2816), size), torch.full((2816, 32), -1.0)
+    torch.testing.assert_close(product(kernels, rows, matrix), rows @ matrix, rtol=5e-3, atol=0)
+
+
+def test_rows_and_columns_of_other_sizes_do_not_disturb_one_another(kernels: binding.Kernels) -> None:
+    torch.manual_seed(0)
+    sizes = torch.tensor([1e-6, 1.0, 1e6, 0.0])
+    rows, matrix = torch.randn(4, 256), torch.randn(256, 32)
+    rows *= sizes.unsqueeze(1)
+    matrix[:, ::2] *= 1e4
+    exact = rows.double() @ matrix.double()
+    scale = sizes.double().unsqueeze(1) * matrix.double().norm(dim=0)
+    assert float(((product(kernels, rows, matrix) - exact).abs() / scale.clamp_min(1e-30)).max()) < 1e-2
+
+
+def test_the_fast_kernels_choose_as_float32_does() -> None:
+    """Quality: the best session of float32 is the best or, within rounding, tied with it."""
+    config = shape(d_model=128, heads=4, history_tokens="codes", history_items=30)
+    model, catalogue = toys.model(config, scale=1.5), toys.catalogue(config, 200)
+    history = toys.histories(config, catalogue, [30, 3, 17, 9, 25, 1, 12, 28] * 4)
+    ours, theirs = (
+        Engine(model, native=native).generate(history, catalogue, beam_width=32) for native in (True, False)
+    )
+    same = (ours.sessions[:, 0] == theirs.sessions[:, 0]).all(-1).float().mean()
+    kept = [
+        len(set(map(tuple, one.tolist())) & set(map(tuple, other.tolist()))) / 32
+        for one, other in zip(ours.sessions, theirs.sessions, strict=True)
+    ]
+    assert same >= 0.8
+    assert sum(kept) / len(kept) >= 0.9
 
 
 def test_kernels_that_are_wrong_are_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

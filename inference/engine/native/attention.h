@@ -7,7 +7,8 @@
 namespace onerec {
 
 // x / hypot(|x|, floor): what is left of RMSNorm once gain and sqrt(d) are folded into the weights that follow.
-inline void normalise(const float* x, long rows, long d, float floor, Element* to) {
+inline Rows normalised(const float* x, long rows, long d, float floor, Element* to, float* scales) {
+  const Rows result{to, d, scales};
   for (long row = 0; row < rows; ++row, x += d, to += d) {
     Vector low = Isa::zero(), high = low;
     for (long c = 0; c < d; c += 2 * LANES) {
@@ -15,9 +16,9 @@ inline void normalise(const float* x, long rows, long d, float floor, Element* t
       low = Isa::fma(a, a, low);
       high = Isa::fma(b, b, high);
     }
-    const Vector scale = Isa::all(1.0f / std::sqrt(Isa::sum(Isa::add(low, high)) + floor * floor));
-    for (long c = 0; c < d; c += LANES) Isa::store(to + c, Isa::mul(scale, Isa::load(x + c)));
+    scales[row] = narrow_row(x, d, 1.0f / std::sqrt(Isa::sum(Isa::add(low, high)) + floor * floor), to);
   }
+  return result;
 }
 
 // scores[0, length) to exp(score - max) and the rest up to `space`, whole vectors, to 0. Returns their sum.
@@ -40,71 +41,74 @@ constexpr long MAX_TOKENS = 64;  // of a session, BOS included
 // One row's queries over the keys and values [2d] of `length` ancestors, which lie at cache + ancestors[t] * 2d.
 // WIDTH is that of a head.
 template <int WIDTH>
-inline void over_ancestors(const Element* query, const Element* cache, const int32_t* ancestors, long length, long d,
-                           long heads, Element* to) {
-  constexpr int FACTORS = WIDTH / FACTOR, VECTORS = WIDTH / LANES;
+inline void over_ancestors(const Kept* query, const Kept* cache, const int32_t* ancestors, long length, long d,
+                           long heads, Kept* to) {
+  constexpr int FACTORS = WIDTH / KEPT_FACTOR, VECTORS = WIDTH / LANES;
   alignas(64) float scores[MAX_TOKENS];
   const long space = (length + LANES - 1) / LANES * LANES;
   for (long h = 0; h < heads; ++h) {
-    Isa::Factor q[FACTORS];
-    for (int c = 0; c < FACTORS; ++c) q[c] = Isa::factor(query + h * WIDTH + c * FACTOR);
+    Keeping::Factor q[FACTORS];
+    for (int c = 0; c < FACTORS; ++c) q[c] = Keeping::factor(query + h * WIDTH + c * KEPT_FACTOR);
     for (long t = 0; t < length; ++t) {
-      const Element* key = cache + static_cast<long>(ancestors[t]) * 2 * d + h * WIDTH;
+      const Kept* key = cache + static_cast<long>(ancestors[t]) * 2 * d + h * WIDTH;
       Vector sum = Isa::zero();
-      for (int c = 0; c < FACTORS; ++c) sum = Isa::multiply(sum, q[c], Isa::factor(key + c * FACTOR));
+      for (int c = 0; c < FACTORS; ++c) sum = Keeping::multiply(sum, q[c], Keeping::factor(key + c * KEPT_FACTOR));
       scores[t] = Isa::sum(sum);
     }
     const Vector scale = Isa::all(1.0f / exponentials(scores, length, space));
     Vector mixed[VECTORS];
     for (auto& part : mixed) part = Isa::zero();
     for (long t = 0; t < length; ++t) {
-      const Element* value = cache + static_cast<long>(ancestors[t]) * 2 * d + d + h * WIDTH;
+      const Kept* value = cache + static_cast<long>(ancestors[t]) * 2 * d + d + h * WIDTH;
       const Vector share = Isa::all(scores[t]);
-      for (int c = 0; c < VECTORS; ++c) mixed[c] = Isa::fma(share, Isa::widen(value + c * LANES), mixed[c]);
+      for (int c = 0; c < VECTORS; ++c) mixed[c] = Isa::fma(share, Keeping::widen(value + c * LANES), mixed[c]);
     }
-    for (int c = 0; c < VECTORS; ++c) Isa::store(to + h * WIDTH + c * LANES, Isa::mul(mixed[c], scale));
+    for (int c = 0; c < VECTORS; ++c) Keeping::store(to + h * WIDTH + c * LANES, Isa::mul(mixed[c], scale));
   }
 }
 
-// `rows` queries of one head over a memory of `length` positions (`space` with its padding): keys packed as
+constexpr float SHARES = 16383.0f;  // the largest share of a row of integers
+
+// Exponentials of one row as elements, zeros up to whole vectors; returns their sum as the elements have it.
+inline float shares_of(float* scores, long length, long space, Element* shares) {
+  const float sum = exponentials(scores, length, space);
+  if constexpr (!SCALED) {
+    for (long t = 0; t < space; t += LANES) Isa::store(shares + t, Isa::load(scores + t));
+    return sum;
+  }
+  Vector whole = Isa::zero();
+  for (long t = 0; t < space; t += LANES) {
+    const Vector share = Isa::mul(Isa::all(SHARES), Isa::load(scores + t));
+    Isa::store(shares + t, share);
+    whole = Isa::add(whole, Isa::nearest(share));
+  }
+  return Isa::sum(whole) / SHARES;
+}
+
+// `count` queries of one head over a memory of `length` positions (`space` with its padding): keys packed as
 // [width, space], values packed as [space, width]. A tile of rows at a time, whose scores stay in the first cache.
 // `scores` and `shares` have room for TILE_ROWS * space.
-inline void over_memory(const Element* query, long stride, long rows, const Element* keys, const Element* values,
-                        long length, long space, long width, float* scores, Element* shares, Element* to,
-                        long to_stride) {
-  const long used = std::min(space, padded(length));
-  for (long row = 0; row < rows; row += TILE_ROWS) {
-    const long count = std::min<long>(TILE_ROWS, rows - row);
-    product(query + row * stride, stride, count, keys, width, used, StoreFloat{scores, space});
-    float sums[TILE_ROWS];
-    for (long r = 0; r < count; ++r) {
-      sums[r] = exponentials(scores + r * space, length, used);
-      for (long t = 0; t < used; t += LANES)
-        Isa::store(shares + r * space + t, Isa::load(scores + r * space + t));
-    }
-    for (long column = 0; column < width; column += PANEL)
-      tile_of(count, shares, space, values + column * space, used, 0, column,
-              StoreOver{to + row * to_stride, to_stride, sums});
+inline void over_memory(const Rows& query, long count, const Element* keys, const Element* values, long length,
+                        long width, float* scores, Element* shares, Kept* to, long to_stride) {
+  const long space = padded(length);
+  float unit[TILE_ROWS], sums[TILE_ROWS];
+  std::fill(unit, unit + TILE_ROWS, 1.0f / SHARES);
+  for (long row = 0; row < count; row += TILE_ROWS) {
+    const long rows = std::min<long>(TILE_ROWS, count - row);
+    product(query.from(row), rows, keys, width, space, StoreFloat{scores, space});
+    for (long r = 0; r < rows; ++r) sums[r] = shares_of(scores + r * space, length, space, shares + r * space);
+    product({shares, space, unit}, rows, values, space, width, StoreOver{to + row * to_stride, to_stride, sums});
   }
-}
-
-// A matrix [k, n] whose element (row, column) is element(row, column), packed; n in whole panels.
-template <class ElementAt>
-inline void pack(long k, long n, const ElementAt& element, Element* to) {
-  for (long from = 0; from < n; from += PANEL)
-    for (long row = 0; row < k; row += PAIR)
-      for (long column = from; column < from + PANEL; ++column)
-        for (int i = 0; i < PAIR; ++i) *to++ = element(row + i, column);
 }
 
 // Keys [length, width] with `stride` between positions -> packed [width, space], padding 0.
-inline void pack_keys(const Element* keys, long stride, long length, long space, long width, Element* to) {
-  pack(width, space, [=](long c, long t) { return t < length ? keys[t * stride + c] : Element(0); }, to);
+inline void pack_keys(const Kept* keys, long stride, long length, long space, long width, Element* to) {
+  pack(width, space, [=](long c, long t) { return t < length ? keys[t * stride + c] : Kept(0); }, to);
 }
 
 // Values [length, width] with `stride` between positions -> packed [space, width], padding 0.
-inline void pack_values(const Element* values, long stride, long length, long space, long width, Element* to) {
-  pack(space, width, [=](long t, long c) { return t < length ? values[t * stride + c] : Element(0); }, to);
+inline void pack_values(const Kept* values, long stride, long length, long space, long width, Element* to) {
+  pack(space, width, [=](long t, long c) { return t < length ? values[t * stride + c] : Kept(0); }, to, SHARES);
 }
 
 }  // namespace onerec

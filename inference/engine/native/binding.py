@@ -23,10 +23,15 @@ MAIN = SOURCES / "kernels.cpp"
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-w")  # -w: GCC warns of its own intrinsics
 INSTRUCTIONS = {
     "avx512_bf16": ("-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
+    "avx2_int16": ("-mfma", "-mavx2", "-DONEREC_INT16"),
     "avx2": ("-mfma", "-mavx2"),
 }
+DTYPES = {"avx512_bf16": torch.bfloat16, "avx2_int16": torch.int16, "avx2": torch.float32}
+"""What products multiply."""
 COMPILERS = ("c++", "g++", "clang++")
 COMPILE_TIMEOUT_S = 300
+COUNTS = ("onerec_lanes", "onerec_element_bytes", "onerec_packed_elements")
+"""Functions that return a number."""
 
 
 class Block(ctypes.Structure):
@@ -55,7 +60,7 @@ class State(ctypes.Structure):
     """`onerec::State`."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("space", "max_rows", "max_tokens")),
+        *((name, ctypes.c_int64) for name in ("piece", "max_rows", "max_tokens")),
         *((name, ctypes.c_void_p) for name in ("lengths", "keys", "values", "cache")),
         ("requests", ctypes.c_int64),
     )
@@ -72,37 +77,36 @@ class Step(ctypes.Structure):
     )
 
 
-def instructions() -> str | None:
-    """The best kind of processor in `INSTRUCTIONS` that this one is; None for none of them."""
+def kinds() -> tuple[str, ...]:
+    """The kernels of `INSTRUCTIONS` that this processor can run, the fastest first; none without AVX2."""
     if torch.cpu._is_avx512_bf16_supported():
-        return "avx512_bf16"
-    return "avx2" if torch.cpu._is_avx2_supported() else None
+        return ("avx512_bf16",)
+    return ("avx2_int16", "avx2") if torch.cpu._is_avx2_supported() else ()
 
 
-def _flags() -> tuple[str, ...]:
-    kind = instructions()
-    if kind is None:
-        raise DependencyMissingError(
-            "There are no decode kernels for this processor: it has no AVX2.", "Let torch decode."
-        )
-    return (*FLAGS, *INSTRUCTIONS[kind])
-
-
-def path() -> Path:
-    """Where the library for this processor lies, or would lie, for these sources and flags."""
-    digest = hashlib.sha256(" ".join(_flags()).encode())
+def path(kind: str) -> Path:
+    """Where the library of this kind lies, or would lie, for these sources and flags."""
+    digest = hashlib.sha256(" ".join((*FLAGS, *INSTRUCTIONS[kind])).encode())
     for source in (*sorted(SOURCES.glob("*.h")), MAIN):
         digest.update(source.read_bytes())
     cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cached / "onerec-stream" / f"kernels-{instructions()}-{digest.hexdigest()[:16]}.so"
+    return cached / "onerec-stream" / f"kernels-{kind}-{digest.hexdigest()[:16]}.so"
 
 
-def build() -> Path:
-    """Compile the library unless it is there; returns its path.
+def build() -> list[Path]:
+    """Compile the libraries of this processor that are not there; returns their paths.
 
     Raises DependencyMissingError without AVX2 or without a compiler that knows the instructions.
     """
-    target = path()
+    if not kinds():
+        raise DependencyMissingError(
+            "There are no decode kernels for this processor: it has no AVX2.", "Let torch decode."
+        )
+    return [_built(kind) for kind in kinds()]
+
+
+def _built(kind: str) -> Path:
+    target = path(kind)
     if target.exists():
         return target
     compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
@@ -111,7 +115,7 @@ def build() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as aside:
         made = Path(aside) / target.name
-        command = [compiler, *_flags(), "-o", str(made), str(MAIN)]
+        command = [compiler, *FLAGS, *INSTRUCTIONS[kind], "-o", str(made), str(MAIN)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
         if done.returncode:
             raise DependencyMissingError(
@@ -125,24 +129,32 @@ def build() -> Path:
 class Kernels:
     """The loaded library."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, kind: str, target: Path) -> None:
         self._library = ctypes.CDLL(str(target))
         address, number = ctypes.c_void_p, ctypes.c_int64
         for name, arguments in {
             "onerec_lanes": (),
             "onerec_element_bytes": (),
+            "onerec_packed_elements": (number, number),
             "onerec_pack": (address, number, number, address),
             "onerec_product": (address, number, address, number, number, address),
             "onerec_encode": (address, address, address, number, number, number),
             "onerec_advance": (address, address, address, number, number),
         }.items():
             function = getattr(self._library, name)
-            function.argtypes, function.restype = arguments, None if arguments else number
+            function.argtypes = arguments
+            function.restype = number if name in COUNTS else None
             setattr(self, name.removeprefix("onerec_"), function)
         self.gated: int = self._library.onerec_lanes()
         """Gates that lie together in a packed matrix, before as many values."""
-        self.dtype = torch.bfloat16 if self._library.onerec_element_bytes() == 2 else torch.float32
+        self.dtype = DTYPES[kind]
+        """Of what products multiply."""
+        self.kept = torch.float32 if self.dtype == torch.int16 else self.dtype
+        """Of activations between products and of cached keys and values."""
+        if self._library.onerec_element_bytes() != self.dtype.itemsize:
+            raise ValueError(f"{target} does not hold the kernels of kind {kind}.")
 
+    packed_elements: Callable[[int, int], int]
     pack: Callable[..., None]
     product: Callable[..., None]
     encode: Callable[..., None]
@@ -150,12 +162,10 @@ class Kernels:
 
 
 @cache
-def load() -> Kernels | None:
-    """The kernels; None where the processor has none or they have not been built."""
-    if instructions() is None:
-        return None
-    target = path()
+def load(kind: str) -> Kernels | None:
+    """The kernels of a kind that this processor can run; None where they have not been built."""
+    target = path(kind)
     if not target.exists():
         LOG.info("the compiled decode kernels are not there, torch decodes: `python -m inference kernels` makes them")
         return None
-    return Kernels(target)
+    return Kernels(kind, target)

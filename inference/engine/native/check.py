@@ -20,28 +20,29 @@ from onerec.model.onerec import OneRec
 from onerec.model.presets import preset
 
 LOG = logging.getLogger(__name__)
-BOUNDS = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+BOUNDS = {torch.float32: 1e-3, torch.int16: 0.01, torch.bfloat16: 0.1}
 """Largest difference of logits that is rounding: theirs is 1 at most in the model that is tried."""
 BEAMS = 13
 """Not a multiple of any tile's rows."""
 
 
-def usable(model: OneRec) -> Kernels | None:
-    """The kernels for this model; None where torch has to decode."""
+def usable(model: OneRec, dtype: torch.dtype | None = None) -> Kernels | None:
+    """The fastest kernels for this model, of those that multiply `dtype` if given; None where torch has to decode."""
     if model.bos.device.type != "cpu" or not fits(model.config):
         return None
-    return _checked()
+    wanted = (kind for kind in binding.kinds() if dtype is None or binding.DTYPES[kind] == dtype)
+    return next((kernels for kind in wanted if (kernels := _checked(kind)) is not None), None)
 
 
 @cache
-def _checked() -> Kernels | None:
-    kernels = binding.load()
+def _checked(kind: str) -> Kernels | None:
+    kernels = binding.load(kind)
     if kernels is None:
         return None
     difference = disagreement(kernels)
     if difference < BOUNDS[kernels.dtype]:
         return kernels
-    LOG.error("the compiled decode kernels differ from torch by %.3g: they are not used, torch decodes", difference)
+    LOG.error("the compiled decode kernels (%s) differ from torch by %.3g: they are not used", kind, difference)
     return None
 
 

@@ -26,15 +26,16 @@ class NativeDecoder:
         self._weights, config = weights, weights.config
         self._requests, positions, width = tokens.shape
         self._lengths = mask.sum(1, dtype=torch.int32)
-        space = whole_units(int(self._lengths.max()))
-        blocks = config.decoder_layers
-        self._memory = torch.empty(2, blocks, self._requests, space * width, dtype=weights.kernels.dtype)
-        self._cache = torch.empty(blocks, max_tokens * max_rows, 2 * width, dtype=weights.kernels.dtype)
+        blocks, kernels = config.decoder_layers, weights.kernels
+        head_width, space = width // config.heads, whole_units(int(self._lengths.max()))
+        piece = max(kernels.packed_elements(head_width, space), kernels.packed_elements(space, head_width))
+        self._memory = torch.empty(2, blocks, self._requests, config.heads * piece, dtype=kernels.dtype)
+        self._cache = torch.empty(blocks, max_tokens * max_rows, 2 * width, dtype=kernels.kept)
         self._ancestors = torch.empty(self._requests, 0, dtype=torch.int32)  # [R, T] cache rows
         self._row = torch.arange(max_rows, dtype=torch.int32)
         self._max_rows = max_rows
         self._state = binding.State(
-            space=space,
+            piece=piece,
             max_rows=max_rows,
             max_tokens=max_tokens,
             lengths=self._lengths.data_ptr(),

@@ -1,9 +1,6 @@
 // The sparse mixture of experts of a decoder block; a dense FFN is one expert without a router.
 #pragma once
-#include <cstring>
-
 #include "attention.h"
-#include "model.h"
 
 namespace onerec {
 
@@ -28,23 +25,24 @@ inline void route(const Model& m, const float* bias, float* scores, long rows, l
 
 // Adds the FFN of normalised rows to the residual x. Rows are sorted by expert, so that each expert's weights are
 // read once.
-inline void add_ffn(const Model& m, const Block& block, const Element* normed, long rows, float* x, Arena& arena) {
+inline void add_ffn(const Model& m, const Block& block, const Rows& normed, long rows, float* x, Arena& arena) {
   const long d = m.width, inner = block.hidden;
   if (block.router == nullptr) {
-    Element* hidden = arena.take<Element>(rows * inner);
-    product(normed, d, rows, block.w_in, d, 2 * inner, SwiGlu{hidden, inner});
-    product(hidden, inner, rows, block.w_out, inner, d, Add{x, d});
+    Kept* hidden = arena.take<Kept>(rows * inner);
+    product(normed, rows, block.w_in, d, 2 * inner, SwiGlu{hidden, inner});
+    product(multipliable(hidden, inner, rows, inner, arena), rows, block.w_out, inner, d, Add{x, d});
     return;
   }
   const long stride = padded(m.experts), slots = rows * m.active;
   float* scores = arena.take<float>(rows * stride);
   int32_t* chosen = arena.take<int32_t>(slots);
   float* gates = arena.take<float>(slots);
-  product(normed, d, rows, block.router, d, stride, StoreFloat{scores, stride});
+  product(normed, rows, block.router, d, stride, StoreFloat{scores, stride});
   route(m, block.expert_bias, scores, rows, stride, chosen, gates);
 
   Element* picked = arena.take<Element>(slots * d);
-  Element* hidden = arena.take<Element>(slots * inner);
+  float* scales = arena.take<float>(slots);
+  Kept* hidden = arena.take<Kept>(slots * inner);
   int32_t* source = arena.take<int32_t>(slots);
   float* weights = arena.take<float>(slots);
   for (long e = 0; e < m.experts; ++e) {
@@ -53,12 +51,17 @@ inline void add_ffn(const Model& m, const Block& block, const Element* normed, l
       if (chosen[slot] != e) continue;
       source[count] = static_cast<int32_t>(slot / m.active);
       weights[count] = gates[slot];
-      std::memcpy(picked + count * d, normed + source[count] * d, d * sizeof(Element));
+      std::memcpy(picked + count * d, normed.data + source[count] * d, d * sizeof(Element));
+      if constexpr (SCALED) scales[count] = normed.scales[source[count]];
       ++count;
     }
     if (count == 0) continue;
-    product(picked, d, count, block.w_in + e * d * 2 * inner, d, 2 * inner, SwiGlu{hidden, inner});
-    product(hidden, inner, count, block.w_out + e * inner * d, inner, d, AddGated{x, d, source, weights});
+    const size_t mark = arena.mark();
+    product({picked, d, scales}, count, block.w_in + e * packed_elements(d, 2 * inner), d, 2 * inner,
+            SwiGlu{hidden, inner});
+    product(multipliable(hidden, inner, count, inner, arena), count, block.w_out + e * packed_elements(inner, d), inner,
+            d, AddGated{x, d, source, weights});
+    arena.back_to(mark);
   }
 }
 

@@ -2,8 +2,10 @@
 // over it.
 //
 // A Factor holds what one multiply-accumulate takes of each column: PAIR elements for each of LANES columns. Elements
-// (weights, activations, cached keys and values) are bfloat16 where the processor multiplies pairs of them, else
-// float32; sums, norms, softmax and the residual stream are float32 always.
+// are what products multiply: bfloat16 where the processor multiplies pairs of them, else float32 or, faster, pairs of
+// 16-bit integers, with a scale for each row and each column (SCALED). Kept are activations between products and
+// cached keys and values: as elements are, but float32 where those are integers. Norms, softmax and the residual
+// stream are float32 always.
 #pragma once
 #include <immintrin.h>
 
@@ -18,7 +20,9 @@ struct Avx512Bf16 {
   using Vector = __m512;
   using Element = uint16_t;
   using Factor = __m512bh;
+  using Sum = Vector;
   static constexpr int LANES = 16, PAIR = 2, TILE_ROWS = 12;
+  static constexpr bool SCALED = false;
 
   static Vector zero() { return _mm512_setzero_ps(); }
   static Vector all(float x) { return _mm512_set1_ps(x); }
@@ -54,15 +58,20 @@ struct Avx512Bf16 {
   static Factor broadcast(const Element* from) {
     return (Factor)_mm512_set1_epi32(*reinterpret_cast<const int*>(from));
   }
-  static Vector multiply(Vector sum, Factor a, Factor b) { return _mm512_dpbf16_ps(sum, a, b); }
+  static Sum nothing() { return zero(); }
+  static Sum multiply(Sum sum, Factor a, Factor b) { return _mm512_dpbf16_ps(sum, a, b); }
+  static Vector total(Sum sum) { return sum; }
 };
 using Isa = Avx512Bf16;
+using Keeping = Isa;
 #else
 struct Avx2 {
   using Vector = __m256;
   using Element = float;
   using Factor = __m256;
+  using Sum = Vector;
   static constexpr int LANES = 8, PAIR = 1, TILE_ROWS = 6;
+  static constexpr bool SCALED = false;
 
   static Vector zero() { return _mm256_setzero_ps(); }
   static Vector all(float x) { return _mm256_set1_ps(x); }
@@ -94,15 +103,50 @@ struct Avx2 {
   static Vector widen(const Element* from) { return load(from); }
   static Factor factor(const Element* from) { return load(from); }
   static Factor broadcast(const Element* from) { return _mm256_broadcast_ss(from); }
-  static Vector multiply(Vector sum, Factor a, Factor b) { return fma(a, b, sum); }
+  static Sum nothing() { return zero(); }
+  static Sum multiply(Sum sum, Factor a, Factor b) { return fma(a, b, sum); }
+  static Vector total(Sum sum) { return sum; }
 };
+using Keeping = Avx2;
+
+#ifdef ONEREC_INT16
+// Pairs of 16-bit integers summed in 32 bits: 1.6 times the rate of float32 on Zen 3.
+struct Avx2Int16 : Avx2 {
+  using Element = int16_t;
+  using Factor = __m256i;
+  using Sum = __m256i;
+  static constexpr int PAIR = 2;
+  static constexpr bool SCALED = true;
+
+  using Avx2::store;
+  static void store(Element* to, Vector x) {
+    const __m256i whole = _mm256_cvtps_epi32(x);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                     _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
+  }
+  static Factor factor(const Element* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
+  static Factor broadcast(const Element* from) { return _mm256_set1_epi32(*reinterpret_cast<const int*>(from)); }
+  static Sum nothing() { return _mm256_setzero_si256(); }
+  static Sum multiply(Sum sum, Factor a, Factor b) {
+    // As an intrinsic, GCC loads all rows' factors first and spills the sums: 98 GFLOP/s instead of 160.
+    asm volatile("vpaddd %1, %0, %0" : "+x"(sum) : "x"(_mm256_madd_epi16(a, b)));
+    return sum;
+  }
+  static Vector total(Sum sum) { return _mm256_cvtepi32_ps(sum); }
+};
+using Isa = Avx2Int16;
+#else
 using Isa = Avx2;
+#endif
 #endif
 
 using Vector = Isa::Vector;
 using Element = Isa::Element;
+using Kept = Keeping::Element;
+constexpr bool SCALED = Isa::SCALED;
 constexpr int LANES = Isa::LANES, PAIR = Isa::PAIR, TILE_ROWS = Isa::TILE_ROWS;
 constexpr int FACTOR = LANES * PAIR;  // elements of a Factor
+constexpr int KEPT_FACTOR = LANES * Keeping::PAIR;
 constexpr long PANEL = 2 * LANES;     // columns that a tile works on
 constexpr long UNIT = 32;             // widths and padded lengths are multiples of this
 

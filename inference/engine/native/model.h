@@ -1,6 +1,7 @@
-// What the callers hand over: plain structs of pointers, laid out like the ctypes structures in library.py.
+// What the callers hand over: plain structs of pointers, laid out like the ctypes structures in binding.py.
 #pragma once
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <vector>
 
@@ -21,18 +22,18 @@ struct Model {
   int64_t encoder_blocks, decoder_blocks;
   float floor;  // of the norms
   const Block *encoder, *decoder;
-  const Element* embeddings;      // [1 + L * K, d]
-  const Element* positions;       // [m * (L + 1), d]
+  const Kept* embeddings;      // [1 + L * K, d]
+  const Kept* positions;       // [m * (L + 1), d]
   const int64_t* first_rows;   // [m * (L + 1)]: where the tokens of a place begin in `embeddings`
 };
 
 struct State {  // of a batch of B requests
-  int64_t space;           // positions of memory with padding, a multiple of 32
+  int64_t piece;           // elements of one head's keys or values of the longest memory, packed
   int64_t max_rows;        // rows of a place in the cache
   int64_t max_tokens;
   const int32_t* lengths;  // [B] positions of memory
-  Element *keys, *values;     // [blocks, B, heads, space * head width], packed
-  Element* cache;             // [blocks, max_tokens * max_rows, 2 * d]: keys and values of what was generated
+  Element *keys, *values;  // [blocks, B, heads, piece], packed, each over its own padded length
+  Kept* cache;             // [blocks, max_tokens * max_rows, 2 * d]: keys and values of what was generated
   int64_t requests;
 };
 
@@ -40,7 +41,7 @@ struct Step {  // `fed` tokens to each of `beams` rows a request
   int64_t beams, fed, start;
   const int64_t* codes;        // [rows, fed]
   const int32_t* ancestors;    // [rows, start + fed]: cache rows of each row's past and present
-  const Element* head;            // packed [d, codes of the level]
+  const Element* head;         // packed [d, codes of the level]
   int64_t head_columns;        // whole panels
   float* logits;               // [rows, head_columns]
 };

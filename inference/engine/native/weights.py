@@ -64,8 +64,8 @@ class NativeWeights:
             floor=(self.config.d_model * EPSILON) ** 0.5,
             encoder=self._keep((binding.Block * len(encoder))(*encoder)),
             decoder=self._keep((binding.Block * len(decoder))(*decoder)),
-            embeddings=self._address(embeddings.to(self.kernels.dtype)),
-            positions=self._address(model.decoder_position.detach().to(self.kernels.dtype)),
+            embeddings=self._address(embeddings.to(self.kernels.kept)),
+            positions=self._address(model.decoder_position.detach().to(self.kernels.kept)),
             first_rows=self._address(first_rows(model)),
         )
 
@@ -105,7 +105,7 @@ class NativeWeights:
     def _packed(self, *matrices: Tensor) -> Tensor:
         """Float32 matrices [k, n] one after the other, packed."""
         k, n = matrices[0].shape
-        packed = torch.empty(len(matrices), whole_units(n) * k, dtype=self.kernels.dtype)
+        packed = torch.empty(len(matrices), self.kernels.packed_elements(k, n), dtype=self.kernels.dtype)
         for matrix, to in zip(matrices, packed, strict=True):
             source = matrix.contiguous()
             self.kernels.pack(source.data_ptr(), k, n, to.data_ptr())
