@@ -52,7 +52,7 @@ def report(
     settings = read_settings(config)
     configure_logging("report")
     try:
-        text = json.dumps(summarise(settings.kafka), indent=2)
+        text = json.dumps(summarise(settings.kafka, settings.stream.joiner), indent=2)
     except OneRecError as error:
         raise fail(error) from error
     if out is None:

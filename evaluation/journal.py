@@ -66,3 +66,18 @@ def times_consumed(offsets: Offsets, ranges: Iterable[OffsetRange]) -> Offsets:
         changes[np.searchsorted(offsets, each.first_offset)] += 1
         changes[np.searchsorted(offsets, each.next_offset)] -= 1
     return np.cumsum(changes[:-1])
+
+
+def stepped_ms(topic: str, places: Offsets, entries: Iterable[JournalEntry]) -> Offsets:
+    """[R] when the first step that consumed each of the (partition, offset) `places` [R, 2] was journalled, else -1."""
+    ends: dict[int, list[tuple[int, int]]] = {}
+    for entry in entries:
+        for each in entry.ranges:
+            if each.topic == topic:
+                ends.setdefault(each.partition, []).append((each.next_offset, entry.time_ms))
+    found = np.full(len(places), -1, np.int64)
+    for partition, told in ends.items():
+        mine = places[:, 0] == partition
+        next_offsets, times_ms = np.array(sorted(told), np.int64).T
+        found[mine] = np.append(times_ms, -1)[np.searchsorted(next_offsets, places[mine, 1], side="right")]
+    return found

@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from evaluation.completion import INPUTS, InputClock, due_ms
 from evaluation.feed import Feed
-from evaluation.freshness import Learned, waits_ms
-from evaluation.journal import audit, steps
+from evaluation.freshness import STAGES, Learned, served, stages_ms
+from evaluation.journal import audit, stepped_ms, steps
 from evaluation.leakage import learned_sessions
 from onerec.kafka.reader import Received
-from onerec.settings import KafkaSettings
+from onerec.settings import JoinerSettings, KafkaSettings
 from schemas.reasons import Reason
 from schemas.records import (
+    Action,
     DeadLetter,
+    Impression,
     ItemTokens,
     JournalEntry,
     ModelVersion,
@@ -40,17 +44,19 @@ from schemas.topics import (
 
 TOPICS = (ITEM_TOKENS, SESSIONS, REQUESTS, RECOMMENDATIONS, PREFERENCES, MODEL_VERSIONS, TRAINER_JOURNAL, DEAD_LETTERS)
 TIMEOUT_S = 600.0
+Longs = npt.NDArray[np.int64]
 NTP = "next_token"
 LOSS_STEPS = 50
 """The first and the last loss are means over so many steps."""
 
 
-def summarise(kafka: KafkaSettings) -> dict[str, Any]:
+def summarise(kafka: KafkaSettings, joiner: JoinerSettings | None = None) -> dict[str, Any]:
     """Read all that the topics hold as of now and sum it up; the keys are those of the demo's report.
 
+    With the joiner's settings the events that sessions are made of are read, too, and freshness is told by stages.
     Raises DependencyMissingError for no broker or no topics.
     """
-    feed, ledger = Feed(kafka, TOPICS), Ledger()
+    feed, ledger = Feed(kafka, TOPICS if joiner is None else (*TOPICS, *INPUTS)), Ledger(joiner)
     try:
         feed.read_to_end(ledger.take, TIMEOUT_S)
     finally:
@@ -61,7 +67,11 @@ def summarise(kafka: KafkaSettings) -> dict[str, Any]:
 class Ledger:
     """Takes in records of the topics in any order and sums them up."""
 
-    def __init__(self) -> None:
+    def __init__(self, joiner: JoinerSettings | None = None) -> None:
+        """The joiner's settings say when a session was complete; without them that is not told."""
+        self._joiner = joiner
+        self._clock = InputClock()
+        self._due_ms: list[int] = []
         self._first_tokens: dict[int, int] = {}
         self._session_offsets: dict[int, list[int]] = {}
         self._session_ids: set[int] = set()
@@ -72,6 +82,7 @@ class Ledger:
         self._pair_offsets: dict[int, list[int]] = {}
         self._rewards: dict[int, tuple[float, ...]] = {}
         self._versions: dict[int, dict[int, int]] = {}
+        self._created_ms: dict[int, int] = {}
         self._journal: list[JournalEntry] = []
         self._refused: Counter[str] = Counter()
         self._take: dict[type, Callable[[Received, Any], None]] = {
@@ -82,6 +93,8 @@ class Ledger:
             PreferencePair: self._pair,
             ModelVersion: self._version,
             JournalEntry: lambda _, record: self._journal.append(record),
+            Impression: self._event,
+            Action: self._event,
             DeadLetter: lambda _, record: self._refused.update({record.reason} - {Reason.REPLAYED}),
         }
 
@@ -115,7 +128,7 @@ class Ledger:
             "seed_steps": len(every) - len(counted),
             "steps": len(counted),
             "steps_refused": sum(entry.refused is not None for entry in counted),
-            **self._freshness(),
+            **self._freshness(counted),
         }
 
     def _answering(self) -> dict[str, Any]:
@@ -153,14 +166,37 @@ class Ledger:
         means = np.array(list(self._rewards.values())).mean(axis=0)
         return {name: round(float(mean), 5) for name, mean in zip(names, means, strict=True)}
 
-    def _freshness(self) -> dict[str, Any]:
+    def _freshness(self, counted: list[JournalEntry]) -> dict[str, Any]:
         answers = [(answer.version, answer.produced_ms) for answer in self._answers]
-        waits = waits_ms(self._exposures, self._versions, answers)
-        return {
-            "freshness_s": quantiles((waits / 1000).tolist(), digits=3),
+        found = served(self._exposures, self._versions, answers)
+        produced_ms = np.array([each.produced_ms for each in self._exposures], np.int64)
+        waits = (found.at_ms - produced_ms)[found.known]
+        told = {
+            "freshness_s": _seconds(waits),
             "exposures_served": len(waits),
             "exposures_not_served": len(self._exposures) - len(waits),
         }
+        if self._joiner is None:
+            return told
+        places = np.array([(each.partition, each.offset) for each in self._exposures], np.int64).reshape(-1, 2)
+        complete_ms = self._complete_ms(places[:, 0])
+        kept = found.known & (complete_ms >= 0)
+        created_ms = [self._created_ms[number] for number in sorted(self._versions)]
+        stepped = stepped_ms(SESSIONS.name, places, counted)
+        stages = stages_ms(self._exposures, found, complete_ms, stepped, created_ms)
+        return told | {
+            "sample_freshness_s": _seconds((found.at_ms - complete_ms)[kept]),
+            "freshness_stages_s": {name: _seconds(stages[name]) for name in STAGES},
+        }
+
+    def _complete_ms(self, partitions: Longs) -> Longs:
+        """[E] when each exposure's session was complete, -1 where no event says so."""
+        due = np.array(self._due_ms, np.int64)
+        return np.where(due < 0, -1, self._clock.reached_ms(partitions, due))
+
+    def _event(self, received: Received, record: Impression | Action) -> None:
+        place = received.partition, received.offset
+        self._clock.add(received.topic.name, place, record.time_ms, record.produced_ms)
 
     def _tokens(self, received: Received, record: ItemTokens) -> None:
         self._first_tokens.setdefault(record.item_id, received.offset)
@@ -171,6 +207,8 @@ class Ledger:
             self._session_ids.add(record.session_id)
             place = received.partition, received.offset
             self._exposures.extend(Learned(*place, item.produced_ms) for item in record.items)
+            due = due_ms(record, self._joiner) if self._joiner is not None else None
+            self._due_ms.extend([-1 if due is None else due] * len(record.items))
 
     def _request(self, _: Received, record: Request) -> None:
         self._asked_ms.setdefault(record.request_id, record.produced_ms)
@@ -189,6 +227,7 @@ class Ledger:
     def _version(self, _: Received, record: ModelVersion) -> None:
         if record.status is VersionStatus.PUBLISHED:
             self._versions[record.version] = learned_sessions(record)
+            self._created_ms[record.version] = record.created_ms
 
 
 class _Answer:
@@ -211,6 +250,10 @@ def quantiles(values: list[float] | list[int], digits: int = 1) -> dict[str, flo
         return {"p50": None, "p99": None}
     p50, p99 = np.quantile(np.array(values, dtype=np.float64), (0.5, 0.99))
     return {"p50": round(float(p50), digits), "p99": round(float(p99), digits)}
+
+
+def _seconds(waits_ms: Longs) -> dict[str, float | None]:
+    return quantiles((waits_ms / 1000).tolist(), digits=3)
 
 
 def _loss(counted: list[JournalEntry]) -> dict[str, float | None]:

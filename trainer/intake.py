@@ -53,6 +53,8 @@ class Taken:
     ranges: tuple[OffsetRange, ...]
     records: tuple[Received, ...]
     bad: tuple[BadRecord, ...]
+    read_s: float | None = None
+    """When the first of them was read, on the monotonic clock."""
 
     def of(self, topic: Topic) -> tuple[Received, ...]:
         """The records of one topic."""
@@ -66,8 +68,8 @@ class _Queue:
     topic: Topic
     taken_to: int
     read_to: int
-    entries: deque[tuple[int, int, Received | BadRecord]] = field(default_factory=deque)
-    """(timestamp_ms, offset, record)."""
+    entries: deque[tuple[int, int, float, Received | BadRecord]] = field(default_factory=deque)
+    """(timestamp_ms, offset, when it was read, record)."""
     paused: bool = False
 
 
@@ -114,6 +116,11 @@ class Intake:
         """How many messages of the topic can be taken."""
         return sum(len(queue.entries) for queue in self._queues.values() if queue.topic is topic)
 
+    def waiting_since(self, topic: Topic) -> float | None:
+        """When the one that waits longest was read, on the monotonic clock; None where none waits."""
+        queues = (queue for queue in self._queues.values() if queue.topic is topic)
+        return min((queue.entries[0][2] for queue in queues if queue.entries), default=None)
+
     def has_enough(self, topic: Topic, wanted: int) -> bool:
         """Whether so many of the topic can be taken, or the queues hold more than they should."""
         return self.waiting(topic) >= wanted or sum(len(queue.entries) for queue in self._queues.values()) >= ENOUGH
@@ -145,10 +152,12 @@ class Intake:
         ranges: list[OffsetRange] = []
         records: list[Received] = []
         bad: list[BadRecord] = []
+        read_s: float | None = None
         for key in sorted(until):
             queue, first, count = self._queues[key], self._queues[key].taken_to, 0
             while queue.entries and queue.entries[0][1] < until[key]:
-                record = queue.entries.popleft()[2]
+                _, _, came_s, record = queue.entries.popleft()
+                read_s = came_s if read_s is None else min(read_s, came_s)
                 count += 1
                 if isinstance(record, BadRecord):
                     bad.append(record)
@@ -160,7 +169,7 @@ class Intake:
                     topic=key[0], partition=key[1], first_offset=first, next_offset=until[key], records=count, applied=0
                 )
             )
-        return Taken(tuple(ranges), tuple(records), tuple(bad))
+        return Taken(tuple(ranges), tuple(records), tuple(bad), read_s)
 
     def reach(self, until: Mapping[Partition, int], timeout_s: float) -> None:
         """Poll until everything before `until` can be taken; raises DependencyMissingError after `timeout_s`."""
@@ -265,7 +274,7 @@ class Intake:
             queue.read_to = max(queue.read_to, offset)
         else:
             queue.read_to = offset + 1
-            queue.entries.append((timestamp_ms, offset, _decoded(topic, topic_codec, message)))
+            queue.entries.append((timestamp_ms, offset, time.monotonic(), _decoded(topic, topic_codec, message)))
 
     def _take_error(self, error: KafkaError, name: str | None) -> None:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):

@@ -50,7 +50,7 @@ class Trainer:
         watch, successor = ClusterWatch(self.cluster_id), SuccessorWatch(self.journal)
         self._checkpoint_at_s = time.monotonic() + self.settings.trainer.checkpoint_interval_s
         while not stop.is_set():
-            supplied = self.supply.live(waiting=lambda: not stop.is_set())
+            supplied = self.supply.live(waiting=lambda: not stop.is_set(), interrupted=self.publisher.due)
             if supplied is not None:
                 self.learn(supplied)
             else:
@@ -66,6 +66,8 @@ class Trainer:
     def learn(self, supplied: Supplied) -> StepResult:
         """Execute a step and journal it."""
         started_s = time.monotonic()
+        if supplied.read_s is not None:
+            metrics.BATCH_WAIT_SECONDS.observe(started_s - supplied.read_s)
         result = apply_step(self.state, supplied.step_input)
         self._refuse_all(supplied, result)
         self.journal.step(

@@ -21,6 +21,16 @@ VERSION = Gauge("trainer_version", "Newest version published.")
 LAG_EVENTS = Gauge("trainer_lag_events", "Messages on sessions, preferences and item-tokens not applied yet.")
 LAG_SECONDS = Gauge("trainer_lag_seconds", "Age of the oldest session not applied yet, from its last action on.")
 STEP_SECONDS = Histogram("trainer_step_seconds", "Time of a step.", buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30))
+BATCH_WAIT_SECONDS = Histogram(
+    "trainer_batch_wait_seconds",
+    "From the reading of a step's first record to the start of the step: batch_wait_ms, or the step before.",
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 5, 30),
+)
+PUBLISH_WAIT_SECONDS = Histogram(
+    "trainer_publish_wait_seconds",
+    "From the end of the first step that a version lacks to the start of the next one's making.",
+    buckets=(0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 30),
+)
 PUBLISH_SECONDS = Histogram(
     "trainer_publish_seconds", "Time for a version, the step loop waits.", buckets=(0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 30)
 )

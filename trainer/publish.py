@@ -54,12 +54,15 @@ class Learned:
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
     sums: Counter[str] = dataclasses.field(default_factory=Counter)
     produced_ms: list[int] = dataclasses.field(default_factory=list)
+    since_s: float | None = None
+    """When the first of them was done, on the monotonic clock."""
 
     def add(self, result: StepResult) -> None:
         """Count a step, unless it left the weights as they were."""
         if result.refused is not None:
             return
         self.steps += 1
+        self.since_s = time.monotonic() if self.since_s is None else self.since_s
         self.counts.update({"sessions": result.sessions, "pairs": result.pairs})
         for name, value in result.losses.items():
             self.sums[name] += value  # type: ignore[assignment]  # a Counter of floats
@@ -114,6 +117,8 @@ class Publisher:
     def publish(self, state: TrainState, codebook_version: int) -> None:
         """Make the state the next version."""
         started_s = time.monotonic()
+        if self.learned.since_s is not None:
+            metrics.PUBLISH_WAIT_SECONDS.observe(started_s - self.learned.since_s)
         version = state.version + 1
         tensors = cast(state.weights(), self._settings.trainer.publish_dtype)
         self._journal.publish(state.step, version, digest(tensors))

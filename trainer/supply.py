@@ -31,6 +31,8 @@ class Supplied:
     bad: tuple[BadRecord, ...]
     refusals: tuple[Refusal, ...]
     """Semantic ids that the catalogue does not take."""
+    read_s: float | None
+    """When the first of its records was read, on the monotonic clock."""
 
 
 class Supply:
@@ -52,18 +54,24 @@ class Supply:
         self._refusals.clear()
         self.intake.add({key: offset for key, offset in offsets.items() if key != TOKENS})
 
-    def live(self, waiting: Callable[[], bool]) -> Supplied | None:
-        """The next input: up to a batch, or what has come when `batch_wait_ms` is over; None for nothing.
+    def live(self, waiting: Callable[[], bool], interrupted: Callable[[], bool] = lambda: False) -> Supplied | None:
+        """The next input: a full batch, or what there is once a session has waited for `batch_wait_ms`.
 
-        `waiting` says whether to go on waiting (False ends it at once).
+        None where nothing has come for so long, and where the wait is `interrupted` by what the caller has to do
+        first. `waiting` says whether to go on waiting (False ends it at once).
         """
         settings = self._settings
-        deadline_s = time.monotonic() + settings.batch_wait_ms / 1000.0
+        wait_s = settings.batch_wait_ms / 1000.0
+        latest_s = time.monotonic() + wait_s
         self.intake.poll(0.0)
         while not self.intake.has_enough(SESSIONS, settings.batch) and waiting():
-            left_s = deadline_s - time.monotonic()
+            since_s = self.intake.waiting_since(SESSIONS)
+            due_s = latest_s if since_s is None else min(latest_s, since_s + wait_s)
+            left_s = due_s - time.monotonic()
             if left_s <= 0:
                 break
+            if interrupted():
+                return None
             self.intake.poll(min(left_s, POLL_S))
         limits = {SESSIONS.name: settings.batch, PREFERENCES.name: settings.preference_batch}
         taken = self.intake.take(self.intake.choose(limits))
@@ -137,7 +145,7 @@ class Supply:
             pairs=taken.of(PREFERENCES),
             catalogue=self._catalogue.snapshot(),
         )
-        return Supplied(step_input, (*taken.bad, *self._bad), tuple(self._refusals))
+        return Supplied(step_input, (*taken.bad, *self._bad), tuple(self._refusals), taken.read_s)
 
     def _final(self, supplied: Supplied) -> Supplied:
         self._tokens_from = self.intake.taken_to(TOKENS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0)
+STAGE_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 DECODE_BUCKETS = (0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -13,6 +14,12 @@ LATENCY = Histogram(
     "inference_worker_latency_seconds",
     "From the client's sending a request to its answer's being written, of requests answered.",
     buckets=LATENCY_BUCKETS,
+)
+STAGE = Histogram(
+    "inference_worker_stage_seconds",
+    "Where a request's time goes, see inference.worker.stages; each request of a batch waits for all of the batch.",
+    ["stage"],
+    buckets=STAGE_BUCKETS,
 )
 BATCH = Histogram("inference_worker_batch_size", "Requests decoded together.", buckets=BATCH_BUCKETS)
 DECODE = Histogram(

@@ -16,6 +16,7 @@ from inference.weights import ServedVersion
 from inference.worker import metrics
 from inference.worker.answers import Answers, Source, invalid_items, refusal
 from inference.worker.limits import TagIndex, allowed_items, excluded_leaves, stacked
+from inference.worker.stages import Laps
 from onerec.catalogue import CatalogueSnapshot
 from onerec.features import HistoryArrays, history_batch
 from onerec.settings import Settings
@@ -69,27 +70,33 @@ class Recommender:
     def _decoded(
         self, requests: list[Request], served: ServedVersion[Engine], snapshot: CatalogueSnapshot
     ) -> list[Recommendation]:
-        started = time.perf_counter()
+        started, laps = time.perf_counter(), Laps(len(requests))
         engine = served.engine
         histories = self._histories.get(request.user_id for request in requests)
         masks = [allowed_items(request, snapshot, self._tags) for request in requests]
+        batch = history_batch(histories, snapshot, engine.config)
+        exclude = [
+            torch.from_numpy(excluded_leaves(request, history.items, snapshot))
+            for request, history in zip(requests, histories, strict=True)
+        ]
+        allowed = stacked(masks, len(snapshot))
+        laps.end("prepared")
         generated = engine.generate(
-            history_batch(histories, snapshot, engine.config),
+            batch,
             snapshot,
             beam_width=self._widths(engine.config.session_items),
             items=None if self._session else 1,
-            exclude=[
-                torch.from_numpy(excluded_leaves(request, history.items, snapshot))
-                for request, history in zip(requests, histories, strict=True)
-            ],
-            allowed=stacked(masks, len(snapshot)),
+            exclude=exclude,
+            allowed=allowed,
         )
+        laps.end("decoded")
         answers = Answers(generated, snapshot, served.version, session=self._session)
         lengths = _known_items(histories, snapshot, engine.config.history_items)
         records = [
             self._record(answers, row, request, lengths[row], Source(served.version, snapshot))
             for row, request in enumerate(requests)
         ]
+        laps.end("recorded")
         metrics.BATCH.observe(len(requests))
         metrics.DECODE.observe((time.perf_counter() - started) / len(requests))
         return records

@@ -12,7 +12,7 @@ from inference.catalogue import CatalogueFollower
 from inference.engine.search import Engine
 from inference.histories import HistoryStore
 from inference.weights import VersionFollower
-from inference.worker import metrics
+from inference.worker import metrics, stages
 from inference.worker.answers import Source, refusal
 from inference.worker.intake import Intake, Partitions
 from inference.worker.queue import RequestQueue, Waiting
@@ -101,6 +101,9 @@ class Worker:
         if not batch:
             return False
         started_ms = _now_ms()
+        for waiting in batch:
+            stages.observe("sent", waiting.age_ms / 1000.0)
+            stages.observe("queued", (started_ms - waiting.arrived_ms) / 1000.0)
         answers = self._recommender.answer([waiting.request for waiting in batch], served, snapshot)
         ended_ms = _now_ms()
         self._queue.served(ended_ms - started_ms)
@@ -151,15 +154,18 @@ class Worker:
 
     def _send(self, waiting: Waiting, answer: Recommendation) -> None:
         partition, offset = waiting.partition, waiting.offset
+        sent_s, answered = time.perf_counter(), answer.status is Status.ANSWERED
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
             if error is None:
                 self._intake.answered(partition, offset)
+                if answered:
+                    stages.observe("delivered", time.perf_counter() - sent_s)
 
         key, at_ms = id_key(answer.user_id), answer.time_ms
         self._writer.send(self._topic, key, answer, timestamp_ms=at_ms, on_delivery=delivered)
         metrics.REQUESTS.labels(answer.status.value).inc()
-        if answer.status is Status.ANSWERED:
+        if answered:
             metrics.LATENCY.observe(max(0.0, answer.latency_ms) / 1000.0)
 
     def _deliver(self) -> None:

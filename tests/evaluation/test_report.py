@@ -13,11 +13,14 @@ from typer.testing import CliRunner
 from evaluation.__main__ import app
 from evaluation.report import summarise
 from onerec.kafka.writer import RecordWriter
-from onerec.settings import KafkaSettings
+from onerec.settings import JoinerSettings, KafkaSettings
 from schemas.reasons import Reason
 from schemas.records import (
+    Action,
+    ActionKind,
     ClosedBy,
     DeadLetter,
+    Impression,
     ItemTokens,
     JournalEntry,
     JournalKind,
@@ -32,7 +35,9 @@ from schemas.records import (
     Status,
 )
 from schemas.topics import (
+    ACTIONS,
     DEAD_LETTERS,
+    IMPRESSIONS,
     ITEM_TOKENS,
     MODEL_VERSIONS,
     PREFERENCES,
@@ -222,8 +227,24 @@ def test_freshness_is_to_the_first_answer_that_knows(run: KafkaSettings) -> None
     assert (found["exposures_served"], found["exposures_not_served"]) == (4, 4)
 
 
+def test_freshness_by_stages(run: KafkaSettings) -> None:
+    """Sessions closed by a gap wait for the event that shows it, which was produced at 300; steps came at 0."""
+    writer = RecordWriter(run)
+    later_ms = NOW + 3_600_000
+    shown = Impression(request_id=9, user_id=1, item_id=1, position=0, time_ms=later_ms, produced_ms=NOW + 300)
+    seen = Action(request_id=9, user_id=1, item_id=1, kind=ActionKind.LIKE, time_ms=later_ms, produced_ms=NOW + 250)
+    writer.send(IMPRESSIONS, id_key(1), shown, partition=0)
+    writer.send(ACTIONS, id_key(1), seen, partition=0)
+    writer.flush(60)
+    found = summarise(run, JoinerSettings())
+    assert found["freshness_s"]["p50"] == 1.05
+    assert found["sample_freshness_s"] == {"p50": 0.9, "p99": 0.9}
+    assert found["freshness_stages_s"]["feedback"]["p50"] == 0.15
+
+
 def test_an_empty_log_has_a_report(kafka: KafkaSettings) -> None:
-    found = summarise(kafka)
+    found = summarise(kafka, JoinerSettings())
+    assert found["sample_freshness_s"] == {"p50": None, "p99": None}
     assert found["sessions"] == found["requests"] == found["lost"] == 0
     assert found["freshness_s"] == found["request_latency_ms"] == {"p50": None, "p99": None}
     assert found["loss"] == {"first": None, "last": None}
@@ -233,4 +254,4 @@ def test_the_command_writes_it(run: KafkaSettings, tmp_path: Path, monkeypatch: 
     for key in ("bootstrap_servers", "topic_prefix", "group_prefix"):
         monkeypatch.setenv(f"ONEREC_KAFKA__{key.upper()}", getattr(run, key))
     assert CliRunner().invoke(app, ["report", "--out", str(tmp_path / "report.json")]).exit_code == 0
-    assert json.loads((tmp_path / "report.json").read_text()) == summarise(run)
+    assert json.loads((tmp_path / "report.json").read_text()) == summarise(run, JoinerSettings())
