@@ -13,6 +13,7 @@ from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.registry import codec
 from onerec.service import Stop
 from onerec.settings import Settings
+from onerec.tracing import TurnTrace
 from schemas.topics import SESSIONS
 from trainer import metrics
 from trainer.batches import Refusal
@@ -47,12 +48,14 @@ class Trainer:
 
     def run(self, stop: Stop) -> None:
         """Train until asked to stop; ends with a version and a checkpoint of the last step."""
+        trace = TurnTrace("trainer")
         watch, successor = ClusterWatch(self.cluster_id), SuccessorWatch(self.journal)
         self._checkpoint_at_s = time.monotonic() + self.settings.trainer.checkpoint_interval_s
         while not stop.is_set():
             supplied = self.supply.live(waiting=lambda: not stop.is_set(), interrupted=self.publisher.due)
             if supplied is not None:
-                self.learn(supplied)
+                with trace.turn("step"):
+                    self.learn(supplied)
             else:
                 successor.look()
             if self.publisher.due():
@@ -61,6 +64,7 @@ class Trainer:
                 self.checkpoint()
             watch.look(self.supply.intake)
             self._observe_lag()
+        trace.close()
         self.checkpoint()
 
     def learn(self, supplied: Supplied) -> StepResult:

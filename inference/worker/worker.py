@@ -21,6 +21,7 @@ from inference.worker.room import Room
 from onerec.kafka.writer import RecordWriter
 from onerec.service import Stop
 from onerec.settings import Settings
+from onerec.tracing import TurnTrace
 from schemas.records import Recommendation, Status
 from schemas.topics import RECOMMENDATIONS, Topic, id_key
 
@@ -55,6 +56,7 @@ class Worker:
         self._patience_s = settings.kafka.broker_patience_s
         self._writer = RecordWriter(settings.kafka, linger_ms=0)
         self._intake = Intake(settings, on_partitions=self._on_partitions, before_revoke=self._deliver)
+        self._trace = TurnTrace("worker")
         self._ready = self._starved = False
         self._lag_at_s = 0.0
 
@@ -70,6 +72,7 @@ class Worker:
             self._deliver()
             self._intake.commit()
         finally:
+            self._trace.close()
             self._intake.close()
 
     def _turn(self) -> None:
@@ -104,7 +107,8 @@ class Worker:
         for waiting in batch:
             stages.observe("sent", waiting.age_ms / 1000.0)
             stages.observe("queued", (started_ms - waiting.arrived_ms) / 1000.0)
-        answers = self._recommender.answer([waiting.request for waiting in batch], served, snapshot)
+        with self._trace.turn("batch"):
+            answers = self._recommender.answer([waiting.request for waiting in batch], served, snapshot)
         ended_ms = _now_ms()
         self._queue.served(ended_ms - started_ms)
         for waiting, answer in zip(batch, answers, strict=True):

@@ -28,6 +28,10 @@ def demo(
     directory: Annotated[Path, typer.Option(help="Where the run's files go; emptied at the start.")] = Path(
         "runs/demo"
     ),
+    *,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write traces of the services' time below DIRECTORY/profile.")
+    ] = False,
 ) -> None:
     """Watch a real Kuaishou log flow through Kafka into a model that learns while it serves.
 
@@ -37,7 +41,7 @@ def demo(
     console = Console(force_terminal=False if report else None)
     logging.basicConfig(level="WARNING", handlers=[masking_handler("%(levelname)s %(message)s")])
     try:
-        result = _run(directory, events, seed_seconds, preset, console)
+        result = _run(directory, events, seed_seconds, preset, console, profile=profile)
     except OneRecError as error:
         raise fail(error) from error
     except KeyboardInterrupt:
@@ -49,18 +53,27 @@ def demo(
 
     print_summary(result, console)
     console.print(f"report: {target}   logs, versions, settings: {directory}/")
+    if profile:
+        console.print(
+            f"profile: {directory}/profile/   *.speedscope.json: speedscope.app   *.trace.json.gz: ui.perfetto.dev"
+        )
 
 
-def _run(directory: Path, events: int, seed_s: float, preset: str, console: Console) -> dict[str, Any]:
+def _run(
+    directory: Path, events: int, seed_s: float, preset: str, console: Console, *, profile: bool
+) -> dict[str, Any]:
     from onerec.demo.loop import Demo, Options, Progress, broker_of, configuration  # noqa: PLC0415
+    from onerec.demo.profile import sampler  # noqa: PLC0415
     from onerec.demo.supervisor import Supervisor  # noqa: PLC0415
     from onerec.demo.view import shown  # noqa: PLC0415
     from onerec.machine import machine  # noqa: PLC0415
     from onerec.settings import load_settings  # noqa: PLC0415
 
+    if profile:
+        sampler()  # missing, it is missed now and not after minutes
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    options = Options(directory, events, seed_s, preset, os.environ.get(BROKER_VARIABLE))
+    options = Options(directory, events, seed_s, preset, os.environ.get(BROKER_VARIABLE), profile=profile)
     config = directory / "onerec.toml"
     progress = Progress()
     with broker_of(options) as (servers, broker):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onerec.demo.profile import Sampling
 from onerec.demo.supervisor import ServiceFailedError, Supervisor
 from onerec.demo.usage import Usage
 from onerec.errors import ExitCode
@@ -22,6 +23,7 @@ from onerec.kafka.admin import create_topics, wait_for_broker
 from onerec.kafka.embedded import EmbeddedBroker
 from onerec.metrics import Samples, scrape
 from onerec.settings import Settings
+from onerec.tracing import VARIABLE
 
 LOG = logging.getLogger(__name__)
 EVALUATOR, REPLAY, REPORT, AUDIT, REPRODUCE = "evaluator", "replay", "report", "audit", "reproduce"
@@ -46,6 +48,12 @@ class Options:
     preset: str
     bootstrap_servers: str | None
     partitions: int = 4
+    profile: bool = False
+
+    @property
+    def profile_folder(self) -> Path:
+        """Where traces and profiles go."""
+        return self.directory / "profile"
 
 
 @dataclass(slots=True)
@@ -140,7 +148,8 @@ class Demo:
 
     def _services(self) -> None:
         self.progress.enter(f"the seed model trains on the histories, about {self.options.seed_s:.0f} s")
-        self.supervisor.start("trainer", "trainer", "run", OMP_NUM_THREADS="2")
+        traced = {VARIABLE: str(self.options.profile_folder.resolve())} if self.options.profile else {}
+        self.supervisor.start("trainer", "trainer", "run", OMP_NUM_THREADS="2", **traced)
         self.supervisor.start("joiner", "stream", "joiner")
         self.supervisor.start(EVALUATOR, "evaluation", "prequential", "--report", str(self._file("prequential.json")))
         self._wait_ready("trainer", "joiner", EVALUATOR)
@@ -153,7 +162,7 @@ class Demo:
                     "ONEREC_INFERENCE__WORKER__GROUP": "shadow",
                 }
                 if name == "shadow"
-                else {}
+                else traced
             )
             self.supervisor.start(name, "inference", role, **shadow)
         self._wait_ready(*SERVING)
@@ -168,8 +177,13 @@ class Demo:
             *("--max-unanswered", str(MAX_UNANSWERED), "--ask-ahead-ms", str(ASK_AHEAD_MS)),
             *("--await-shadow", "--summary", str(self._file("replay.json"))),
         )
+        sampling = Sampling(self.options.profile_folder) if self.options.profile else None
+        if sampling is not None:
+            sampling.begin(self.supervisor.process_ids())
         while replay.running:
             self._tick(except_for=REPLAY)
+        if sampling is not None:
+            sampling.end()
         self.supervisor.finished(replay)
 
     def _drain(self) -> None:
