@@ -5,20 +5,58 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.report import Result, number, verdict
 from bench.turns import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
 MARKED = re.compile(r"(<!-- measured:[^\n]*-->\n).*?(<!-- /measured -->)", re.DOTALL)
+STAGES_MARKED = re.compile(r"(<!-- stages:[^\n]*-->\n).*?(<!-- /stages -->)", re.DOTALL)
+WHAT = {
+    "sent": "the client's linger, the broker, the worker's fetch",
+    "queued": "the batch before it, and up to `max_wait_ms` for others to join",
+    "prepared": "history from the local store, exclusions, tensors",
+    "decoded": "encoder and beam search of the whole batch",
+    "recorded": "answers as records, encoded and handed to the producer",
+    "delivered": "until the broker has confirmed the answer; not part of the latency that the answer tells",
+}
 ABOUT = ("cpu", "flags", "cores", "memory_gb", "python", "torch", "confluent-kafka", "fastavro", "numpy")
 
 
 def filled(page: str, results: Sequence[Result]) -> str:
     """The page with its marked part made anew."""
     return MARKED.sub(lambda found: f"{found[1]}{tables(results)}{found[2]}", page)
+
+
+def with_stages(page: str, results: Sequence[Result]) -> str:
+    """The page with the stages of a request made anew, where `request_latency` is among the results."""
+    told = [one["conditions"] for one in results if "stages_ms" in one["conditions"].get("behind_kafka", {})]
+    if not told:
+        return page
+    table = stages(told[0])
+    return STAGES_MARKED.sub(lambda found: f"{found[1]}{table}{found[2]}", page)
+
+
+def stages(told: Mapping[str, Any]) -> str:
+    """Where a request's time goes, stage by stage, and under which conditions that was seen."""
+    behind = told["behind_kafka"]
+    total_ms = sum(each["mean"] for each in behind["stages_ms"].values())
+    lines = ["| stage | mean, ms | share | p99, ms | what happens |", "|---|---|---|---|---|"]
+    for name, found in behind["stages_ms"].items():
+        cells = (name, f"{found['mean']:.1f}", f"{found['mean'] / total_ms:.0%}", f"{found['p99']:.0f}", WHAT[name])
+        lines.append(f"| {' | '.join(cells)} |")
+    about = "; ".join(f"{name} {told[name]}" for name in ABOUT if name in told)
+    lines += [
+        "",
+        f"{behind['requests']:,} requests at half of the {behind['capacity_per_s']:g} a second that one worker of "
+        f"preset small answered, broker {behind['broker']}; p50 {behind['p50_ms']:.0f} ms, p99 {behind['p99_ms']:.0f} "
+        f"ms from sending to the answer's writing; load average {told.get('load_average')}. {about}.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def tables(results: Sequence[Result]) -> str:
@@ -54,9 +92,11 @@ def _row(result: Result) -> str:
 
 
 def main() -> None:
-    """Fill the page from the file named, bench.json by default."""
+    """Fill the page from the file named, bench.json by default; from a single bench's object, only what is its own."""
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "bench.json"
-    PAGE.write_text(filled(PAGE.read_text(), json.loads(source.read_text())))
+    told = json.loads(source.read_text())
+    page = PAGE.read_text()
+    PAGE.write_text(with_stages(page, [told]) if isinstance(told, dict) else with_stages(filled(page, told), told))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,20 @@ class Samples:
             sums[word] = sums.get(word, 0.0) + value
         return sums
 
+    def since(self, earlier: Samples) -> Samples:
+        """What counters and histograms have counted since an earlier scrape; of gauges it makes no sense."""
+        return Samples(
+            {
+                name: {labels: value - earlier.values.get(name, {}).get(labels, 0.0) for labels, value in held.items()}
+                for name, held in self.values.items()
+            }
+        )
+
+    def mean(self, name: str, **labels: str) -> float | None:
+        """The mean of a histogram; None where nothing was observed."""
+        count = self.get(f"{name}_count", **labels)
+        return self.get(f"{name}_sum", **labels) / count if count else None
+
     def quantile(self, name: str, share: float, **labels: str) -> float | None:
         """A quantile of a histogram, interpolated within its bucket; None where nothing was observed."""
         wanted = set(labels.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from bench.brokers import broker_of, no_settings_of_the_shell
 from bench.serving import world
 from chaos.configuration import toml
 from chaos.crowd import Crowd
+from inference.worker.stages import STAGES
 from onerec.demo.supervisor import Supervisor
 from onerec.errors import DependencyMissingError
 from onerec.kafka import admin
 from onerec.kafka.writer import RecordWriter
-from onerec.metrics import scrape
+from onerec.metrics import Samples, scrape
 from onerec.settings import KafkaSettings, Settings, load_settings
 from onerec.weights.record import facts_of
 from onerec.weights.store import WeightsStore
@@ -28,6 +30,7 @@ OUTSTANDING = 32
 READY_S = 90.0
 FLUSH_S = 60.0
 ANSWER_S = 30.0
+STAGE = "inference_worker_stage_seconds"
 
 
 def measure(directory: Path, saturate_s: float, measure_s: float) -> dict[str, Any]:
@@ -47,18 +50,20 @@ def measure(directory: Path, saturate_s: float, measure_s: float) -> dict[str, A
             _publish(settings)
             supervisor.start("worker", "inference", "worker")
             _wait_ready(supervisor)
-            found = _ask(settings, saturate_s, measure_s)
+            found = _ask(settings, saturate_s, measure_s, lambda: scrape(supervisor.endpoints()))
     return found | {"broker": broker}
 
 
-def _ask(settings: Settings, saturate_s: float, measure_s: float) -> dict[str, Any]:
+def _ask(settings: Settings, saturate_s: float, measure_s: float, look: Callable[[], Samples]) -> dict[str, Any]:
     with Crowd(settings, list(range(1, world.USERS + 1)), world.SHOWN_MS) as crowd:
         begun_s = time.monotonic()
         asked = crowd.keep_asking(OUTSTANDING, saturate_s)
         crowd.wait(asked, ANSWER_S)
         capacity = len(asked) / (time.monotonic() - begun_s)
+        before = look()
         half = crowd.flood(capacity / 2, measure_s, lambda: None)
         unanswered = crowd.wait(half, ANSWER_S)
+        stages = _stages(look().since(before))
         told = [crowd.told[one] for one in half if one in crowd.told]
     latencies = [one.latency_ms for one in told if one.status is Status.ANSWERED]
     if not latencies:
@@ -69,7 +74,18 @@ def _ask(settings: Settings, saturate_s: float, measure_s: float) -> dict[str, A
         "unanswered": unanswered,
         "p50_ms": float(np.median(latencies)),
         "p99_ms": float(np.quantile(latencies, 0.99)),
+        "stages_ms": stages,
     }
+
+
+def _stages(samples: Samples) -> dict[str, dict[str, float]]:
+    """By stage of a request its mean and 99th percentile in ms, the latter interpolated within a bucket."""
+    found = {}
+    for stage in STAGES:
+        mean_s, p99_s = samples.mean(STAGE, stage=stage), samples.quantile(STAGE, 0.99, stage=stage)
+        if mean_s is not None and p99_s is not None:
+            found[stage] = {"mean": round(1000 * mean_s, 2), "p99": round(1000 * p99_s, 1)}
+    return found
 
 
 def _publish(settings: Settings) -> None:

@@ -13,10 +13,11 @@ from bench import report
 from bench.bench import Bench, Bound, Context, Measured
 from bench.benches import REGISTRY
 from bench.comparison import compare
-from bench.document import filled
+from bench.document import PAGE, WHAT, filled, with_stages
 from bench.environments import PeerMissingError
 from bench.run import chosen, run
 from bench.turns import ROOT, SideProcess, Spec, in_turn
+from inference.worker.stages import STAGES
 from onerec.errors import CheckFailedError, SettingsError
 
 KEYS = ["name", "ours", "peer", "unit", "ratio", "share_of_limit", "target", "met", "conditions"]
@@ -144,3 +145,24 @@ def test_the_page_takes_its_figures_from_the_objects() -> None:
 def test_the_shipped_baseline_can_be_read() -> None:
     report.read_baseline()
     assert json.loads(report.BASELINE.read_text()) is not None
+
+
+def test_the_page_tells_a_request_by_stages() -> None:
+    behind = {
+        "stages_ms": {stage: {"mean": 2.0, "p99": 9.0} for stage in WHAT},
+        "requests": 1_000,
+        "capacity_per_s": 100.0,
+        "p50_ms": 10.0,
+        "p99_ms": 20.0,
+        "broker": "some",
+    }
+    result = {"name": "request_latency", "conditions": {"behind_kafka": behind, "cpu": "fast"}}
+    page = PAGE.read_text()
+    told = with_stages(page, [result])
+    assert "| queued | 2.0 | 17% | 9 |" in told
+    assert "1,000 requests at half of the 100 a second" in told
+    assert with_stages(page, [{"name": "codec", "conditions": {}}]) == page
+
+
+def test_every_stage_of_a_request_is_explained() -> None:
+    assert tuple(WHAT) == STAGES

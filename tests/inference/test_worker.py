@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
+from inference.worker.stages import STAGES
 from onerec.kafka import admin
 from onerec.settings import KafkaSettings, Settings
 from schemas.packed import pack_longs
@@ -81,6 +83,21 @@ def test_answers_constraints_and_new_items(settings: Settings, world: World) -> 
         assert [item.item_id for item in cold.ranked] == [1200]
         assert cold.catalogue_offset == 101
     assert sum(admin.committed(settings.kafka, "worker", REQUESTS).values()) == len(world.answers)
+
+
+def stage(name: str, what: str) -> float:
+    return REGISTRY.get_sample_value(f"inference_worker_stage_seconds_{what}", {"stage": name}) or 0.0
+
+
+def test_the_time_of_each_answer_is_told_by_stages(settings: Settings, world: World) -> None:
+    before = {(name, what): stage(name, what) for name in STAGES for what in ("count", "sum")}
+    with running(settings) as worker:
+        worker.wait_ready()
+        answers = [world.answer(world.ask(user)) for user in (1, 2, 77)]
+    assert {answer.status for answer in answers} == {Status.ANSWERED}
+    assert [stage(name, "count") - before[name, "count"] for name in STAGES] == [3] * len(STAGES)
+    for name in ("queued", "prepared", "decoded", "recorded", "delivered"):
+        assert stage(name, "sum") > before[name, "sum"], name
 
 
 def test_a_swap_mid_stream_loses_no_request_and_mixes_no_versions(settings: Settings, world: World) -> None:

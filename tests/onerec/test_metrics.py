@@ -61,3 +61,19 @@ def test_another_program_on_the_port_has_no_samples(answer: bytes) -> None:
         thread.start()
         assert read_metrics(server.getsockname()[1], timeout_s=60) == {}
         thread.join(60)
+
+
+def test_what_came_between_two_looks() -> None:
+    bounds = {(("le", "1.0"),): 3.0, (("le", "+Inf"),): 4.0}
+    earlier = Samples({"wait_seconds_bucket": bounds, "wait_seconds_count": {(): 4.0}, "wait_seconds_sum": {(): 9.0}})
+    later = Samples(
+        {
+            "wait_seconds_bucket": {(("le", "1.0"),): 5.0, (("le", "+Inf"),): 6.0},
+            "wait_seconds_count": {(): 6.0},
+            "wait_seconds_sum": {(): 10.0},
+        }
+    )
+    between = later.since(earlier)
+    assert between.mean("wait_seconds") == 0.5
+    assert between.quantile("wait_seconds", 0.5) == 0.5
+    assert later.since(later).mean("wait_seconds") is None
