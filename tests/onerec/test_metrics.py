@@ -2,12 +2,12 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
-from onerec.metrics import Samples, read_metrics, scrape
+from onerec.metrics import Labels, Samples, read_metrics, scrape
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_another_program_on_the_port_has_no_samples(answer: bytes) -> None:
 
 
 def test_what_came_between_two_looks() -> None:
-    bounds = {(("le", "1.0"),): 3.0, (("le", "+Inf"),): 4.0}
+    bounds: Mapping[Labels, float] = {(("le", "1.0"),): 3.0, (("le", "+Inf"),): 4.0}
     earlier = Samples({"wait_seconds_bucket": bounds, "wait_seconds_count": {(): 4.0}, "wait_seconds_sum": {(): 9.0}})
     later = Samples(
         {
