@@ -12,10 +12,18 @@ from inference.engine.selection import Selection
 
 
 class Beams:
-    """Rows are beams, request by request; all requests have the same number of beams, some perhaps worth -inf."""
+    """Rows are beams, request by request; all requests have the same number of beams, some perhaps worth -inf.
+
+    Those are dead: they have no items and no children that are worth more, and a decoder may leave them out.
+    """
 
     def __init__(
-        self, requests: int, index: CatalogueIndex, constraints: Constraints, selection: Selection, slots: int
+        self,
+        requests: int,
+        index: CatalogueIndex,
+        constraints: Constraints,
+        selection: Selection,
+        slots: int,
     ) -> None:
         device = index.trie.device
         self._requests, self._index, self._selection = requests, index, selection
@@ -32,14 +40,33 @@ class Beams:
         self._supply = supply if short else None
         self._ended: list[tuple[Tensor, Generated]] = []
 
-    def step(self, level: int, logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """One code for each beam from logits [R, K]: (parent rows int64 [R'], codes int64 [R'])."""
+    def live(self) -> Tensor | None:
+        """Rows int64 that are not dead, ascending; None where all live."""
+        alive = (self._scores > -torch.inf).view(-1)
+        return None if bool(alive.all()) else alive.nonzero().squeeze(1)
+
+    def undecided(self, level: int) -> Tensor | None:
+        """Live rows int64 whose next code the trie leaves open, ascending; None where that is so for all.
+
+        A code without siblings has probability 1 whatever the logits are.
+        """
+        if level == 0:
+            return self.live()
+        open_rows = (self._index.trie.child_counts(level, self._nodes) > 1) & (self._scores > -torch.inf).view(-1)
+        return None if bool(open_rows.all()) else open_rows.nonzero().squeeze(1)
+
+    def step(self, level: int, logits: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
+        """One code for each beam from logits [R, K]: (parent rows int64 [R'], codes int64 [R']).
+
+        `widths` int64 [B or 1] says how many beams each request keeps.
+        """
         codes, children, log_probs = self._continuations(level, logits)
         if self._constraints.binds(level, self._held.shape[1]):
             closed = self._constraints.closed(level, children, self._nodes, self._held, self._requests)
             log_probs = log_probs.masked_fill(closed, -torch.inf)
         branch = log_probs.shape[1]
-        chosen = self._selection.choose(self._scores, log_probs.view(self._requests, -1, branch), width)
+        chosen = self._selection.choose(self._scores, log_probs.view(self._requests, -1, branch), int(widths.max()))
+        scores = _within(chosen.scores, widths)
         offsets = torch.arange(self._requests, device=logits.device).unsqueeze(1) * self._scores.shape[1]
         parents = (chosen.parents + offsets).view(-1)
         ranks = chosen.ranks.view(-1)
@@ -48,7 +75,7 @@ class Beams:
         else:
             place = parents * branch + ranks
             codes, self._nodes = codes.view(-1)[place], children.view(-1)[place]
-        self._scores = chosen.scores
+        self._scores = scores
         self._held, self._totals = self._held[parents], self._totals[parents]
         return parents, codes
 
@@ -75,9 +102,10 @@ class Beams:
                 self._ended.append((done, self._as_generated()))
         self._nodes = torch.zeros_like(self._nodes)
 
-    def narrow(self, width: int) -> Tensor | None:
-        """Keep the best `width` beams of each request: rows int64 [R'] that were kept, None where all were."""
-        beams = self._scores.shape[1]
+    def narrow(self, widths: Tensor) -> Tensor | None:
+        """Keep the best `widths` [B or 1] beams of each request: rows int64 [R'] that were kept, None for all."""
+        beams, width = self._scores.shape[1], int(widths.max())
+        self._scores = _within(self._scores, widths)
         if width >= beams:
             return None
         best = torch.topk(self._scores, width, dim=1, sorted=False)
@@ -123,3 +151,11 @@ class Beams:
             log_probs[done, :have] = ended.log_probs[done, :have]
             steps[done, :have] = ended.item_log_probs[done, :have]
         return result._replace(sessions=sessions, log_probs=log_probs, item_log_probs=steps)
+
+
+def _within(scores: Tensor, widths: Tensor) -> Tensor:
+    """Scores [B, W] with -inf beyond the best `widths` [B or 1] of each request."""
+    if int(widths.min()) >= scores.shape[1]:
+        return scores
+    place = scores.argsort(dim=1, descending=True).argsort(dim=1)
+    return scores.masked_fill(place >= widths.unsqueeze(1), -torch.inf)

@@ -22,6 +22,9 @@ VECTOR = 16
 class Decoder:
     """Decoding state of one batch of B requests with at most `max_rows` beams together."""
 
+    packs = False
+    """Rows that are not alive are decoded with the others: the reference, and what fixed shapes on a GPU want."""
+
     def __init__(self, weights: Prepared, memory: Memory, heads: int, max_rows: int, max_tokens: int) -> None:
         self._weights, self._heads, self._max_rows = weights, heads, max_rows
         states = memory.states.to(weights.embeddings.dtype)
@@ -45,11 +48,19 @@ class Decoder:
         """How many tokens each row holds."""
         return self._ancestors.shape[1]
 
-    def advance(self, level: int, codes: Tensor, parents: Tensor | None) -> Tensor:
+    def advance(
+        self,
+        level: int,
+        codes: Tensor,
+        parents: Tensor | None,
+        *,
+        live: Tensor | None = None,  # noqa: ARG002 - all rows are decoded
+        asked: Tensor | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """Feed P tokens to each of R rows at once; the logits float32 [R, K] of `level` after the last one.
 
         `codes` int64 [R, P], 0 for a BOS. `parents` int64 [R] are the rows of the call before that the rows
-        continue; None where they are the same.
+        continue; None where they are the same. `live` and `asked` are what the compiled decoder may leave out.
         """
         rows, fed = codes.shape
         start = self.tokens

@@ -69,7 +69,7 @@ class Prepared(NamedTuple):
             positions=model.decoder_position.detach().to(dtype, copy=True),
             norm_floor=floor,
             codes=model.config.codes,
-            first_qkv=_first_qkv(model, layers[0], floor, dtype),
+            first_qkv=first_qkv(model, layers[0].self_qkv, floor, dtype),
         )
 
 
@@ -80,8 +80,12 @@ def first_rows(model: OneRec) -> Tensor:
     return torch.cat([levels.new_zeros(1), 1 + levels * config.codes]).repeat(config.session_items)
 
 
-def _first_qkv(model: OneRec, layer: Layer, floor: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """The first layer's queries, keys and values of every token at every place: they depend on nothing else."""
+def first_qkv(model: OneRec, projection: Tensor, floor: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """The first layer's queries, keys and values of every token at every place: they depend on nothing else.
+
+    `projection` [d, 3d] has the gain of the norm and the scale folded in, in the precision of the product; the table
+    is in `dtype`. None where it would be too large.
+    """
     config = model.config
     rows = config.session_tokens * config.codes
     if rows * 3 * config.d_model * dtype.itemsize > TABLE_BYTES:
@@ -89,8 +93,8 @@ def _first_qkv(model: OneRec, layer: Layer, floor: Tensor, dtype: torch.dtype) -
     codes = model.code_embedding.weight.detach().view(config.levels, config.codes, -1)
     bos = model.bos.detach().expand(1, config.codes, -1)
     tokens = torch.cat([bos, codes]).repeat(config.session_items, 1, 1)  # [m * (L + 1), K, d]
-    inputs = (tokens + model.decoder_position.detach().unsqueeze(1)).to(dtype).view(rows, -1)
-    return torch.mm(normalise(inputs, floor), layer.self_qkv)
+    inputs = (tokens + model.decoder_position.detach().unsqueeze(1)).to(projection.dtype).view(rows, -1)
+    return torch.mm(normalise(inputs, floor), projection).to(dtype)
 
 
 def normalise(x: Tensor, floor: Tensor) -> Tensor:

@@ -18,22 +18,37 @@ from inference.engine.constraints import Constraints, Limits
 from inference.engine.decoder import Decoder
 from inference.engine.generated import Generated
 from inference.engine.index import IndexCache
+from inference.engine.memories import Encoded, MemoryCache, content_keys
 from inference.engine.native.check import usable
-from inference.engine.native.decoder import NativeDecoder
+from inference.engine.native.decoder import NativeDecoder, encode
 from inference.engine.native.weights import NativeWeights
 from inference.engine.prepared import Prepared
 from inference.engine.selection import BestOfAll, OneOfEach, Selection
 from onerec.catalogue import CatalogueSnapshot
 from onerec.model.batches import HistoryBatch
-from onerec.model.onerec import OneRec
+from onerec.model.onerec import Memory, OneRec
 from onerec.model.precision import product_dtype
 
 
 class Steps(Protocol):
     """The decoder of one batch, in torch or by compiled kernels."""
 
-    def advance(self, level: int, codes: Tensor, parents: Tensor | None) -> Tensor:
-        """Logits float32 [R, K] after the tokens `codes` [R, P] of rows that continue `parents` [R]."""
+    packs: bool
+    """Whether rows that are left out cost nothing."""
+
+    def advance(
+        self,
+        level: int,
+        codes: Tensor,
+        parents: Tensor | None,
+        *,
+        live: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> Tensor:
+        """Logits float32 [R, K] after the tokens `codes` [R, P] of rows that continue `parents` [R].
+
+        Only the rows `live` need be fed, and only the logits of the rows `asked` are looked at; None for all.
+        """
 
 
 class Engine:
@@ -44,7 +59,8 @@ class Engine:
     residual stream, by default that of the encoder's products (see onerec.model.precision). Softmax,
     log-probabilities and norms are float32 always. `precise` asks for log-probabilities as the trainer computes
     them: kernels that multiply in a lower precision than the model's are then left alone. `indexes` is shared between
-    the engines of successive versions.
+    the engines of successive versions. Of encoded histories up to `memory_bytes` are kept for requests with the same
+    history: they are this version's and go with the engine.
     """
 
     def __init__(
@@ -55,8 +71,10 @@ class Engine:
         indexes: IndexCache | None = None,
         native: bool = True,
         precise: bool = False,
+        memory_bytes: int = 0,
     ) -> None:
         self.config = model.config
+        self.memories = MemoryCache(memory_bytes) if memory_bytes else None
         self.device = model.bos.device
         self._model = model.eval()
         self._indexes = indexes or IndexCache()
@@ -77,17 +95,20 @@ class Engine:
         history: HistoryBatch,
         catalogue: CatalogueSnapshot,
         *,
-        beam_width: int | Sequence[int] | None = None,
+        beam_width: int | Sequence[int] | Tensor | None = None,
         items: int | None = None,
         exclude: Sequence[Tensor] | None = None,
         allowed: Tensor | None = None,
     ) -> Generated:
         """The most probable sessions of `items` items (m by default) of each of B requests, by beam search.
 
-        `beam_width` is one width or one for each slot, the paper's by default (the preset's); widths cannot grow
-        from slot to slot. `exclude` (leaves for each request) and `allowed` (bool [N] or [B, N]) are request
-        constraints; what they guarantee is said in `inference.engine.constraints`. Raises ValueError for sizes
-        that contradict.
+        `beam_width` is one width or one for each slot, the paper's by default (the preset's); or an int64 tensor
+        [B, m] of each request's own, or [B, m, L] with one after each code, where B may be 1 for all alike. Widths
+        cannot grow from slot to slot. A narrower request has sessions of log-probability -inf in the others' places,
+        and costs no more for their being wider.
+
+        `exclude` (leaves for each request) and `allowed` (bool [N] or [B, N]) are request constraints; what they
+        guarantee is said in `inference.engine.constraints`. Raises ValueError for sizes that contradict.
         """
         widths = self._widths(self.config.beam_width if beam_width is None else beam_width, items)
         return self._run(history, catalogue, widths, BestOfAll(), Limits(exclude, allowed))
@@ -124,12 +145,20 @@ class Engine:
         widths = self._widths(count, items)
         return self._run(history, catalogue, widths, OneOfEach(temperature, generator), Limits(exclude, allowed))
 
-    def _widths(self, width: int | Sequence[int], items: int | None) -> list[int]:
-        slots = self.config.session_items if items is None else items
+    def _widths(self, width: int | Sequence[int] | Tensor, items: int | None) -> Tensor:
+        """Beams of each request after each code: int64 [B or 1, m, L]."""
+        slots, levels = self.config.session_items if items is None else items, self.config.levels
         if not 1 <= slots <= self.config.session_items:
             raise ValueError(f"A session has 1 to {self.config.session_items} items, not {slots}.")
-        widths = [width] * slots if isinstance(width, int) else list(width)[:slots]
-        if len(widths) != slots or min(widths) < 1 or widths != sorted(widths, reverse=True):
+        if isinstance(width, Tensor):
+            given = width
+        else:
+            given = torch.tensor([width] * slots if isinstance(width, int) else list(width))
+        widths = given.unsqueeze(0) if given.dim() == 1 else given
+        widths = widths.unsqueeze(-1).expand(-1, -1, levels) if widths.dim() == 2 else widths
+        fits = widths.dim() == 3 and widths.shape[1] >= slots and widths.shape[2] == levels
+        widths = widths[:, :slots]
+        if not fits or int(widths.min()) < 1 or bool((widths[:, 1:, -1] > widths[:, :-1, -1]).any()):
             raise ValueError(f"Beam widths {width} must be {slots} positive numbers that do not grow.")
         return widths
 
@@ -138,23 +167,30 @@ class Engine:
         self,
         history: HistoryBatch,
         catalogue: CatalogueSnapshot,
-        widths: list[int],
+        widths: Tensor,
         selection: Selection,
         limits: Limits,
     ) -> Generated:
         requests, levels = len(history), self.config.levels
         index = self._indexes.get(catalogue.trie, self.device)
         constraints = Constraints.of(index, requests, limits)
-        decoder = self._decoder(history.to(self.device), requests * widths[0], len(widths) * (levels + 1))
-        beams = Beams(requests, index, constraints, selection, slots=len(widths))
+        if len(widths) not in {1, requests}:
+            raise ValueError(f"{len(widths)} rows of beam widths for {requests} requests.")
+        slots, widths = widths.shape[1], widths.to(self.device)
+        decoder = self._decoder(history.to(self.device), requests * int(widths.max()), slots * (levels + 1))
+        beams = Beams(requests, index, constraints, selection, slots=slots)
         codes = torch.zeros(requests, 1, dtype=torch.int64, device=self.device)  # BOS
         parents: Tensor | None = None
-        for slot, width in enumerate(widths):
+        for slot in range(slots):
             for level in range(levels):
-                parents, chosen = beams.step(level, decoder.advance(level, codes, parents), width)
+                asked = beams.undecided(level) if decoder.packs else None
+                ends = slot + 1 == slots and level + 1 == levels  # nothing follows: what is decided need not be fed
+                live = asked if ends or not decoder.packs else beams.live()
+                logits = decoder.advance(level, codes, parents, live=live, asked=asked)
+                parents, chosen = beams.step(level, logits, widths[:, slot, level])
                 codes = chosen.unsqueeze(1)
             beams.finish_slot(slot)
-            kept = beams.narrow(widths[slot + 1]) if slot + 1 < len(widths) else None
+            kept = beams.narrow(widths[:, slot + 1].amax(-1)) if slot + 1 < slots else None
             if kept is not None and parents is not None:
                 parents, codes = parents[kept], codes[kept]
             codes = torch.nn.functional.pad(codes, (0, 1))  # the last code and the next item's BOS go in together
@@ -162,7 +198,36 @@ class Engine:
 
     def _decoder(self, history: HistoryBatch, max_rows: int, max_tokens: int) -> Steps:
         if isinstance(self._weights, NativeWeights):
-            tokens, mask = self._model.encoder_inputs(history)
-            return NativeDecoder(self._weights, tokens, mask, max_rows=max_rows, max_tokens=max_tokens)
-        memory = self._model.encode(history)
+            memories = self._remembered(history)
+            return NativeDecoder(self._weights, memories, max_rows=max_rows, max_tokens=max_tokens)
+        memory = self._model.encode(history) if self.memories is None else _padded(self._remembered(history))
         return Decoder(self._weights, memory, self.config.heads, max_rows=max_rows, max_tokens=max_tokens)
+
+    def _remembered(self, history: HistoryBatch) -> list[Encoded]:
+        """Encoded requests; those that the cache holds are not encoded again."""
+        if self.memories is None:
+            return self._encoded(history)
+        keys = content_keys(history)
+        found = [self.memories.get(key) for key in keys]
+        missing = [row for row, encoded in enumerate(found) if encoded is None]
+        if missing:
+            rows = torch.tensor(missing, device=history.codes.device)
+            fresh = self._encoded(HistoryBatch(history.codes[rows], history.labels[rows], history.mask[rows]))
+            for row, encoded in zip(missing, fresh, strict=True):
+                self.memories.put(keys[row], encoded)
+                found[row] = encoded
+        return [encoded for encoded in found if encoded is not None]
+
+    def _encoded(self, history: HistoryBatch) -> list[Encoded]:
+        if isinstance(self._weights, NativeWeights):
+            return encode(self._weights, *self._model.encoder_inputs(history))
+        states, mask = self._model.encode(history)
+        lengths = mask.sum(1).tolist()
+        return [Encoded(length, row[:length].clone()) for length, row in zip(lengths, states, strict=True)]
+
+
+def _padded(memories: Sequence[Encoded]) -> Memory:
+    """Encoder states of several requests as one batch."""
+    states = torch.nn.utils.rnn.pad_sequence([memory.states for memory in memories], batch_first=True)
+    lengths = torch.tensor([memory.length for memory in memories], device=states.device)
+    return Memory(states, torch.arange(states.shape[1], device=states.device) < lengths.unsqueeze(1))

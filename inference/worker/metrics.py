@@ -34,6 +34,12 @@ UNKNOWN = Counter("inference_worker_unknown_users_total", "Answers to users with
 LAG_EVENTS = Gauge("inference_worker_lag_events", "Requests in the log or waiting that have no answer yet.")
 LAG_SECONDS = Gauge("inference_worker_lag_seconds", "Age of the oldest request that waits.")
 
+MEMORIES = Counter(
+    "inference_worker_memories_total", "Histories of requests: found encoded already, or encoded.", ["how"]
+)
+
+for _how in ("found", "encoded"):
+    MEMORIES.labels(_how)
 for _status in ("answered", "overloaded", "refused"):
     REQUESTS.labels(_status)
 VALIDITY.set(1.0)

@@ -17,6 +17,7 @@ from inference.worker import metrics
 from inference.worker.answers import Answers, Source, invalid_items, refusal
 from inference.worker.limits import TagIndex, allowed_items, excluded_leaves, stacked
 from inference.worker.stages import Laps
+from inference.worker.widths import decoding_widths
 from onerec.catalogue import CatalogueSnapshot
 from onerec.features import HistoryArrays, history_batch
 from onerec.settings import Settings
@@ -84,7 +85,7 @@ class Recommender:
         generated = engine.generate(
             batch,
             snapshot,
-            beam_width=self._widths(engine.config.session_items),
+            beam_width=decoding_widths(self._decoding, engine.config),
             items=None if self._session else 1,
             exclude=exclude,
             allowed=allowed,
@@ -97,6 +98,7 @@ class Recommender:
             for row, request in enumerate(requests)
         ]
         laps.end("recorded")
+        self._count_memories(engine)
         metrics.BATCH.observe(len(requests))
         metrics.DECODE.observe((time.perf_counter() - started) / len(requests))
         return records
@@ -116,9 +118,13 @@ class Recommender:
             metrics.UNKNOWN.inc()
         return record
 
-    def _widths(self, slots: int) -> list[int]:
-        later = self._decoding.later_beam_width or self._decoding.beam_width
-        return [self._decoding.beam_width, *[later] * (slots - 1)]
+    @staticmethod
+    def _count_memories(engine: Engine) -> None:
+        """How often a history was found encoded."""
+        if engine.memories is not None:
+            hits, misses = engine.memories.take_counts()
+            metrics.MEMORIES.labels("found").inc(hits)
+            metrics.MEMORIES.labels("encoded").inc(misses)
 
 
 def _known_items(histories: Sequence[HistoryArrays], snapshot: CatalogueSnapshot, limit: int) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from inference.engine.index import IndexCache
 from inference.engine.search import Engine
 from inference.histories import HistoryStore
 from inference.weights import VersionFollower
+from inference.worker.widths import decoding_widths
 from inference.worker.worker import Worker, output_topic
 from onerec.kafka import admin
 from onerec.kafka.access import require_rights
@@ -32,10 +33,12 @@ def run_worker(settings: Settings, stop: Stop) -> None:
     require_rights(settings, "worker")
     if worker.output_topic != RECOMMENDATIONS.name:  # a shadow worker's own topic is in no table: make it here
         admin.create_topics(settings.kafka, topics=(output_topic(settings),))
-    indexes = IndexCache()
+    indexes, decoding = IndexCache(), settings.inference.decoding
+    decoding_widths(decoding, preset(settings.model.preset))
 
     def prepare(model: OneRec, _reward: RewardModel) -> Engine:
-        return Engine(model, indexes=indexes, native=settings.inference.decoding.native)
+        memory_bytes = decoding.memory_cache_mb << 20
+        return Engine(model, indexes=indexes, native=decoding.native, memory_bytes=memory_bytes)
 
     with (
         VersionFollower(settings, prepare, service="worker", pin_version=worker.pin_version) as versions,

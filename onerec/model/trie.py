@@ -132,6 +132,11 @@ class Trie:
             edges.append(parents[edges[-1]].long())
         return torch.stack(edges[::-1], dim=-1)
 
+    def child_counts(self, level: int, nodes: Tensor) -> Tensor:
+        """How many children each of `nodes` int64 [R] of `level` has: int64 [R]."""
+        starts = self._starts[level]
+        return starts[nodes + 1] - starts[nodes]
+
     def path_targets(self, leaves: Tensor) -> tuple[Tensor, Tensor]:
         """Where the path to each leaf passes: for `leaves` int64 [...] the pair (nodes, rank), int64 [..., L].
 

@@ -17,6 +17,16 @@ class DecodingSettings(Table):
     later_beam_width: int | None = Field(
         None, ge=1, description="Beams from a session's second item on; none for beam_width throughout."
     )
+    level_widths: tuple[int, ...] | None = Field(
+        None,
+        description="Beams after each code of an item, e.g. [16, 32, 32]; none for beam_width after all. No more are "
+        "kept than beam_width and later_beam_width allow.",
+    )
+    memory_cache_mb: int = Field(
+        32,
+        ge=0,
+        description="Encoded histories that a worker keeps for users whose history has not changed.",
+    )
     threads: int = Field(1, ge=1, description="torch threads.")
     native: bool = Field(True, description="Compiled kernels where they are there and fit the model; else torch.")
 
@@ -24,6 +34,8 @@ class DecodingSettings(Table):
     def _beams_do_not_grow(self) -> Self:
         if self.later_beam_width is not None and self.later_beam_width > self.beam_width:
             raise ValueError("later_beam_width cannot be above beam_width")
+        if self.level_widths is not None and (not self.level_widths or min(self.level_widths) < 1):
+            raise ValueError("level_widths must be positive numbers")
         return self
 
 

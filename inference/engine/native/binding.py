@@ -30,7 +30,7 @@ DTYPES = {"avx512_bf16": torch.bfloat16, "avx2_int16": torch.int16, "avx2": torc
 """What products multiply."""
 COMPILERS = ("c++", "g++", "clang++")
 COMPILE_TIMEOUT_S = 300
-COUNTS = ("onerec_lanes", "onerec_element_bytes", "onerec_packed_elements")
+COUNTS = ("onerec_lanes", "onerec_element_bytes", "onerec_packed_elements", "onerec_piece")
 """Functions that return a number."""
 
 
@@ -48,11 +48,11 @@ class Model(ctypes.Structure):
     """`onerec::Model`."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("width", "heads", "experts", "active")),
+        *((name, ctypes.c_int64) for name in ("width", "heads", "experts", "active", "codes")),
         *((name, ctypes.c_int64) for name in ("encoder_blocks", "decoder_blocks")),
         ("floor", ctypes.c_float),
         *((name, ctypes.POINTER(Block)) for name in ("encoder", "decoder")),
-        *((name, ctypes.c_void_p) for name in ("embeddings", "positions", "first_rows")),
+        *((name, ctypes.c_void_p) for name in ("embeddings", "positions", "first_rows", "first_qkv")),
     )
 
 
@@ -60,17 +60,23 @@ class State(ctypes.Structure):
     """`onerec::State`."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("piece", "max_rows", "max_tokens")),
-        *((name, ctypes.c_void_p) for name in ("lengths", "keys", "values", "cache")),
-        ("requests", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("max_rows", "max_tokens")),
+        *((name, ctypes.c_void_p) for name in ("lengths", "memory", "cache")),
     )
+
+
+class Chosen(ctypes.Structure):
+    """`onerec::Chosen`."""
+
+    _fields_ = (("rows", ctypes.c_void_p), ("ends", ctypes.c_void_p))
 
 
 class Step(ctypes.Structure):
     """`onerec::Step`."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("beams", "fed", "start")),
+        *((name, ctypes.c_int64) for name in ("fed", "start")),
+        *((name, Chosen) for name in ("live", "asked")),
         *((name, ctypes.c_void_p) for name in ("codes", "ancestors", "head")),
         ("head_columns", ctypes.c_int64),
         ("logits", ctypes.c_void_p),
@@ -136,6 +142,7 @@ class Kernels:
             "onerec_lanes": (),
             "onerec_element_bytes": (),
             "onerec_packed_elements": (number, number),
+            "onerec_piece": (number, number),
             "onerec_pack": (address, number, number, address),
             "onerec_product": (address, number, address, number, number, address),
             "onerec_encode": (address, address, address, number, number, number),
@@ -155,6 +162,7 @@ class Kernels:
             raise ValueError(f"{target} does not hold the kernels of kind {kind}.")
 
     packed_elements: Callable[[int, int], int]
+    piece: Callable[[int, int], int]
     pack: Callable[..., None]
     product: Callable[..., None]
     encode: Callable[..., None]

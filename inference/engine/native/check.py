@@ -12,7 +12,7 @@ from torch import Tensor
 from inference.engine.decoder import Decoder
 from inference.engine.native import binding
 from inference.engine.native.binding import Kernels
-from inference.engine.native.decoder import NativeDecoder
+from inference.engine.native.decoder import NativeDecoder, encode
 from inference.engine.native.weights import NativeWeights, fits
 from inference.engine.prepared import Prepared
 from onerec.model.batches import HistoryBatch
@@ -60,9 +60,10 @@ def disagreement(kernels: Kernels) -> float:
     history = HistoryBatch(codes, torch.zeros_like(codes[..., 0]), mask)
     sizes = {"max_rows": 2 * BEAMS, "max_tokens": config.levels + 1}
     tokens, positions = model.encoder_inputs(history)
+    weights = NativeWeights(model, kernels)
     both = (
         Decoder(Prepared.of(model, torch.float32), model.encode(history), config.heads, **sizes),
-        NativeDecoder(NativeWeights(model, kernels), tokens, positions, **sizes),
+        NativeDecoder(weights, encode(weights, tokens, positions), **sizes),
     )
     worst = 0.0
     for level in range(config.levels):

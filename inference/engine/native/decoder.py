@@ -1,61 +1,86 @@
 """Steps of the decoder for many beams by the compiled kernels; the same calls as `inference.engine.decoder.Decoder`.
 
-A batch is split by requests, a part for each of torch's threads. Nothing is shared between parts but what is read,
-so the results do not depend on how many there are.
+A batch is packed: histories without padding, and rows of beams that are alive, so requests of different lengths and
+beam widths cost what each costs alone. It is split by requests, a part for each of torch's threads. Nothing is shared
+between parts but what is read, so the results do not depend on how many there are.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from inference.engine.memories import Encoded
 from inference.engine.native import binding
-from inference.engine.native.weights import NativeWeights, whole_units
+from inference.engine.native.weights import NativeWeights
+
+
+def encode(weights: NativeWeights, tokens: Tensor, mask: Tensor) -> list[Encoded]:
+    """Encode `tokens` float32 [B, S, d] of which those where `mask` [B, S] is True lead, each request for itself."""
+    config, kernels = weights.config, weights.kernels
+    requests, positions, width = tokens.shape
+    lengths = mask.sum(1, dtype=torch.int32)
+    head_width = width // config.heads
+    memories = [
+        torch.empty(config.decoder_layers * 2 * config.heads * kernels.piece(length, head_width), dtype=kernels.dtype)
+        for length in lengths.tolist()
+    ]
+    addresses = _addresses(memories)
+    state = binding.State(lengths=lengths.data_ptr(), memory=ctypes.addressof(addresses))
+    used = tokens.float().contiguous().clone()
+    _each_part(
+        requests,
+        lambda first, last: kernels.encode(
+            ctypes.byref(weights.structure), ctypes.byref(state), used.data_ptr(), positions, first, last
+        ),
+    )
+    return [Encoded(length, memory) for length, memory in zip(lengths.tolist(), memories, strict=True)]
 
 
 class NativeDecoder:
     """Decoding state of one batch of B requests with at most `max_rows` beams together."""
 
-    def __init__(self, weights: NativeWeights, tokens: Tensor, mask: Tensor, *, max_rows: int, max_tokens: int) -> None:
-        """Encode `tokens` float32 [B, S, d] of the encoder, of which those where `mask` [B, S] is True lead."""
-        self._weights, config = weights, weights.config
-        self._requests, positions, width = tokens.shape
-        self._lengths = mask.sum(1, dtype=torch.int32)
-        blocks, kernels = config.decoder_layers, weights.kernels
-        head_width, space = width // config.heads, whole_units(int(self._lengths.max()))
-        piece = max(kernels.packed_elements(head_width, space), kernels.packed_elements(space, head_width))
-        self._memory = torch.empty(2, blocks, self._requests, config.heads * piece, dtype=kernels.dtype)
-        self._cache = torch.empty(blocks, max_tokens * max_rows, 2 * width, dtype=kernels.kept)
+    packs = True
+    """Rows that are not alive cost nothing."""
+
+    def __init__(self, weights: NativeWeights, memories: Sequence[Encoded], *, max_rows: int, max_tokens: int) -> None:
+        self._weights, self._requests, self._max_rows = weights, len(memories), max_rows
+        self._lengths = torch.tensor([memory.length for memory in memories], dtype=torch.int32)
+        self._memories = [memory.states for memory in memories]
+        self._addresses = _addresses(self._memories)
+        shape = (weights.config.decoder_layers, max_tokens * max_rows, 2 * weights.config.d_model)
+        self._cache = torch.empty(shape, dtype=weights.kernels.kept)
         self._ancestors = torch.empty(self._requests, 0, dtype=torch.int32)  # [R, T] cache rows
         self._row = torch.arange(max_rows, dtype=torch.int32)
-        self._max_rows = max_rows
         self._state = binding.State(
-            piece=piece,
             max_rows=max_rows,
             max_tokens=max_tokens,
             lengths=self._lengths.data_ptr(),
-            keys=self._memory[0].data_ptr(),
-            values=self._memory[1].data_ptr(),
+            memory=ctypes.addressof(self._addresses),
             cache=self._cache.data_ptr(),
-            requests=self._requests,
-        )
-        used = tokens.float().contiguous().clone()
-        self._each_part(
-            lambda first, last: weights.kernels.encode(
-                ctypes.byref(weights.structure), ctypes.byref(self._state), used.data_ptr(), positions, first, last
-            )
         )
 
-    def advance(self, level: int, codes: Tensor, parents: Tensor | None) -> Tensor:
+    def advance(
+        self,
+        level: int,
+        codes: Tensor,
+        parents: Tensor | None,
+        *,
+        live: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> Tensor:
         """Feed P tokens to each of R rows at once; the logits float32 [R, K] of `level` after the last one.
 
         `codes` int64 [R, P], 0 for a BOS. `parents` int64 [R] are the rows of the call before that the rows
-        continue; None where they are the same.
+        continue; None where they are the same. `live` int64, ascending, are the rows to feed, all of them if None;
+        no later row may continue another one. `asked`, of these, are the rows whose logits are wanted, all live ones
+        if None; those of other rows are 0.
         """
         rows, fed = codes.shape
         start = self._ancestors.shape[1]
@@ -63,35 +88,62 @@ class NativeDecoder:
         new = [self._row[:rows] + (start + step) * self._max_rows for step in range(fed)]
         self._ancestors = torch.cat([past, torch.stack(new, dim=1)], dim=1)
         head, fed_codes = self._weights.heads[level], codes.contiguous()
-        logits = torch.empty(rows, head.columns)
+        fed_rows = self._packed(live, rows)
+        asked_rows = fed_rows if asked is None else self._packed(asked, rows)
+        whole = len(asked_rows.rows) == rows
+        logits = torch.empty(rows, head.columns) if whole else torch.zeros(rows, head.columns)
         step = binding.Step(
-            beams=rows // self._requests,
             fed=fed,
             start=start,
+            live=fed_rows.structure(),
+            asked=asked_rows.structure(),
             codes=fed_codes.data_ptr(),
             ancestors=self._ancestors.data_ptr(),
             head=head.packed.data_ptr(),
             head_columns=head.columns,
             logits=logits.data_ptr(),
         )
-        self._each_part(
+        _each_part(
+            self._requests,
             lambda first, last: self._weights.kernels.advance(
                 ctypes.byref(self._weights.structure), ctypes.byref(self._state), ctypes.byref(step), first, last
-            )
+            ),
         )
         return logits[:, : self._weights.config.codes]
 
-    def _each_part(self, work: Callable[[int, int], None]) -> None:
-        """Run `work(first, last)` for parts of the requests, side by side (ctypes gives up the GIL)."""
-        parts = min(torch.get_num_threads(), self._requests)
-        if parts == 1:
-            work(0, self._requests)
-            return
-        ends = [self._requests * part // parts for part in range(parts + 1)]
-        others = [_threads(parts - 1).submit(work, ends[part], ends[part + 1]) for part in range(1, parts)]
-        work(0, ends[1])
-        for other in others:
-            other.result()
+    def _packed(self, chosen: Tensor | None, rows: int) -> _Packed:
+        beams = rows // self._requests
+        ends = torch.arange(self._requests + 1) * beams
+        if chosen is None:
+            return _Packed(self._row[:rows], ends)
+        return _Packed(chosen.to(torch.int32), torch.searchsorted(chosen, ends))
+
+
+class _Packed(NamedTuple):
+    """Some rows of a batch: row numbers int32, and where each request's begin among them, int64 [B + 1]."""
+
+    rows: Tensor
+    ends: Tensor
+
+    def structure(self) -> binding.Chosen:
+        return binding.Chosen(rows=self.rows.data_ptr(), ends=self.ends.data_ptr())
+
+
+def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def _each_part(requests: int, work: Callable[[int, int], None]) -> None:
+    """Run `work(first, last)` for parts of the requests, side by side (ctypes gives up the GIL)."""
+    parts = min(torch.get_num_threads(), requests)
+    if parts == 1:
+        work(0, requests)
+        return
+    ends = [requests * part // parts for part in range(parts + 1)]
+    others = [_threads(parts - 1).submit(work, ends[part], ends[part + 1]) for part in range(1, parts)]
+    work(0, ends[1])
+    for other in others:
+        other.result()
 
 
 @cache

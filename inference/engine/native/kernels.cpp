@@ -24,22 +24,26 @@ void self_attention(const Model& m, const Kept* wide, long length, Kept* mixed) 
   }
 }
 
-void remember(const Model& m, const State& s, const Rows& states, long request, long length) {
-  const long d = m.width, width = d / m.heads, space = padded(length);
+// Elements of one head's keys, or values, of a memory.
+long piece(long length, long width) {
+  return std::max(packed_elements(width, padded(length)), packed_elements(padded(length), width));
+}
+
+void remember(const Model& m, const Rows& states, long length, Element* memory) {
+  const long d = m.width, width = d / m.heads, space = padded(length), each = piece(length, width);
   Kept* wide = arena.take<Kept>(length * 2 * d);
-  for (long layer = 0; layer < m.decoder_blocks; ++layer) {
+  for (long layer = 0; layer < m.decoder_blocks; ++layer, memory += 2 * m.heads * each) {
     product(states, length, m.decoder[layer].cross_kv, d, 2 * d, Store{wide, 2 * d});
     for (long h = 0; h < m.heads; ++h) {
-      const long place = ((layer * s.requests + request) * m.heads + h) * s.piece;
-      pack_keys(wide + h * width, 2 * d, length, space, width, s.keys + place);
-      pack_values(wide + d + h * width, 2 * d, length, space, width, s.values + place);
+      pack_keys(wide + h * width, 2 * d, length, space, width, memory + h * each);
+      pack_values(wide + d + h * width, 2 * d, length, space, width, memory + (m.heads + h) * each);
     }
   }
 }
 
 // x [length, d]: one request's history, without padding.
-void encode(const Model& m, const State& s, float* x, long request) {
-  const long d = m.width, length = s.lengths[request];
+void encode(const Model& m, float* x, long length, Element* memory) {
+  const long d = m.width;
   Element* normed = arena.take<Element>(length * d);
   float* scales = arena.take<float>(length);
   Kept* wide = arena.take<Kept>(length * 3 * d);
@@ -53,14 +57,14 @@ void encode(const Model& m, const State& s, float* x, long request) {
     add_ffn(m, block, normalised(x, length, d, m.floor, normed, scales), length, x, arena);
     arena.back_to(mark);
   }
-  remember(m, s, normalised(x, length, d, m.floor, normed, scales), request, length);
+  remember(m, normalised(x, length, d, m.floor, normed, scales), length, memory);
 }
 
-void embed(const Model& m, const Step& t, long first_row, long rows, float* x) {
+void embed(const Model& m, const Step& t, const int32_t* rows, long count, float* x) {
   const long d = m.width;
-  for (long token = 0; token < rows * t.fed; ++token) {
+  for (long token = 0; token < count * t.fed; ++token) {
     const long place = t.start + token % t.fed;
-    const long code = t.codes[first_row * t.fed + token];
+    const long code = t.codes[rows[token / t.fed] * t.fed + token % t.fed];
     const Kept* embedding = m.embeddings + (m.first_rows[place] + code) * d;
     const Kept* position = m.positions + place * d;
     for (long c = 0; c < d; c += LANES)
@@ -68,14 +72,24 @@ void embed(const Model& m, const Step& t, long first_row, long rows, float* x) {
   }
 }
 
+// The first block's queries, keys and values, which depend on nothing but token and place.
+void look_up(const Model& m, const Step& t, const int32_t* rows, long count, Kept* wide) {
+  const long size = 3 * m.width;
+  for (long token = 0; token < count * t.fed; ++token) {
+    const long code = t.codes[rows[token / t.fed] * t.fed + token % t.fed];
+    std::memcpy(wide + token * size, m.first_qkv + ((t.start + token % t.fed) * m.codes + code) * size,
+                size * sizeof(Kept));
+  }
+}
+
 // Keys and values of the new tokens to the cache.
-void keep(const Model& m, const State& s, const Step& t, const Kept* wide, long first_row, long rows, Kept* cache) {
+void keep(const Model& m, const State& s, const Step& t, const Kept* wide, const int32_t* rows, long count,
+          Kept* cache) {
   const long d = m.width;
-  for (long row = 0; row < rows; ++row)
-    for (long p = 0; p < t.fed; ++p) {
-      const long place = (t.start + p) * s.max_rows + first_row + row;
-      std::memcpy(cache + place * 2 * d, wide + (row * t.fed + p) * 3 * d + d, 2 * d * sizeof(Kept));
-    }
+  for (long token = 0; token < count * t.fed; ++token) {
+    const long place = (t.start + token % t.fed) * s.max_rows + rows[token / t.fed];
+    std::memcpy(cache + place * 2 * d, wide + token * 3 * d + d, 2 * d * sizeof(Kept));
+  }
 }
 
 using OverAncestors = void (*)(const Kept*, const Kept*, const int32_t*, long, long, long, Kept*);
@@ -89,65 +103,85 @@ OverAncestors over_ancestors_for(long width) {
   }
 }
 
-// Attention of the last `asked` of the fed tokens over their past; `mixed` is [rows * asked, d].
-void attend_past(const Model& m, const Step& t, const Kept* wide, const Kept* cache, long first_row, long rows,
-                 long asked, Kept* mixed) {
-  const long d = m.width, tokens = t.start + t.fed;
+// Attention of fed tokens over their past: of all of them, or of the last one of each row in `tokens`.
+void attend_past(const Model& m, const Step& t, const Kept* wide, const Kept* cache, const int32_t* rows,
+                 const int32_t* tokens, long count, Kept* mixed) {
+  const long d = m.width, all = t.start + t.fed;
   const auto attend = over_ancestors_for(d / m.heads);
-  for (long row = 0; row < rows; ++row)
-    for (long q = 0; q < asked; ++q) {
-      const long p = t.fed - asked + q;
-      attend(wide + (row * t.fed + p) * 3 * d, cache, t.ancestors + (first_row + row) * tokens, t.start + p + 1, d,
-             m.heads, mixed + (row * asked + q) * d);
-    }
+  for (long i = 0; i < count; ++i) {
+    const long token = tokens[i];
+    attend(wide + token * 3 * d, cache, t.ancestors + rows[token / t.fed] * all, t.start + token % t.fed + 1, d,
+           m.heads, mixed + i * d);
+  }
 }
 
-void attend_memory(const Model& m, const State& s, long layer, long first_request, long requests, long rows_each,
-                   const Rows& query, Kept* mixed) {
+// Attention of queries, `each` for every chosen row, over the memory of their request.
+void attend_memory(const Model& m, const State& s, long layer, const Chosen& chosen, long each, long first,
+                   long requests, const Rows& query, Kept* mixed) {
   const long d = m.width, width = d / m.heads;
-  const long space = padded(*std::max_element(s.lengths + first_request, s.lengths + first_request + requests));
+  const long space = padded(*std::max_element(s.lengths + first, s.lengths + first + requests));
   float* scores = arena.take<float>(TILE_ROWS * space);
   Element* shares = arena.take<Element>(TILE_ROWS * space);
-  for (long b = 0; b < requests; ++b)
-    for (long h = 0; h < m.heads; ++h) {
-      const long request = first_request + b, place = ((layer * s.requests + request) * m.heads + h) * s.piece;
-      over_memory(query.from(b * rows_each, h * width), rows_each, s.keys + place, s.values + place, s.lengths[request],
-                  width, scores, shares, mixed + b * rows_each * d + h * width, d);
-    }
+  for (long b = first; b < first + requests; ++b) {
+    const long from = chosen.count(first, b - first) * each, count = chosen.count(b, 1) * each;
+    const long size = piece(s.lengths[b], width);
+    const Element* memory = s.memory[b] + layer * 2 * m.heads * size;
+    for (long h = 0; h < m.heads; ++h)
+      over_memory(query.from(from, h * width), count, memory + h * size, memory + (m.heads + h) * size, s.lengths[b],
+                  width, scores, shares, mixed + from * d + h * width, d);
+  }
+}
+
+// The last fed token of each asked row, among those of the live rows.
+void last_tokens(const Step& t, long first, long requests, int32_t* tokens) {
+  const int32_t* live = t.live.rows + t.live.ends[first];
+  const int32_t* asked = t.asked.rows + t.asked.ends[first];
+  for (long i = 0, at = 0; i < t.asked.count(first, requests); ++i) {
+    while (live[at] != asked[i]) ++at;
+    tokens[i] = static_cast<int32_t>(at * t.fed + t.fed - 1);
+  }
 }
 
 // One step for the requests [first, first + requests).
 void advance(const Model& m, const State& s, const Step& t, long first, long requests) {
-  const long d = m.width, first_row = first * t.beams, rows = requests * t.beams;
-  long asked = t.fed, tokens = rows * t.fed;
-  float* x = arena.take<float>(tokens * d);
-  Element* normed = arena.take<Element>(tokens * d);
-  float* scales = arena.take<float>(tokens);
-  Kept* wide = arena.take<Kept>(tokens * 3 * d);
-  Kept* mixed = arena.take<Kept>(tokens * d);
-  embed(m, t, first_row, rows, x);
+  const long d = m.width, live = t.live.count(first, requests);
+  const int32_t* rows = t.live.rows + t.live.ends[first];
+  long count = live * t.fed;  // tokens that go on
+  float* x = arena.take<float>(count * d);
+  Element* normed = arena.take<Element>(count * d);
+  float* scales = arena.take<float>(count);
+  Kept* wide = arena.take<Kept>(count * 3 * d);
+  Kept* mixed = arena.take<Kept>(count * d);
+  int32_t* tokens = arena.take<int32_t>(count);
+  for (long i = 0; i < count; ++i) tokens[i] = static_cast<int32_t>(i);
+  embed(m, t, rows, live, x);
   for (long layer = 0; layer < m.decoder_blocks; ++layer) {
     const size_t mark = arena.mark();
     const Block& block = m.decoder[layer];
     Kept* cache = s.cache + layer * s.max_tokens * s.max_rows * 2 * d;
-    product(normalised(x, tokens, d, m.floor, normed, scales), tokens, block.qkv, d, 3 * d, Store{wide, 3 * d});
-    keep(m, s, t, wide, first_row, rows, cache);
-    if (layer + 1 == m.decoder_blocks && t.fed > 1) {  // of earlier tokens only the keys and values were needed
-      for (long row = 0; row < rows; ++row)
-        std::memmove(x + row * d, x + (row * t.fed + t.fed - 1) * d, d * sizeof(float));
-      asked = 1, tokens = rows;
+    if (layer == 0 && m.first_qkv != nullptr)
+      look_up(m, t, rows, live, wide);
+    else
+      product(normalised(x, count, d, m.floor, normed, scales), count, block.qkv, d, 3 * d, Store{wide, 3 * d});
+    keep(m, s, t, wide, rows, live, cache);
+    const bool last = layer + 1 == m.decoder_blocks;
+    if (last) {  // of other tokens nothing but these keys and values is needed
+      count = t.asked.count(first, requests);
+      last_tokens(t, first, requests, tokens);
+      for (long i = 0; i < count; ++i) std::memmove(x + i * d, x + tokens[i] * d, d * sizeof(float));
     }
-    attend_past(m, t, wide, cache, first_row, rows, asked, mixed);
-    product(multipliable(mixed, d, tokens, d, arena), tokens, block.out, d, d, Add{x, d});
+    attend_past(m, t, wide, cache, rows, tokens, count, mixed);
+    product(multipliable(mixed, d, count, d, arena), count, block.out, d, d, Add{x, d});
     Kept* query = wide;  // no longer needed
-    product(normalised(x, tokens, d, m.floor, normed, scales), tokens, block.cross_q, d, d, Store{query, d});
-    attend_memory(m, s, layer, first, requests, t.beams * asked, multipliable(query, d, tokens, d, arena), mixed);
-    product(multipliable(mixed, d, tokens, d, arena), tokens, block.cross_out, d, d, Add{x, d});
-    add_ffn(m, block, normalised(x, tokens, d, m.floor, normed, scales), tokens, x, arena);
+    product(normalised(x, count, d, m.floor, normed, scales), count, block.cross_q, d, d, Store{query, d});
+    attend_memory(m, s, layer, last ? t.asked : t.live, last ? 1 : t.fed, first, requests,
+                  multipliable(query, d, count, d, arena), mixed);
+    product(multipliable(mixed, d, count, d, arena), count, block.cross_out, d, d, Add{x, d});
+    add_ffn(m, block, normalised(x, count, d, m.floor, normed, scales), count, x, arena);
     arena.back_to(mark);
   }
-  product(normalised(x, tokens, d, m.floor, normed, scales), rows, t.head, d, t.head_columns,
-          StoreFloat{t.logits + first_row * t.head_columns, t.head_columns});
+  product(normalised(x, count, d, m.floor, normed, scales), count, t.head, d, t.head_columns,
+          StoreRows{t.logits, t.head_columns, t.asked.rows + t.asked.ends[first]});
 }
 
 }  // namespace
@@ -160,6 +194,7 @@ extern "C" {
 // The widths that the caller has to know: columns of a vector, bytes of an element.
 int64_t onerec_lanes() { return LANES; }
 int64_t onerec_element_bytes() { return sizeof(Element); }
+int64_t onerec_piece(int64_t length, int64_t width) { return piece(length, width); }
 int64_t onerec_packed_elements(int64_t k, int64_t n) { return packed_elements(k, padded(n)); }
 
 // Weights [k, n] float32 -> packed [k, padded n] elements. k must be even.
@@ -179,16 +214,17 @@ void onerec_product(const Kept* rows, int64_t m, const Element* packed, int64_t 
 void onerec_encode(const Model* model, const State* state, float* x, int64_t positions, int64_t first, int64_t last) {
   for (long request = first; request < last; ++request) {
     arena.back_to(0);
-    encode(*model, *state, x + request * positions * model->width, request);
+    encode(*model, x + request * positions * model->width, state->lengths[request], state->memory[request]);
   }
 }
 
 // One step of requests [first, last); their logits are written.
 void onerec_advance(const Model* model, const State* state, const Step* step, int64_t first, int64_t last) {
-  const long group = std::max<long>(1, GROUP_ROWS / (step->beams * step->fed));
-  for (long request = first; request < last; request += group) {
+  for (long request = first, group; request < last; request += group) {
+    for (group = 1; request + group < last; ++group)
+      if (step->live.count(request, group + 1) * step->fed > GROUP_ROWS) break;
     arena.back_to(0);
-    advance(*model, *state, *step, request, std::min<long>(group, last - request));
+    advance(*model, *state, *step, request, group);
   }
 }
 

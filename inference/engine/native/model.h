@@ -18,32 +18,40 @@ struct Block {  // packed weights, gains and scales folded in; null where the bl
 };
 
 struct Model {
-  int64_t width, heads, experts, active;
+  int64_t width, heads, experts, active, codes;
   int64_t encoder_blocks, decoder_blocks;
   float floor;  // of the norms
   const Block *encoder, *decoder;
   const Kept* embeddings;      // [1 + L * K, d]
   const Kept* positions;       // [m * (L + 1), d]
   const int64_t* first_rows;   // [m * (L + 1)]: where the tokens of a place begin in `embeddings`
+  const Kept* first_qkv;       // [m * (L + 1) * codes, 3 * d]: the first block's of every token; null: not made
 };
 
 struct State {  // of a batch of B requests
-  int64_t piece;           // elements of one head's keys or values of the longest memory, packed
   int64_t max_rows;        // rows of a place in the cache
   int64_t max_tokens;
   const int32_t* lengths;  // [B] positions of memory
-  Element *keys, *values;  // [blocks, B, heads, piece], packed, each over its own padded length
+  Element* const* memory;  // [B]: of a request [blocks, keys and values, heads, piece(length)], packed
   Kept* cache;             // [blocks, max_tokens * max_rows, 2 * d]: keys and values of what was generated
-  int64_t requests;
 };
 
-struct Step {  // `fed` tokens to each of `beams` rows a request
-  int64_t beams, fed, start;
-  const int64_t* codes;        // [rows, fed]
-  const int32_t* ancestors;    // [rows, start + fed]: cache rows of each row's past and present
-  const Element* head;         // packed [d, codes of the level]
-  int64_t head_columns;        // whole panels
-  float* logits;               // [rows, head_columns]
+// Rows of a batch, those of a request together: request b has rows[ends[b]] to rows[ends[b + 1]], in order.
+struct Chosen {
+  const int32_t* rows;
+  const int64_t* ends;
+
+  long count(long first, long requests) const { return ends[first + requests] - ends[first]; }
+};
+
+struct Step {  // `fed` tokens to each of the live rows; logits of some of them
+  int64_t fed, start;
+  Chosen live, asked;       // asked are live; of the others only keys and values are needed
+  const int64_t* codes;     // [rows, fed]
+  const int32_t* ancestors; // [rows, start + fed]: cache rows of each row's past and present
+  const Element* head;      // packed [d, codes of the level]
+  int64_t head_columns;     // whole panels
+  float* logits;            // [rows, head_columns]
 };
 
 // Memory of one thread that a call takes in pieces and the next call takes again.

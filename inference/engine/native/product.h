@@ -117,6 +117,16 @@ struct StoreFloat {
   }
 };
 
+struct StoreRows {  // row i to row rows[i]
+  float* to;
+  long stride;
+  const int32_t* rows;
+  void operator()(long row, long column, Vector low, Vector high) const {
+    Isa::store(to + rows[row] * stride + column, low);
+    Isa::store(to + rows[row] * stride + column + LANES, high);
+  }
+};
+
 struct Add {  // to the residual stream
   float* to;
   long stride;

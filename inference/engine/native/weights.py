@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inference.engine.native import binding
 from inference.engine.native.binding import Kernels
-from inference.engine.prepared import attention_weights, first_rows, folded, gain
+from inference.engine.prepared import attention_weights, first_qkv, first_rows, folded, gain
 from onerec.model.blocks import DecoderBlock, EncoderBlock
 from onerec.model.norm import EPSILON
 from onerec.model.onerec import OneRec
@@ -59,6 +59,7 @@ class NativeWeights:
             heads=self.config.heads,
             experts=self.config.experts,
             active=self.config.active_experts,
+            codes=self.config.codes,
             encoder_blocks=len(encoder),
             decoder_blocks=len(decoder),
             floor=(self.config.d_model * EPSILON) ** 0.5,
@@ -67,6 +68,7 @@ class NativeWeights:
             embeddings=self._address(embeddings.to(self.kernels.kept)),
             positions=self._address(model.decoder_position.detach().to(self.kernels.kept)),
             first_rows=self._address(first_rows(model)),
+            first_qkv=self._first_qkv(model),
         )
 
     def _encoder_block(self, block: EncoderBlock) -> binding.Block:
@@ -98,6 +100,13 @@ class NativeWeights:
             expert_bias=self._address(moe.bias.detach().to(torch.float32, copy=True)),
             hidden=self.config.expert_hidden,
         )
+
+    def _first_qkv(self, model: OneRec) -> int | None:
+        block = model.decoder.stack()[0]
+        projection = attention_weights(block.self_attention, block.self_norm).qkv
+        floor = torch.tensor((self.config.d_model * EPSILON) ** 0.5)
+        table = first_qkv(model, projection, floor, self.kernels.kept)
+        return None if table is None else self._address(table)
 
     def _head(self, weight: Tensor, decoder_gain: Tensor) -> Head:
         return Head(self._packed(folded(weight, decoder_gain)), whole_units(weight.shape[0]))
