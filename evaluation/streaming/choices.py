@@ -29,16 +29,14 @@ from trainer.state import TrainState
 LOG = logging.getLogger(__name__)
 SEED = 1
 ONLINE_RECIPES = {
-    "batch 64, 1e-4": Recipe(),
-    "batch 16, 1e-4": Recipe(batch=16),
-    "batch 64, 2e-4": Recipe(learning_rate=2e-4),
-    "batch 64, 4e-4": Recipe(learning_rate=4e-4),
+    "batch 64, rate 1e-4": Recipe(),
+    "batch 64, rate 2e-4": Recipe(learning_rate=2e-4),
+    "batch 16, rate 1e-4": Recipe(batch=16),
 }
 DAILY_RECIPES = {
-    "1 pass, 1e-4": Recipe(batch_epochs=1, batch_learning_rate=1e-4),
-    "1 pass, 2e-4": Recipe(batch_epochs=1, batch_learning_rate=2e-4),
-    "2 passes, 1e-4": Recipe(batch_epochs=2, batch_learning_rate=1e-4),
-    "2 passes, 2e-4": Recipe(batch_epochs=2, batch_learning_rate=2e-4),
+    "1 pass, rate 1e-4": Recipe(),
+    "2 passes, rate 1e-4": Recipe(batch_epochs=2),
+    "2 passes, rate 2e-4": Recipe(batch_epochs=2, batch_learning_rate=2e-4),
 }
 
 
@@ -59,7 +57,8 @@ def choose(form: Form, folder: Path = DEFAULT_FOLDER, *, config: ModelConfig | N
         return seeded(made, own, timeline(), SEED, seed_file(form, own, SEED, folder), daily=daily)
 
     def online(recipe: Recipe) -> Callable[[], dict[str, Longs]]:
-        return lambda: study.online(timeline(), state(recipe, daily=False), recipe, (ONLINE, FROZEN))
+        systems = (ONLINE, FROZEN) if recipe == Recipe() else (ONLINE,)
+        return lambda: study.online(timeline(), state(recipe, daily=False), recipe, systems)
 
     def daily(recipe: Recipe) -> Callable[[], dict[str, Longs]]:
         return lambda: study.daily(timeline(), state(recipe, daily=True), recipe)
@@ -74,7 +73,7 @@ def choose(form: Form, folder: Path = DEFAULT_FOLDER, *, config: ModelConfig | N
             scores = kept(place, f"{kind}-{number}-{recipe.digest()}", timeline, make(recipe))
             second_day = timeline().cases.begin_ms >= BEGIN_MS + DAY_MS if kind == "daily" else slice(None)
             found.setdefault(kind, {})[name] = _means(scores, system, second_day)
-            if kind == "online":
+            if f"{FROZEN}/hit" in scores:
                 found["frozen"] = _means(scores, FROZEN)
             LOG.info("%s, %s: %s", kind, name, json.dumps(found[kind][name]))
     return found

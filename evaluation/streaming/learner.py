@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from evaluation.streaming.protocol import BEAM, TOP, Form, Recipe
@@ -30,6 +31,7 @@ from trainer.step import apply_step
 from trainer.update import NOTHING_TO_LEARN
 
 CHUNK = 64
+Longs = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +117,20 @@ class Server:
         self._model.load_state_dict(rounded)
         self._engine = None
 
-    def rank(self, first: int, last: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-        """Leaves int64 [last - first, TOP] for the visits from `first` up to `last`, the best first, -1 for none."""
+    def rank(self, cases: Longs) -> Longs:
+        """Leaves int64 [len(cases), TOP] for these visits, the best first, -1 for none."""
         if self._engine is None:
             self._engine = Engine(self._model, indexes=self._indexes)
-        parts = []
+        parts = [np.empty((0, TOP), np.int64)]
         config, timeline = self._engine.config, self._timeline
-        for begin in range(first, last, CHUNK):
-            cases = range(begin, min(begin + CHUNK, last))
-            histories = [timeline.history(case, config.history_items) for case in cases]
+        for begin in range(0, len(cases), CHUNK):
+            chunk = cases[begin : begin + CHUNK].tolist()
+            histories = [timeline.history(case, config.history_items) for case in chunk]
             found = self._engine.rank(
                 history_batch(histories, timeline.catalogue, config),
                 timeline.catalogue,
                 beam_width=BEAM,
-                exclude=[torch.from_numpy(timeline.seen(case)) for case in cases],
+                exclude=[torch.from_numpy(timeline.seen(case)) for case in chunk],
             )
             parts.append(found.first_leaves[:, :TOP].numpy())
         return np.concatenate(parts)

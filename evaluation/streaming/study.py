@@ -19,6 +19,7 @@ from evaluation.streaming.protocol import (
     DAY_MS,
     FROZEN,
     INTERVALS_MS,
+    ONLINE,
     TOP,
     Recipe,
 )
@@ -50,23 +51,28 @@ class Scores:
 class _Arm:
     """A system that serves the training's weights as of the newest multiple of its interval."""
 
-    def __init__(self, timeline: Timeline, state: TrainState, interval_ms: int, indexes: IndexCache) -> None:
+    def __init__(
+        self, timeline: Timeline, state: TrainState, interval_ms: int, indexes: IndexCache, finer: _Arm | None = None
+    ) -> None:
+        """`finer` exchanges more often, and ranks first: where it served the same version, its rankings are taken."""
         self.ranked: Longs = np.full((len(timeline.cases), TOP), -1, np.int64)
+        self.versions: Longs = np.full(len(timeline.cases), -1, np.int64)
         self._begin_ms = timeline.cases.begin_ms
         self._interval_ms = interval_ms
         self._state = state
+        self._finer = finer
         self._dtype = getattr(torch, state.settings.publish_dtype)
         self._server = Server(timeline, state.config, indexes)
         self._next = 0
         self._learned_ms = 0
-        self._server.serve(state.onerec, self._dtype)
+        self._serve()
 
     def before_step(self, time_ms: int) -> None:
         """The state, unchanged since `after_step`, changes at `time_ms`: a multiple in between exchanges weights."""
         boundary_ms = -(-self._learned_ms // self._interval_ms) * self._interval_ms
         if boundary_ms < time_ms:
             self.rank_before(boundary_ms)
-            self._server.serve(self._state.onerec, self._dtype)
+            self._serve()
 
     def after_step(self, time_ms: int) -> None:
         """The state has learned what there was until `time_ms`."""
@@ -75,9 +81,20 @@ class _Arm:
     def rank_before(self, time_ms: int) -> None:
         """Rank for the visits that begin before."""
         end = int(np.searchsorted(self._begin_ms, time_ms, side="left"))
-        if end > self._next:
-            self.ranked[self._next : end] = self._server.rank(self._next, end)
-            self._next = end
+        cases = np.arange(self._next, end)
+        if not len(cases):
+            return
+        self._next = end
+        self.versions[cases] = self._version
+        if self._finer is not None:
+            known = self._finer.versions[cases] == self._version
+            self.ranked[cases[known]] = self._finer.ranked[cases[known]]
+            cases = cases[~known]
+        self.ranked[cases] = self._server.rank(cases)
+
+    def _serve(self) -> None:
+        self._version = self._state.step
+        self._server.serve(self._state.onerec, self._dtype)
 
 
 def online(timeline: Timeline, state: TrainState, recipe: Recipe, only: Iterable[str] = ()) -> dict[str, Longs]:
@@ -85,7 +102,10 @@ def online(timeline: Timeline, state: TrainState, recipe: Recipe, only: Iterable
     intervals = {FROZEN: NEVER_MS, **INTERVALS_MS}
     wanted = set(only) or set(intervals)
     indexes = IndexCache()
-    arms = {name: _Arm(timeline, state, every, indexes) for name, every in intervals.items() if name in wanted}
+    arms: dict[str, _Arm] = {}
+    for name, every_ms in intervals.items():
+        if name in wanted:
+            arms[name] = _Arm(timeline, state, every_ms, indexes, arms.get(ONLINE))
     for batch in batches(timeline.sessions, recipe):
         for arm in arms.values():
             arm.before_step(batch.time_ms)

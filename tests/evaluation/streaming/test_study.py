@@ -21,14 +21,17 @@ from trainer.state import TrainState
 class Witness:
     """Instead of the server: ranks every visit by the step that serves it."""
 
+    asked = 0
+
     def __init__(self, *_: object) -> None:
         self._step = 0
 
     def serve(self, model: Any, _: object) -> None:
         self._step = model.step
 
-    def rank(self, first: int, last: int) -> Any:
-        return np.full((last - first, TOP), self._step)
+    def rank(self, cases: Any) -> Any:
+        Witness.asked += len(cases)
+        return np.full((len(cases), TOP), self._step)
 
 
 @pytest.fixture
@@ -38,8 +41,10 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> TrainState:
     state.onerec.step = 0  # type: ignore[assignment]
 
     def learn(state: TrainState, *_: object) -> None:
-        state.onerec.step += 1  # type: ignore[operator, assignment]
+        state.step += 1
+        state.onerec.step = state.step  # type: ignore[assignment]
 
+    Witness.asked = 0
     monkeypatch.setattr(study, "Server", Witness)
     monkeypatch.setattr(study, "learn", learn)
     monkeypatch.setattr(study, "learn_day", learn)
@@ -54,6 +59,7 @@ def test_weights_serve_from_the_first_multiple_of_the_interval_after_their_step(
         exchanged_ms = begin_ms // every_ms * every_ms
         assert found[system][:, 0].tolist() == np.searchsorted(times, exchanged_ms, side="right").tolist(), system
     assert not found[FROZEN].any()
+    assert Witness.asked < 0.9 * len(found) * len(begin_ms), "what another arm served from the same version is reused"
     assert len(np.unique(found[ONLINE])) > 20 > len(np.unique(found["sync 1 day"]))
 
 
