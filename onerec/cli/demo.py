@@ -20,7 +20,7 @@ from onerec.secrets import masking_handler
 BROKER_VARIABLE = "ONEREC_BOOTSTRAP_SERVERS"
 
 
-def demo(
+def demo(  # noqa: PLR0917 - a command line
     events: Annotated[int, typer.Option(min=100, help="Exposures of the log to replay.")] = 20_000,
     seed_seconds: Annotated[float, typer.Option(min=1.0, help="Wall time for training the seed model.")] = 50.0,
     preset: Annotated[str, typer.Option(help="Model preset; see `onerec model`.")] = "small",
@@ -29,6 +29,9 @@ def demo(
         "runs/demo"
     ),
     *,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Simulated users act on the answers, instead of a replayed log.")
+    ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Write traces of the services' time below DIRECTORY/profile.")
     ] = False,
@@ -41,7 +44,8 @@ def demo(
     console = Console(force_terminal=False if report else None)
     logging.basicConfig(level="WARNING", handlers=[masking_handler("%(levelname)s %(message)s")])
     try:
-        result = _run(directory, events, seed_seconds, preset, console, profile=profile)
+        asked = {"events": events, "seed_s": seed_seconds, "preset": preset, "simulate": simulate, "profile": profile}
+        result = _run(console, directory=directory, **asked)
     except OneRecError as error:
         raise fail(error) from error
     except KeyboardInterrupt:
@@ -59,9 +63,7 @@ def demo(
         )
 
 
-def _run(
-    directory: Path, events: int, seed_s: float, preset: str, console: Console, *, profile: bool
-) -> dict[str, Any]:
+def _run(console: Console, *, directory: Path, **asked: Any) -> dict[str, Any]:
     from onerec.demo.loop import Demo, Options, Progress, broker_of, configuration  # noqa: PLC0415
     from onerec.demo.profile import sampler  # noqa: PLC0415
     from onerec.demo.supervisor import Supervisor  # noqa: PLC0415
@@ -69,11 +71,11 @@ def _run(
     from onerec.machine import machine  # noqa: PLC0415
     from onerec.settings import load_settings  # noqa: PLC0415
 
-    if profile:
+    options = Options(directory, bootstrap_servers=os.environ.get(BROKER_VARIABLE), **asked)
+    if options.profile:
         sampler()  # missing, it is missed now and not after minutes
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    options = Options(directory, events, seed_s, preset, os.environ.get(BROKER_VARIABLE), profile=profile)
     config = directory / "onerec.toml"
     progress = Progress()
     with broker_of(options) as (servers, broker):

@@ -49,6 +49,8 @@ class Options:
     bootstrap_servers: str | None
     partitions: int = 4
     profile: bool = False
+    simulate: bool = False
+    """Simulated users act on the answers, instead of a log that is replayed."""
 
     @property
     def profile_folder(self) -> Path:
@@ -168,15 +170,9 @@ class Demo:
         self._wait_ready(*SERVING)
 
     def _live(self) -> None:
-        self.progress.enter("live: the log flows, the model learns while it serves")
-        replay = self.supervisor.start(
-            REPLAY,
-            "stream",
-            "replay",
-            *("--only", "events", "--events", str(self.options.events)),
-            *("--max-unanswered", str(MAX_UNANSWERED), "--ask-ahead-ms", str(ASK_AHEAD_MS)),
-            *("--await-shadow", "--summary", str(self._file("replay.json"))),
-        )
+        who = "simulated users act" if self.options.simulate else "the log flows"
+        self.progress.enter(f"live: {who}, the model learns while it serves")
+        replay = self.supervisor.start(REPLAY, *self._events(), "--summary", str(self._file("replay.json")))
         sampling = Sampling(self.options.profile_folder) if self.options.profile else None
         if sampling is not None:
             sampling.begin(self.supervisor.process_ids())
@@ -185,6 +181,15 @@ class Demo:
         if sampling is not None:
             sampling.end()
         self.supervisor.finished(replay)
+
+    def _events(self) -> tuple[str, ...]:
+        """What sends requests, impressions and actions."""
+        if self.options.simulate:
+            return ("evaluation", "simulate", "--exposures", str(self.options.events), "--hours", "240")
+        return (
+            *("stream", "replay", "--only", "events", "--events", str(self.options.events)),
+            *("--max-unanswered", str(MAX_UNANSWERED), "--ask-ahead-ms", str(ASK_AHEAD_MS), "--await-shadow"),
+        )
 
     def _drain(self) -> None:
         """Wait until what was produced has been joined, learned and served, so that the report is about all of it."""
@@ -221,6 +226,7 @@ class Demo:
         audit, reproduced = self._audit(), self._reproduce(version)
         return {
             "events_produced": replayed["exposures"],
+            **({"simulated": replayed} if self.options.simulate else {}),
             "records_produced": replayed["records"],
             **json.loads(self._file("topics.json").read_text()),
             "swaps": swaps,

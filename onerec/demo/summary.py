@@ -65,6 +65,7 @@ def _learning(report: Mapping[str, Any]) -> Table:
             f"{_or_dash(reward['chosen_swt_mean'], '.3f')} / {_or_dash(reward['rejected_swt_mean'], '.3f')} of 1",
         ),
         ("", ""),
+        *_simulated(report),
         (f"HitRate@10 of {quality['visits']:,} visits", "tested before learned from"),
         ("  OneRec, learning online", _or_dash(quality["hit_rate_at_10"], ".4f")),
         ("  the same seed, frozen", _or_dash(quality["frozen_hit_rate_at_10"], ".4f")),
@@ -72,6 +73,13 @@ def _learning(report: Mapping[str, Any]) -> Table:
         ("  decayed popularity", _or_dash(quality["popularity_hit_rate_at_10"], ".4f")),
     ]
     return _pairs("What it learned", rows)
+
+
+def _simulated(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of simulated users, who only saw what OneRec showed: the others' hit rates are then no comparison."""
+    if (own := report.get("simulated")) is None:
+        return []
+    return [(f"watch time of {own['visits']:,} simulated visits", f"{own['watch_time_per_visit_s']:.1f} s each")]
 
 
 def _bits(reproduced: Mapping[str, Any]) -> str:

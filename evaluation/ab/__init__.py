@@ -1,0 +1,1 @@
+"""A/B runs of the whole running system with simulated users: a cascade, OneRec, and OneRec with IPA."""

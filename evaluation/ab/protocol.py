@@ -1,0 +1,107 @@
+"""The protocol of the A/B run, in full.
+
+**System.** One running system on one broker: tokenizer, joiner and topics are shared, and every arm answers requests
+through Kafka. Users are split into arms by a hash of their ids and see their own arm's answers only.
+
+- `cascade`: retrieval by SASRec (full softmax), pre-ranking by two towers, ranking by an MMoE with attention over the
+  user's exposures; the ranking's first five items are the session. Trained once, before the run, on all histories from
+  before the log and on the warm-up's exposures with their watch times and follows.
+- `onerec`: worker and continuous trainer, preference loss off.
+- `onerec-ipa`: the same worker and trainer from the same seed, with the sampler's preference pairs of live requests.
+
+Both trainers learn from the sessions of all arms: arms differ in their models, not in their data.
+
+**Warm-up.** Logged exposures of users who are not in the run are joined and learned from first: from them the reward
+model learns watch times, which histories do not tell, and the cascade has the same.
+
+**Users.** The simulator of `python -m evaluation simulator` (fitted on one half of KuaiRand's users; the users of the
+run are of the other half, as they were before 25 April 2022). Draws are functions of seed, user, item and time. The log
+is a thinned sample, so a simulated session has 1.2 items on average and returns are hours apart.
+
+**Figures.** Watch time per session (a visit from the request to leaving) over the visits that end after the first
+quarter of the run, with 95 % intervals by a bootstrap over users. `expected` takes each item's mean watch time instead
+of the one drawn: the same quantity with less noise. Uplift is relative. Judged by a simulator that was fitted on what
+another system chose to show, the figures compare arms on that simulator and say nothing of people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+CASCADE, ONEREC, IPA = "cascade", "onerec", "onerec-ipa"
+ARMS = (CASCADE, ONEREC, IPA)
+TOPICS = {CASCADE: "recommendations-cascade", ONEREC: "recommendations-plain", IPA: "recommendations"}
+"""By arm the topic of its answers."""
+COMPARED = ((ONEREC, CASCADE), (IPA, CASCADE), (IPA, ONEREC))
+BURN_IN = 0.25
+BOOTSTRAPS = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How much of everything."""
+
+    name: str
+    users: int | None  # in the run, None for all of the held-out half
+    hours: float  # of event time
+    warm_exposures: int
+    seed_samples: int
+    cascade_users: int | None
+    cascade_epochs: int
+    pair_share: float  # of live requests that make a preference pair
+    candidates: int
+
+    def digest(self) -> str:
+        """Changes with every figure of the form."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+
+
+FULL = Form(
+    name="full",
+    users=None,
+    hours=48.0,
+    warm_exposures=20_000,
+    seed_samples=60_000,
+    cascade_users=None,
+    cascade_epochs=3,
+    pair_share=0.1,
+    candidates=32,
+)
+QUICK = Form(
+    name="quick",
+    users=2_400,
+    hours=24.0,
+    warm_exposures=3_000,
+    seed_samples=12_000,
+    cascade_users=3_000,
+    cascade_epochs=2,
+    pair_share=0.2,
+    candidates=32,
+)
+SMOKE = Form(
+    name="smoke",
+    users=90,
+    hours=4.0,
+    warm_exposures=300,
+    seed_samples=640,
+    cascade_users=300,
+    cascade_epochs=1,
+    pair_share=0.5,
+    candidates=8,
+)
+"""Shows that the system runs; its figures say nothing."""
+FORMS = {form.name: form for form in (FULL, QUICK, SMOKE)}
+
+
+def arm_of(user_id: int, seed: int = 0) -> str:
+    """The arm of a user."""
+    digest = hashlib.blake2b(f"{seed}/{user_id}".encode(), digest_size=8, person=b"arms").digest()
+    return ARMS[int.from_bytes(digest, "little") % len(ARMS)]
+
+
+def described(form: Form) -> dict[str, Any]:
+    """The protocol as the results state it."""
+    return {"text": __doc__, "arms": list(ARMS), "burn_in": BURN_IN, **asdict(form)}

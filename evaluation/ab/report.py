@@ -1,0 +1,163 @@
+"""Watch time per session by arm with intervals by a bootstrap over users, as JSON and as part of docs/paper.md."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.ab.protocol import ARMS, BOOTSTRAPS, BURN_IN, COMPARED, Form, described
+from evaluation.ab.system import VISITS, run_trial
+from evaluation.table1.origin import ROOT, commit
+from onerec.machine import machine
+
+LOG = logging.getLogger(__name__)
+DEFAULT_FOLDER = ROOT / "runs" / "ab"
+BEGIN, END = "<!-- ab -->\n", "<!-- /ab -->\n"
+MEASURES = {"watch_time_per_session_s": "watch_ms", "expected_watch_time_per_session_s": "expected_watch_ms"}
+COUNTED = {"items_per_session": "items", "likes_per_session": "likes", "follows_per_session": "follows"}
+Floats = NDArray[np.float64]
+Columns = dict[str, NDArray[Any]]
+
+
+def run(form: Form, seeds: Sequence[int], folder: Path = DEFAULT_FOLDER) -> dict[str, Any]:
+    """The result over the seeds; a seed whose visits are there is not run again."""
+    parts, systems, commits = [], [], set[str]()
+    for seed in seeds:
+        place = folder / f"{form.name}-{form.digest()}-{seed}"
+        done = place / "done.json"
+        if not done.is_file():
+            found = run_trial(form, seed, place)
+            done.write_text(json.dumps({"system": found, "commit": commit(), "machine": machine()}, indent=2) + "\n")
+        origin = json.loads(done.read_text())
+        drive = json.loads((place / f"{VISITS}.json").read_text())
+        systems.append(origin["system"] | {"seed": seed, "drive": drive})
+        commits.add(origin["commit"])
+        with np.load(place / f"{VISITS}.npz") as file:
+            parts.append({name: file[name] for name in file.files} | {"seed": seed})
+    return {
+        "protocol": described(form),
+        "seeds": list(seeds),
+        "commits": sorted(commits),
+        "machine": machine(),
+        **summarised(parts),
+        "systems": systems,
+    }
+
+
+def summarised(parts: Sequence[Columns]) -> dict[str, Any]:
+    """Arms and uplifts of the visits of all seeds; users of different seeds are different ones."""
+    visits = joined(parts)
+    by_arm = {arm: _Users.of(visits, number) for number, arm in enumerate(ARMS)}
+    random = np.random.default_rng(1)
+    drawn = {arm: {name: own.bootstrap(name, random) for name in MEASURES} for arm, own in by_arm.items()}
+    arms = {
+        arm: {name: [round(own.mean(name), 4), *_interval(drawn[arm][name])] for name in MEASURES}
+        | {name: round(float(own.totals[name].sum() / own.visits.sum()), 4) for name in COUNTED}
+        | {"sessions": int(own.visits.sum()), "users": len(own.visits)}
+        for arm, own in by_arm.items()
+    }
+    uplift = {
+        f"{one} over {other}": {
+            name: [
+                round(by_arm[one].mean(name) / by_arm[other].mean(name) - 1, 5),
+                *_interval(drawn[one][name] / drawn[other][name] - 1),
+            ]
+            for name in MEASURES
+        }
+        for one, other in COMPARED
+    }
+    return {"arms": arms, "uplift": uplift}
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The visits after the burn-in; a user is a pair of seed and id."""
+    chosen = []
+    for part in parts:
+        begin_ms, end_ms = part["span"].tolist()
+        late = part["begin_ms"] >= begin_ms + BURN_IN * (end_ms - begin_ms)
+        own = {name: column[late] for name, column in part.items() if name not in ("span", "seed")}
+        own["user"] = own["user"] + (int(part["seed"]) << 40)
+        chosen.append(own)
+    return {name: np.concatenate([own[name] for own in chosen]) for name in chosen[0]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Users:
+    """By user of an arm: visits [U] and sums over them [U], times in seconds."""
+
+    visits: Floats
+    totals: dict[str, Floats]
+
+    @classmethod
+    def of(cls, visits: Columns, arm: int) -> _Users:
+        own = visits["arm"] == arm
+        _, user = np.unique(visits["user"][own], return_inverse=True)
+        totals = {
+            name: np.bincount(user, visits[column][own]) / (1000 if column.endswith("_ms") else 1)
+            for name, column in (MEASURES | COUNTED).items()
+        }
+        return cls(np.bincount(user).astype(np.float64), totals)
+
+    def mean(self, name: str) -> float:
+        """Per session."""
+        return float(self.totals[name].sum() / self.visits.sum())
+
+    def bootstrap(self, name: str, random: np.random.Generator) -> Floats:
+        """[BOOTSTRAPS] means of users drawn with replacement."""
+        count = len(self.visits)
+        drawn = np.empty(BOOTSTRAPS)
+        for row in range(BOOTSTRAPS):
+            chosen = random.integers(count, size=count)
+            drawn[row] = self.totals[name][chosen].sum() / self.visits[chosen].sum()
+        return drawn
+
+
+def _interval(drawn: Floats) -> list[float]:
+    return [round(float(value), 5) for value in np.quantile(drawn, (0.025, 0.975))]
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: arms, then uplifts."""
+    head = ["arm", "watch time a session, s", "expected, s", "items", "likes", "follows", "sessions", "users"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for arm, own in result["arms"].items():
+        times = [_with_interval(own[name], ".2f") for name in MEASURES]
+        counts = [f"{own[name]:.4f}" for name in COUNTED]
+        lines.append(_line([arm, *times, *counts, f"{own['sessions']:,}", f"{own['users']:,}"]))
+    lines += ["", _line(["uplift", "watch time", "expected"]), _line(["---"] * 3)]
+    for pair, own in result["uplift"].items():
+        lines.append(_line([pair, *(_with_interval(own[name], "+.1%") for name in MEASURES)]))
+    return "\n".join(lines) + "\n"
+
+
+def write_paper(paper: Path, result: dict[str, Any]) -> None:
+    """Put protocol and tables between their marks in docs/paper.md; makes the file where there is none."""
+    form, where = result["protocol"], result["machine"]
+    section = (
+        f"{BEGIN}## Closed loop: A/B with simulated users\n\nMade by `python -m evaluation ab --paper`; form "
+        f"`{form['name']}`: {form['users'] or 'all held-out'} users, {form['hours']:g} hours of event time, seeds "
+        f"{', '.join(map(str, result['seeds']))}, commit {', '.join(one[:7] for one in result['commits'])}, on "
+        f"{where['cpu']}.\n\n{textwrap.dedent(form['text']).strip()}\n\n{table(result)}{END}"
+    )
+    before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
+    marked = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    whole = marked.sub(lambda _: section, before) if marked.search(before) else before.rstrip() + "\n\n" + section
+    paper.write_text(whole)
+
+
+def _with_interval(figure: list[float], form: str) -> str:
+    mean, low, high = (format(value, form) for value in figure)
+    return f"{mean} ({low} to {high})"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

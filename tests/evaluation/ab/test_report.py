@@ -1,0 +1,79 @@
+"""Intervals and uplifts of invented visits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation.ab.protocol import ARMS, CASCADE, IPA, ONEREC, QUICK, arm_of, described
+from evaluation.ab.report import summarised, table, write_paper
+
+SPAN = np.array([0, 1000])
+MEANS = {CASCADE: 20_000, ONEREC: 40_000, IPA: 40_000}
+
+
+def visits(seed: int, users: int = 300, each: int = 4) -> dict[str, Any]:
+    """Of users who differ a lot; those before the burn-in are absurd."""
+    random = np.random.default_rng(seed)
+    user = np.repeat(np.arange(3 * users), each)
+    arm = user % 3
+    habit = random.exponential(1.0, 3 * users)[user]
+    watch_ms = np.array([MEANS[name] for name in ARMS])[arm] * habit * random.exponential(1.0, len(user))
+    early = np.arange(len(user)) % each == 0
+    return {
+        "user": user,
+        "arm": arm,
+        "begin_ms": np.where(early, 249, 250),
+        "watch_ms": np.where(early, 10**9, watch_ms).astype(np.int64),
+        "expected_watch_ms": np.array([MEANS[name] for name in ARMS])[arm] * habit,
+        "items": np.ones(len(user), np.int64),
+        "likes": np.zeros(len(user), np.int64),
+        "follows": np.zeros(len(user), np.int64),
+        "span": SPAN,
+        "seed": seed,
+    }
+
+
+def test_the_interval_knows_that_visits_of_a_user_are_alike() -> None:
+    found = summarised([visits(1), visits(2)])
+    for arm in ARMS:
+        own = found["arms"][arm]
+        assert own["sessions"] == 2 * 300 * 3
+        assert own["users"] == 2 * 300
+        mean, low, high = own["watch_time_per_session_s"]
+        assert low < MEANS[arm] / 1000 < high
+        assert low < mean < high < 60
+        # Exponential habits times exponential watch: users alone give a relative error of 1 / sqrt(600).
+        assert (high - low) / mean > 2 * 1.96 / np.sqrt(600)
+    better = found["uplift"][f"{ONEREC} over {CASCADE}"]["watch_time_per_session_s"]
+    same = found["uplift"][f"{IPA} over {ONEREC}"]["watch_time_per_session_s"]
+    assert better[0] == pytest.approx(1.0, abs=0.4)
+    assert better[1] > 0
+    assert same[1] < 0 < same[2]
+
+
+def test_arms_are_a_function_of_the_user_and_about_equal() -> None:
+    arms = [arm_of(user_id) for user_id in range(3000)]
+    assert arms == [arm_of(user_id) for user_id in range(3000)]
+    assert arms != [arm_of(user_id, 1) for user_id in range(3000)]
+    assert all(900 < arms.count(arm) < 1100 for arm in ARMS)
+
+
+def test_the_table_goes_into_the_paper_once(tmp_path: Path) -> None:
+    result = {
+        "protocol": described(QUICK),
+        "seeds": [1],
+        "commits": ["abcdef0123"],
+        "machine": {"cpu": "a CPU"},
+        **summarised([visits(1)]),
+    }
+    paper = tmp_path / "paper.md"
+    paper.write_text("# Title\n")
+    for _ in range(2):
+        write_paper(paper, result)
+    text = paper.read_text()
+    assert text.count("## Closed loop") == 1
+    assert table(result) in text
