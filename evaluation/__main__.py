@@ -121,7 +121,7 @@ def figures(
 @app.command()
 def streaming(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="A third of the users, four days, in minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A shorter seed and four days of ten, in minutes.")] = False,
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3; the quick form takes the first by default.")] = "",
     out: Annotated[Path | None, typer.Option(help="evaluation/results/streaming[-quick].json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write tables and plot into docs/, too.")] = False,

@@ -92,7 +92,7 @@ class Form:
 
 
 FULL = Form(name="full", users_of=1, from_ms=REPORT_MS, end_ms=BEGIN_MS + 10 * DAY_MS, samples=240_000)
-QUICK = Form(name="quick", users_of=3, from_ms=REPORT_MS, end_ms=BEGIN_MS + 4 * DAY_MS, samples=24_000)
+QUICK = Form(name="quick", users_of=1, from_ms=REPORT_MS, end_ms=BEGIN_MS + 4 * DAY_MS, samples=30_000)
 
 
 def chosen(user_ids: NDArray[np.int64], one_of: int) -> NDArray[np.bool_]:

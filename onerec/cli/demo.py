@@ -20,7 +20,7 @@ from onerec.secrets import masking_handler
 BROKER_VARIABLE = "ONEREC_BOOTSTRAP_SERVERS"
 
 
-def demo(  # noqa: PLR0917 - a command line
+def demo(
     events: Annotated[int, typer.Option(min=100, help="Exposures of the log to replay.")] = 20_000,
     seed_seconds: Annotated[float, typer.Option(min=1.0, help="Wall time for training the seed model.")] = 50.0,
     preset: Annotated[str, typer.Option(help="Model preset; see `onerec model`.")] = "small",
