@@ -47,7 +47,7 @@ def measure(directory: Path, saturate_s: float, measure_s: float) -> dict[str, A
         environment = {"ONEREC_CONFIG": str(config.resolve()), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         with no_settings_of_the_shell(), Supervisor(directory, environment) as supervisor:
             settings = load_settings(config)
-            _publish(settings)
+            publish(settings)
             supervisor.start("worker", "inference", "worker")
             _wait_ready(supervisor)
             found = _ask(settings, saturate_s, measure_s, lambda: scrape(supervisor.endpoints()))
@@ -88,7 +88,7 @@ def _stages(samples: Samples) -> dict[str, dict[str, float]]:
     return found
 
 
-def _publish(settings: Settings) -> None:
+def publish(settings: Settings) -> None:
     """Topics, items, histories and one version."""
     kafka: KafkaSettings = settings.kafka
     admin.wait_for_broker(kafka, 30.0)
