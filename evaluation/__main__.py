@@ -212,7 +212,7 @@ def simulate(
 
 @app.command()
 def ab(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer users and one day, in minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer users and half a day, in minutes.")] = False,
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
     out: Annotated[Path | None, typer.Option(help="evaluation/results/ab[-quick].json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and tables into docs/paper.md, too.")] = False,

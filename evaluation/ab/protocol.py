@@ -72,14 +72,14 @@ FULL = Form(
 )
 QUICK = Form(
     name="quick",
-    users=2_400,
-    hours=24.0,
-    warm_exposures=3_000,
-    seed_samples=12_000,
-    cascade_users=3_000,
+    users=1_500,
+    hours=12.0,
+    warm_exposures=1_500,
+    seed_samples=6_000,
+    cascade_users=2_000,
     cascade_epochs=2,
-    pair_share=0.2,
-    candidates=32,
+    pair_share=0.3,
+    candidates=16,
 )
 SMOKE = Form(
     name="smoke",
