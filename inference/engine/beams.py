@@ -10,6 +10,9 @@ from inference.engine.generated import Generated
 from inference.engine.index import CatalogueIndex
 from inference.engine.selection import Selection
 
+OFTEN_OPEN = 4.0
+"""Children of a node, on average: above it few rows are decided, and looking for them costs more than it saves."""
+
 
 class Beams:
     """Rows are beams, request by request; all requests have the same number of beams, some perhaps worth -inf.
@@ -33,6 +36,8 @@ class Beams:
         self._held = torch.empty(requests, 0, dtype=torch.int64, device=device)  # [R, k] leaves
         self._totals = torch.empty(requests, 0, device=device)  # [R, k] scores after each item held
         self._slots = slots
+        self._dying: bool | None = False  # whether any is dead; None where that has not been looked at
+        self._request = torch.arange(requests, device=device).unsqueeze(1)  # [B, 1]
         self._first: tuple[Tensor, Tensor] | None = None
         # A request with fewer allowed items than slots is done after as many; None where no request is.
         supply = constraints.supply.expand(requests)
@@ -42,40 +47,40 @@ class Beams:
 
     def live(self) -> Tensor | None:
         """Rows int64 that are not dead, ascending; None where all live."""
-        alive = (self._scores > -torch.inf).view(-1)
-        return None if bool(alive.all()) else alive.nonzero().squeeze(1)
+        if self._dying is None:
+            self._dying = bool((self._scores == -torch.inf).any())
+        return (self._scores > -torch.inf).view(-1).nonzero().squeeze(1) if self._dying else None
 
     def undecided(self, level: int) -> Tensor | None:
         """Live rows int64 whose next code the trie leaves open, ascending; None where that is so for all.
 
         A code without siblings has probability 1 whatever the logits are.
         """
-        if level == 0:
+        if level == 0 or self._index.trie.mean_branch(level) > OFTEN_OPEN:
             return self.live()
         open_rows = (self._index.trie.child_counts(level, self._nodes) > 1) & (self._scores > -torch.inf).view(-1)
         return None if bool(open_rows.all()) else open_rows.nonzero().squeeze(1)
 
-    def step(self, level: int, logits: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, level: int, logits: Tensor, width: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One code for each beam from logits [R, K]: (parent rows int64 [R'], codes int64 [R']).
 
-        `widths` int64 [B or 1] says how many beams each request keeps.
+        `width` beams are kept, or of each request its `own` int64 [B], none of which is above `width`.
         """
         codes, children, log_probs = self._continuations(level, logits)
         if self._constraints.binds(level, self._held.shape[1]):
             closed = self._constraints.closed(level, children, self._nodes, self._held, self._requests)
             log_probs = log_probs.masked_fill(closed, -torch.inf)
         branch = log_probs.shape[1]
-        chosen = self._selection.choose(self._scores, log_probs.view(self._requests, -1, branch), int(widths.max()))
-        scores = _within(chosen.scores, widths)
-        offsets = torch.arange(self._requests, device=logits.device).unsqueeze(1) * self._scores.shape[1]
-        parents = (chosen.parents + offsets).view(-1)
+        chosen = self._selection.choose(self._scores, log_probs.view(self._requests, -1, branch), width)
+        scores = chosen.scores if own is None else _within(chosen.scores, own)
+        parents = (chosen.parents + self._request * self._scores.shape[1]).view(-1)
         ranks = chosen.ranks.view(-1)
         if level == 0:
             codes, self._nodes = codes[0][ranks], ranks
         else:
             place = parents * branch + ranks
             codes, self._nodes = codes.view(-1)[place], children.view(-1)[place]
-        self._scores = scores
+        self._scores, self._dying = scores, None
         self._held, self._totals = self._held[parents], self._totals[parents]
         return parents, codes
 
@@ -102,15 +107,16 @@ class Beams:
                 self._ended.append((done, self._as_generated()))
         self._nodes = torch.zeros_like(self._nodes)
 
-    def narrow(self, widths: Tensor) -> Tensor | None:
-        """Keep the best `widths` [B or 1] beams of each request: rows int64 [R'] that were kept, None for all."""
-        beams, width = self._scores.shape[1], int(widths.max())
-        self._scores = _within(self._scores, widths)
+    def narrow(self, width: int, own: Tensor | None = None) -> Tensor | None:
+        """Keep the best `width` beams, or each request's `own`: rows int64 [R'] that were kept, None for all."""
+        beams = self._scores.shape[1]
+        if own is not None:
+            self._scores, self._dying = _within(self._scores, own), None
         if width >= beams:
             return None
         best = torch.topk(self._scores, width, dim=1, sorted=False)
-        rows = best.indices + torch.arange(self._requests, device=best.indices.device).unsqueeze(1) * beams
-        kept = rows.view(-1)
+        kept = (best.indices + self._request * beams).view(-1)
+        self._dying = None
         self._scores = best.values
         self._nodes, self._held, self._totals = self._nodes[kept], self._held[kept], self._totals[kept]
         return kept
@@ -131,7 +137,7 @@ class Beams:
         """What the beams hold now, padded to all slots with leaf -1 and log-probability 0."""
         assert self._first is not None
         scores, order = self._scores.sort(dim=1, descending=True)
-        rows = order + torch.arange(self._requests, device=order.device).unsqueeze(1) * order.shape[1]
+        rows = order + self._request * order.shape[1]
         held, totals = self._held[rows], self._totals[rows]  # [B, W, k]
         steps = totals.diff(dim=-1, prepend=torch.zeros_like(totals[..., :1]))
         missing = (scores == -torch.inf).unsqueeze(-1)
@@ -154,8 +160,6 @@ class Beams:
 
 
 def _within(scores: Tensor, widths: Tensor) -> Tensor:
-    """Scores [B, W] with -inf beyond the best `widths` [B or 1] of each request."""
-    if int(widths.min()) >= scores.shape[1]:
-        return scores
+    """Scores [B, W] with -inf beyond the best `widths` [B] of each request."""
     place = scores.argsort(dim=1, descending=True).argsort(dim=1)
     return scores.masked_fill(place >= widths.unsqueeze(1), -torch.inf)

@@ -176,7 +176,9 @@ class Engine:
         constraints = Constraints.of(index, requests, limits)
         if len(widths) not in {1, requests}:
             raise ValueError(f"{len(widths)} rows of beam widths for {requests} requests.")
-        slots, widths = widths.shape[1], widths.to(self.device)
+        own = widths.to(self.device) if len(widths) > 1 else None
+        widest: list[list[int]] = widths.amax(0).tolist()  # [m, L]
+        slots = len(widest)
         decoder = self._decoder(history.to(self.device), requests * int(widths.max()), slots * (levels + 1))
         beams = Beams(requests, index, constraints, selection, slots=slots)
         codes = torch.zeros(requests, 1, dtype=torch.int64, device=self.device)  # BOS
@@ -187,10 +189,14 @@ class Engine:
                 ends = slot + 1 == slots and level + 1 == levels  # nothing follows: what is decided need not be fed
                 live = asked if ends or not decoder.packs else beams.live()
                 logits = decoder.advance(level, codes, parents, live=live, asked=asked)
-                parents, chosen = beams.step(level, logits, widths[:, slot, level])
+                mine = None if own is None else own[:, slot, level]
+                parents, chosen = beams.step(level, logits, widest[slot][level], mine)
                 codes = chosen.unsqueeze(1)
             beams.finish_slot(slot)
-            kept = beams.narrow(widths[:, slot + 1].amax(-1)) if slot + 1 < slots else None
+            kept: Tensor | None = None
+            if slot + 1 < slots:
+                mine = None if own is None else own[:, slot + 1].amax(-1)
+                kept = beams.narrow(max(widest[slot + 1]), mine)
             if kept is not None and parents is not None:
                 parents, codes = parents[kept], codes[kept]
             codes = torch.nn.functional.pad(codes, (0, 1))  # the last code and the next item's BOS go in together

@@ -132,6 +132,10 @@ class Trie:
             edges.append(parents[edges[-1]].long())
         return torch.stack(edges[::-1], dim=-1)
 
+    def mean_branch(self, level: int) -> float:
+        """How many children a node of `level` has on average."""
+        return len(self._edge_codes[level]) / (len(self._starts[level]) - 1)
+
     def child_counts(self, level: int, nodes: Tensor) -> Tensor:
         """How many children each of `nodes` int64 [R] of `level` has: int64 [R]."""
         starts = self._starts[level]

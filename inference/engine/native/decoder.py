@@ -58,6 +58,7 @@ class NativeDecoder:
         self._cache = torch.empty(shape, dtype=weights.kernels.kept)
         self._ancestors = torch.empty(self._requests, 0, dtype=torch.int32)  # [R, T] cache rows
         self._row = torch.arange(max_rows, dtype=torch.int32)
+        self._ends: dict[int, Tensor] = {}  # where each request's rows begin, by how many there are in all
         self._state = binding.State(
             max_rows=max_rows,
             max_tokens=max_tokens,
@@ -112,11 +113,11 @@ class NativeDecoder:
         return logits[:, : self._weights.config.codes]
 
     def _packed(self, chosen: Tensor | None, rows: int) -> _Packed:
-        beams = rows // self._requests
-        ends = torch.arange(self._requests + 1) * beams
+        if rows not in self._ends:
+            self._ends[rows] = torch.arange(self._requests + 1) * (rows // self._requests)
         if chosen is None:
-            return _Packed(self._row[:rows], ends)
-        return _Packed(chosen.to(torch.int32), torch.searchsorted(chosen, ends))
+            return _Packed(self._row[:rows], self._ends[rows])
+        return _Packed(chosen.to(torch.int32), torch.searchsorted(chosen, self._ends[rows]))
 
 
 class _Packed(NamedTuple):
