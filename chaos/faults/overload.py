@@ -21,8 +21,9 @@ MEASURED_S, FLOOD_S = {True: 10.0, False: 6.0}, {True: 40.0, False: 12.0}
 """By whether it is the long form."""
 ANSWER_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.25
-MIN_GOODPUT = {True: 0.7, False: 0.4}
-"""Answers in time a second under overload, by the capacity; the short form runs beside other work on two cores."""
+MIN_GOODPUT = {True: 0.5, False: 0.4}
+"""Answers in time a second under overload, by the capacity. Broker and sampler, which have five times as much to do
+as well, are on the same cores as the worker; the short form runs beside other work."""
 MAX_GROWTH_MB = 200.0
 MAX_RECOVERY_S = 10.0
 
