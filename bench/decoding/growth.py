@@ -8,17 +8,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.decoding import ours
+from bench.decoding import ours, shapes
 from onerec.catalogue import CatalogueSnapshot
+
+SEEN = shapes.HISTORY_ITEMS
 
 
 class Grown(ours.Decode):
-    """Side: as `Decode`, and the bytes that an item of the catalogue takes."""
+    """Side: as `Decode`, for users who do not want to see again what they have seen, as requests have it by default.
+
+    It knows the bytes that an item of the catalogue takes, too.
+    """
 
     def prepare(self) -> dict[str, Any]:
         """Facts with `bytes_an_item`: snapshot, trie and the engine's index; shared memory counts once."""
         facts = super().prepare()
         index = self._engine._indexes.get(self._catalogue.trie, self._engine.device)
+        seen = np.random.default_rng(3).integers(0, self._items, (self._batch, SEEN))
+        self._exclude = [torch.from_numpy(leaves) for leaves in seen]
+        self.repeat()
         facts["bytes_an_item"] = held(self._catalogue, index) / self._items
         return facts
 

@@ -36,6 +36,7 @@ class Decode:
         self._beam, self._batch, self._threads, self._items = beam, batch, threads, items
         self._shape = shapes.config(experts=experts, hidden=hidden, bf16=True)
         self._check = check
+        self._exclude: list[torch.Tensor] | None = None
 
     def prepare(self) -> dict[str, Any]:
         """Model, catalogue and one search to warm up."""
@@ -69,7 +70,7 @@ class Decode:
     def repeat(self) -> dict[str, Any]:
         """One batch: `seconds`, and how many of the items found are not in the catalogue or repeat in a session."""
         started_s = time.perf_counter()
-        found = self._engine.generate(self._history, self._catalogue, beam_width=self._beam)
+        found = self._engine.generate(self._history, self._catalogue, beam_width=self._beam, exclude=self._exclude)
         seconds = time.perf_counter() - started_s
         sessions = found.sessions
         outside = (sessions < 0) | (sessions >= self._items)
