@@ -16,10 +16,13 @@ from bench.brokers import broker_of, no_settings_of_the_shell
 from onerec.demo.loop import Demo, Options, Progress, configuration
 from onerec.demo.supervisor import Supervisor
 from onerec.errors import CheckFailedError
-from onerec.settings import load_settings
+from onerec.settings import TrainerSettings, load_settings
 
 PRESET = "small"
-EVENTS, EVENTS_BRIEF = 4_000, 200
+EVENTS, EVENTS_BRIEF = 2_000, 200
+SPEED = 300.0
+"""Some 20 exposures a second, a fifth of what the loop does on two cores when nobody waits. At its very limit every
+service waits for a core, and freshness and pauses are those of the queues for it."""
 SEED_S, SEED_BRIEF_S = 20.0, 2.0
 PAUSE = "inference_worker_swap_pause_seconds"
 
@@ -51,7 +54,12 @@ class Loop:
             "swaps",
             "wall_s",
         )
-        return {"broker": self.broker, "preset": PRESET, **{name: self.report[name] for name in names}}
+        return {
+            "broker": self.broker,
+            "preset": PRESET,
+            "replay_speed": SPEED,
+            **{name: self.report[name] for name in names},
+        }
 
 
 @dataclass(slots=True)
@@ -79,7 +87,15 @@ def observed(directory: Path, *, brief: bool) -> Loop:
     """Run it, once in this process. Raises OneRecError where the loop cannot run."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    options = Options(directory, EVENTS_BRIEF if brief else EVENTS, SEED_BRIEF_S if brief else SEED_S, PRESET, None)
+    options = Options(
+        directory,
+        EVENTS_BRIEF if brief else EVENTS,
+        SEED_BRIEF_S if brief else SEED_S,
+        PRESET,
+        None,
+        speed=0.0 if brief else SPEED,
+        publish_interval_s=TrainerSettings().publish_interval_s,
+    )
     config = directory / "onerec.toml"
     with broker_of(directory) as (servers, broker):
         config.write_text(configuration(options, servers))

@@ -38,7 +38,7 @@ class Crowd:
     def __init__(self, settings: Settings, user_ids: Sequence[int], time_ms: int) -> None:
         """Users ask in turn; `time_ms` is the event time of all requests."""
         self._users, self._time_ms = user_ids, time_ms
-        self._writer = RecordWriter(settings.kafka)
+        self._writer = RecordWriter(settings.kafka, linger_ms=0)  # nobody waits for others to ask
         start = end_offsets(settings.kafka, RECOMMENDATIONS)
         self._answers = TopicFollower(settings.kafka, RECOMMENDATIONS, self._note, start=start, service="chaos")
         self._next_id = FIRST_ID

@@ -15,11 +15,19 @@ def _loop(context: Context) -> Loop:
 
 def _freshness(context: Context) -> Measured:
     loop = _loop(context)
-    fresh = loop.report["freshness_s"]
-    figures = {"p50_s": fresh["p50"], "p99_s": fresh["p99"]}
-    ratio = EKKO_S / fresh["p50"] if fresh["p50"] else None
-    told = loop.conditions() | {"peer": "Ekko as published, on other machines with another model"}
-    return Measured(fresh["p50"], EKKO_S, ratio, None, figures, told)
+    sample, action = loop.report["sample_freshness_s"], loop.report["freshness_s"]
+    figures = {
+        "p50_s": sample["p50"],
+        "p99_s": sample["p99"],
+        "from_action_p50_s": action["p50"],
+        "from_action_p99_s": action["p99"],
+    }
+    ratio = EKKO_S / sample["p50"] if sample["p50"] else None
+    told = loop.conditions() | {
+        "peer": "Ekko as published, on other machines with another model, from an update of the weights on",
+        "stages_s": loop.report["freshness_stages_s"],
+    }
+    return Measured(sample["p50"], EKKO_S, ratio, None, figures, told)
 
 
 def _swap(context: Context) -> Measured:
@@ -43,7 +51,8 @@ def _memory(context: Context) -> Measured:
 BENCHES = (
     Bench(
         "freshness",
-        "from an action's production to weights that learned from it being served, whole loop running on this machine",
+        "from the production of the last event that a session waits for to weights that learned from it being served, "
+        "whole loop running on this machine; from_action: from the action itself on, with the joiner's windows",
         "s",
         (Bound("p50_s", "<=", 1.0), Bound("p99_s", "<=", 3.0)),
         _freshness,

@@ -110,11 +110,11 @@ class Constraints:
         assert self.excluded is not None
         excluded = self.excluded[level]
         first, end = self.index.trie.edges(level, before)
-        request = torch.arange(requests, device=before.device).repeat_interleave(len(before) // requests)
-        base = request * excluded.stride
+        rows = torch.arange(len(before), device=before.device)
+        base = rows // (len(before) // requests) * excluded.stride
         low, high = torch.searchsorted(excluded.keys, torch.stack([base + first, base + end]))
         found = high - low
-        row = torch.repeat_interleave(torch.arange(len(before), device=before.device), found)
+        row = torch.repeat_interleave(rows, found)
         within = torch.arange(len(row), device=before.device) - (found.cumsum(0) - found)[row]
         place = low[row] + within
         return row, excluded.keys[place] - (base + first)[row], excluded.counts[place]

@@ -51,6 +51,11 @@ class Options:
     profile: bool = False
     simulate: bool = False
     """Simulated users act on the answers, instead of a log that is replayed."""
+    speed: float = 0.0
+    """Of the replay: event time per wall time, 0 for as fast as it goes."""
+    publish_interval_s: float = 1.0
+    """Twice the trainer's own: at full speed the whole loop shares two cores, and a version costs a tenth of a second
+    of one in trainer, worker and sampler each."""
 
     @property
     def profile_folder(self) -> Path:
@@ -100,8 +105,11 @@ later_beam_width = 4        # the ranked next items come from the first slot and
 max_batch = 16
 deadline_ms = 10_000        # this machine does everything at once
 
+[stream.replay]
+speed = {options.speed}
+
 [trainer]
-publish_interval_s = 2.0
+publish_interval_s = {options.publish_interval_s}
 
 [trainer.seed]
 budget_s = {options.seed_s}

@@ -37,14 +37,12 @@ def _flow(report: Mapping[str, Any]) -> Table:
 
 
 def _speed(report: Mapping[str, Any]) -> Table:
-    freshness, latency = report["freshness_s"], report["request_latency_ms"]
+    latency = report["request_latency_ms"]
     return _pairs(
         "How fast",
         [
-            (
-                "action → served weights",
-                f"p50 {_or_dash(freshness['p50'], '.1f')} s, p99 {_or_dash(freshness['p99'], '.1f')} s",
-            ),
+            ("action → served weights", _seconds(report["freshness_s"])),
+            ("complete session → served weights", _seconds(report["sample_freshness_s"])),
             ("request → answer", f"p50 {_or_dash(latency['p50'], '.0f')} ms, p99 {_or_dash(latency['p99'], '.0f')} ms"),
             ("versions published / swaps", f"{report['versions_published']} / {report['swaps']}"),
             (f"version {report['reproduced']['version']}, made again", _bits(report["reproduced"])),
@@ -84,6 +82,10 @@ def _simulated(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _bits(reproduced: Mapping[str, Any]) -> str:
     return "the same bits" if reproduced["identical"] else "NOT the same bits; see logs/reproduce.log"
+
+
+def _seconds(waits: Mapping[str, float | None]) -> str:
+    return f"p50 {_or_dash(waits['p50'], '.1f')} s, p99 {_or_dash(waits['p99'], '.1f')} s"
 
 
 def _or_dash(value: float | None, form: str) -> str:

@@ -46,7 +46,7 @@ class JoinerSettings(Table):
     max_watch_ms: int = Field(86_400_000, ge=1, description="Longer watch times are refused.")
     known_items_only: bool = Field(True, description="Refuse events on items that have no semantic id.")
     transaction_events: int = Field(20_000, ge=1, description="A transaction ends after so many events")
-    transaction_ms: int = Field(200, ge=1, description="or so much wall time.")
+    transaction_ms: int = Field(100, ge=1, description="or so much wall time.")
     instance: str = Field("0", pattern=r"^[A-Za-z0-9._-]+$", description="Makes the transactional id; one an instance.")
     static_member: bool = Field(
         True,

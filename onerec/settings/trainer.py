@@ -68,7 +68,9 @@ class TrainerSettings(Table):
     weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
     batch: int = Field(64, ge=1, description="Sessions a step, at most.")
-    batch_wait_ms: int = Field(300, ge=0, description="A step starts after so long with what is there.")
+    batch_wait_ms: int = Field(
+        200, ge=0, description="A step starts with what is there once a session has waited so long for others."
+    )
     train_on: TrainOn = Field(
         TrainOn.POSITIVES, description="positives, high_quality or all: what next-token loss covers."
     )
@@ -90,7 +92,9 @@ class TrainerSettings(Table):
         100_000, ge=1, description="Pair and session ids remembered, so that each is applied once."
     )
     expert_bias_rate: float = Field(1e-3, ge=0, description="u of the loss-free balancing rule.")
-    publish_interval_s: float = Field(1.0, gt=0, description="A version at most so often, and only after a step.")
+    publish_interval_s: float = Field(
+        0.5, gt=0, description="A version at most so often, and only after a step: see docs/performance.md, Freshness."
+    )
     full_every: int = Field(50, ge=1, description="Every so many versions a full one; deltas between.")
     publish_dtype: str = Field("bfloat16", pattern="^(bfloat16|float32)$", description="Of the published weights.")
     checkpoint_interval_s: float = Field(30.0, gt=0, description="Between checkpoints; a restart repeats at most this.")
