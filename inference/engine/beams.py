@@ -80,6 +80,8 @@ class Beams:
         else:
             place = parents * branch + ranks
             codes, self._nodes = codes.view(-1)[place], children.view(-1)[place]
+        if level == self._index.trie.levels - 1:
+            self._nodes = self._index.trie.leaves_in_order(self._nodes)
         self._scores, self._dying = scores, None
         self._held, self._totals = self._held[parents], self._totals[parents]
         return parents, codes

@@ -83,7 +83,7 @@ class Constraints:
     def closed(self, level: int, children: Tensor, before: Tensor, held: Tensor, requests: int) -> Tensor:
         """Whether a child is closed to a beam: bool [R, C].
 
-        `children` int64 [R, C] are nodes after `level` (or [1, C] for all rows alike), `before` int64 [R] the nodes
+        `children` int64 [R, C] are those of Trie.children (or [1, C] for all rows alike), `before` int64 [R] the nodes
         they hang from, `held` int64 [R, k] the leaves that each beam holds.
         """
         rows = held.shape[0]
@@ -147,4 +147,4 @@ def _count(index: CatalogueIndex, allowed: Tensor) -> tuple[Tensor, ...]:
     in_order = allowed[:, index.trie.leaves_in_order()]
     before = torch.nn.functional.pad(in_order.cumsum(1, dtype=torch.int32), (1, 0))
     upper = (before[:, bounds.long()].diff(dim=1) for bounds in index.bounds)
-    return (*upper, allowed)
+    return (*upper, in_order)

@@ -29,7 +29,7 @@ class CatalogueIndex(NamedTuple):
         return cls(trie, root.codes[0], bounds, fewest)
 
     def leaves_below(self, level: int, nodes: Tensor) -> Tensor:
-        """How many leaves lie below `nodes` int64 [...], nodes after `level`: int32 [...]."""
+        """How many leaves lie below `nodes` int64 [...], children at `level`: int32 [...]."""
         if level == self.trie.levels - 1:
             return torch.ones_like(nodes, dtype=torch.int32)
         bounds = self.bounds[level]

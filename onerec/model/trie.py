@@ -22,7 +22,7 @@ class Children(NamedTuple):
     """The children of R nodes, padded to the widest branch C of their level."""
 
     codes: Tensor  # int64 [R, C]
-    nodes: Tensor  # int64 [R, C]: nodes of the next level, or leaves at the last level
+    nodes: Tensor  # int64 [R, C]: nodes of the next level; at the last level places in `leaves_in_order`
     legal: Tensor  # bool [R, C]: False is padding, whose code and node are valid indices but mean nothing
 
 
@@ -118,7 +118,7 @@ class Trie:
         legal = step < end - first
         edges = torch.minimum(first + step, end - 1)
         codes = self._edge_codes[level][edges].long()
-        return Children(codes, self._leaf_of_edge[edges].long() if level == self.levels - 1 else edges, legal)
+        return Children(codes, edges, legal)
 
     def edges(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """First edge of `nodes` int64 [...] of `level`, and the one after their last: int64 [...] both."""
@@ -152,9 +152,9 @@ class Trie:
         first = torch.stack([self._starts[level][nodes[..., level]] for level in range(self.levels)], dim=-1)
         return nodes, edges - first
 
-    def leaves_in_order(self) -> Tensor:
-        """All leaves in the order of their paths: int64 [N]."""
-        return self._leaf_of_edge.long()
+    def leaves_in_order(self, places: Tensor | None = None) -> Tensor:
+        """Leaves in the order of their paths: all as int64 [N], or those at `places` int64 [...]."""
+        return (self._leaf_of_edge if places is None else self._leaf_of_edge[places]).long()
 
     def leaf_bounds(self, level: int) -> Tensor:
         """[edges of `level` + 1]: where the leaves below the node that an edge leads to begin, in `leaves_in_order`.
