@@ -122,8 +122,9 @@ def figures(
 def streaming(
     *,
     quick: Annotated[bool, typer.Option("--quick", help="A shorter seed and four days of ten, in minutes.")] = False,
-    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3; the quick form takes the first by default.")] = "",
-    out: Annotated[Path | None, typer.Option(help="evaluation/results/streaming[-quick].json by default.")] = None,
+    short: Annotated[bool, typer.Option("--short", help="All users and the full seed, until 30 April.")] = False,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3; all by default in the full form.")] = "",
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/streaming[-FORM].json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write tables and plot into docs/, too.")] = False,
     choose: Annotated[
         bool, typer.Option("--choose", help="Instead compare recipes on the visits before the report.")
@@ -135,8 +136,9 @@ def streaming(
     from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
 
     configure_logging("evaluation")
-    form, suffix = (protocol.QUICK, "-quick") if quick else (protocol.FULL, "")
-    chosen = [int(seed) for seed in (seeds or ("1" if quick else "1,2,3")).split(",")]
+    form = protocol.QUICK if quick else protocol.SHORT if short else protocol.FULL
+    suffix = "" if form is protocol.FULL else f"-{form.name}"
+    chosen = [int(seed) for seed in (seeds or ("1,2,3" if form is protocol.FULL else "1")).split(",")]
     try:
         if choose:
             from evaluation.streaming.choices import choose as compare  # noqa: PLC0415

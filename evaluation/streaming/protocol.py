@@ -5,9 +5,9 @@
 
 **Test, then train.** Before each visit (a user's exposures with no gap of 30 minutes) every system ranks the whole
 catalogue without what the user has been shown before. It is scored on what the user then watched long or liked:
-HitRate@10 and NDCG@10 over the visits that hold such an item, of users with three earlier exposures or more. Choices
-were made on the visits of 25 and 26 April; reported are those from 27 April on. Every system has learned from these
-days when the report begins.
+HitRate@10 and NDCG@10 over the visits that hold such an item, of users with three earlier exposures or more. Reported
+are the visits from 27 April on; those of 25 and 26 April are for choices (`--choose`), and every system has learned
+from them when the report begins. Batch and rate are the trainer's defaults.
 
 **The stream without Kafka.** The joiner's own code makes sessions of the log and says at which event time each closes:
 two minutes after its last exposure at the earliest. The trainer's own step (`trainer.step.apply_step`) learns from them
@@ -92,6 +92,8 @@ class Form:
 
 
 FULL = Form(name="full", users_of=1, from_ms=REPORT_MS, end_ms=BEGIN_MS + 10 * DAY_MS, samples=240_000)
+SHORT = Form(name="short", users_of=1, from_ms=REPORT_MS, end_ms=BEGIN_MS + 6 * DAY_MS, samples=240_000)
+"""As the full form, until 30 April."""
 QUICK = Form(name="quick", users_of=1, from_ms=REPORT_MS, end_ms=BEGIN_MS + 4 * DAY_MS, samples=30_000)
 
 
