@@ -101,6 +101,70 @@ inline void over_memory(const Rows& query, long count, const Element* keys, cons
   }
 }
 
+#ifdef ONEREC_INT16
+// Below, what `pack` does for keys and values, with vectors: a tenth of the encoder's time otherwise.
+inline Vector size_of(Vector x) { return Isa::max(x, Isa::sub(Isa::zero(), x)); }
+
+// One panel of keys: its columns are positions from `from` on, each of `width` floats that lie together.
+inline void pack_keys_panel(const float* keys, long stride, long from, long length, long width, Element* to) {
+  float* scales = reinterpret_cast<float*>(to + width * PANEL);
+  alignas(32) Element whole[128];  // the widest head
+  for (long column = 0; column < PANEL; ++column) {
+    const float* key = keys + (from + column) * stride;
+    const bool there = from + column < length;
+    Vector most = Isa::zero(), sum = most;
+    for (long c = 0; there && c < width; c += LANES) {
+      const Vector size = size_of(Isa::load(key + c));
+      most = Isa::max(most, size);
+      sum = Isa::add(sum, size);
+    }
+    scales[column] = fitting_scale(Isa::most(most), Isa::sum(sum), width, LARGEST);
+    const Vector factor = Isa::all(there ? 1.0f / scales[column] : 0.0f);
+    for (long c = 0; c < width; c += LANES)
+      Isa::store(whole + c, there ? Isa::mul(factor, Isa::load(key + c)) : Isa::zero());
+    for (long c = 0; c < width; c += PAIR)
+      std::memcpy(to + c * PANEL + column * PAIR, whole + c, PAIR * sizeof(Element));
+  }
+}
+
+// LANES columns of values from `column` on: rows are positions.
+inline void pack_values_lanes(const float* values, long stride, long length, long space, float* scales, Element* to) {
+  Vector most = Isa::zero(), sum = most;
+  for (long t = 0; t < length; ++t) {
+    const Vector size = size_of(Isa::load(values + t * stride));
+    most = Isa::max(most, size);
+    sum = Isa::add(sum, size);
+  }
+  alignas(32) float mosts[LANES], sums[LANES], factors[LANES];
+  Isa::store(mosts, most), Isa::store(sums, sum);
+  for (int i = 0; i < LANES; ++i) {
+    scales[i] = fitting_scale(mosts[i], sums[i], space, SHARES);
+    factors[i] = 1.0f / scales[i];
+  }
+  const Vector factor = Isa::load(factors);
+  alignas(32) Element even[LANES], odd[LANES];
+  for (long t = 0; t < space; t += PAIR, to += PAIR * PANEL) {
+    Isa::store(even, t < length ? Isa::mul(factor, Isa::load(values + t * stride)) : Isa::zero());
+    Isa::store(odd, t + 1 < length ? Isa::mul(factor, Isa::load(values + (t + 1) * stride)) : Isa::zero());
+    for (int i = 0; i < LANES; ++i) to[2 * i] = even[i], to[2 * i + 1] = odd[i];
+  }
+}
+
+// Keys [length, width] with `stride` between positions -> packed [width, space], padding 0.
+inline void pack_keys(const Kept* keys, long stride, long length, long space, long width, Element* to) {
+  for (long from = 0; from < space; from += PANEL, to += panel_elements(width))
+    pack_keys_panel(keys, stride, from, length, width, to);
+}
+
+// Values [length, width] with `stride` between positions -> packed [space, width], padding 0.
+inline void pack_values(const Kept* values, long stride, long length, long space, long width, Element* to) {
+  for (long from = 0; from < width; from += PANEL, to += panel_elements(space)) {
+    float* scales = reinterpret_cast<float*>(to + space * PANEL);
+    for (long half = 0; half < PANEL; half += LANES)
+      pack_values_lanes(values + from + half, stride, length, space, scales + half, to + half * PAIR);
+  }
+}
+#else
 // Keys [length, width] with `stride` between positions -> packed [width, space], padding 0.
 inline void pack_keys(const Kept* keys, long stride, long length, long space, long width, Element* to) {
   pack(width, space, [=](long c, long t) { return t < length ? keys[t * stride + c] : Kept(0); }, to);
@@ -108,7 +172,8 @@ inline void pack_keys(const Kept* keys, long stride, long length, long space, lo
 
 // Values [length, width] with `stride` between positions -> packed [space, width], padding 0.
 inline void pack_values(const Kept* values, long stride, long length, long space, long width, Element* to) {
-  pack(space, width, [=](long t, long c) { return t < length ? values[t * stride + c] : Kept(0); }, to, SHARES);
+  pack(space, width, [=](long t, long c) { return t < length ? values[t * stride + c] : Kept(0); }, to);
 }
+#endif
 
 }  // namespace onerec

@@ -63,7 +63,13 @@ inline Rows multipliable(const Activation* from, long stride, long rows, long co
   }
 }
 
-// The scale of a column: its elements fit 16 bits, and times a row of no more than `row_most` their sum fits 32.
+// The scale of a column of k elements, the largest of which is `most` and which add up to `sum` without signs: they fit
+// 16 bits, and times a row of no more than `row_most` their sum fits 32.
+inline float fitting_scale(float most, float sum, long k, float row_most) {
+  const float room = 2.1e9f / row_most - 0.5f * k;  // rounding adds half a unit a row at most
+  return std::max({most / 32767.0f, sum / room, 1e-30f});
+}
+
 template <class ElementAt>
 inline float column_scale(long k, long column, float row_most, const ElementAt& element) {
   float most = 0.0f, sum = 0.0f;
@@ -72,8 +78,7 @@ inline float column_scale(long k, long column, float row_most, const ElementAt& 
     most = std::max(most, size);
     sum += size;
   }
-  const float room = 2.1e9f / row_most - 0.5f * k;  // rounding adds half a unit a row at most
-  return std::max({most / 32767.0f, sum / room, 1e-30f});
+  return fitting_scale(most, sum, k, row_most);
 }
 
 // A matrix [k, n] whose element (row, column) is element(row, column), packed; n in whole panels.
