@@ -86,21 +86,42 @@ class Constraints:
         `children` int64 [R, C] are those of Trie.children (or [1, C] for all rows alike), `before` int64 [R] the nodes
         they hang from, `held` int64 [R, k] the leaves that each beam holds.
         """
-        rows = held.shape[0]
+        rows, branch = held.shape[0], children.shape[1]
+        closed = self._closed_by_masks(level, children, rows, requests)
+        places, counts = self._taken(level, branch, before, held, requests)
+        if len(places):
+            row = places // branch
+            nodes = self.index.trie.edges(level, before)[0][row] + places % branch
+            closed.view(-1)[places] = self._left(level, nodes, row // (rows // requests)) <= counts
+        return closed
+
+    def _closed_by_masks(self, level: int, children: Tensor, rows: int, requests: int) -> Tensor:
+        """Children [R, C] below which no leaf is allowed."""
         if self.masked is None:
-            left = self.index.leaves_below(level, children).expand(rows, -1).clone()
-        else:
-            spread = children.expand(rows, -1).reshape(requests, -1)
-            left = self.masked[level].expand(requests, -1).gather(1, spread).view(rows, -1).int()
-        if held.shape[1]:
-            nodes, ranks = self.index.trie.path_targets(held)
-            through = nodes[..., level] == before.unsqueeze(1)
-            left.scatter_add_(1, ranks[..., level], -through.int())
+            return torch.zeros(rows, children.shape[1], dtype=torch.bool, device=children.device)
+        spread = children.expand(rows, -1).reshape(requests, -1)
+        return (self.masked[level].expand(requests, -1).gather(1, spread) == 0).view(rows, -1)
+
+    def _left(self, level: int, nodes: Tensor, request: Tensor) -> Tensor:
+        """How many leaves below children at `level` are allowed, whatever is taken of them."""
+        if self.masked is None:
+            return self.index.leaves_below(level, nodes)
+        counts = self.masked[level]
+        return counts[request if len(counts) > 1 else torch.zeros_like(request), nodes].int()
+
+    def _taken(self, level: int, branch: int, before: Tensor, held: Tensor, requests: int) -> tuple[Tensor, Tensor]:
+        """Where leaves below children are held or excluded: places row * C + rank, distinct, and how many leaves.
+
+        They are few. All other children have as many leaves as the trie and the masks say, and are not looked at.
+        """
+        nodes, ranks = self.index.trie.path_targets(held)
+        row, item = (nodes[..., level] == before.unsqueeze(1)).nonzero(as_tuple=True)
+        places, counts = row * branch + ranks[row, item, level], torch.ones_like(row)
         if self.excluded is not None:
             row, rank, count = self._excluded_below(level, before, requests)
-            left.index_put_((row, rank), -count, accumulate=True)
-        closed: Tensor = left <= 0
-        return closed
+            places, counts = torch.cat([places, row * branch + rank]), torch.cat([counts, count.long()])
+        distinct, which = torch.unique(places, return_inverse=True)
+        return distinct, torch.zeros_like(distinct).index_add_(0, which, counts)
 
     def _excluded_below(self, level: int, before: Tensor, requests: int) -> tuple[Tensor, Tensor, Tensor]:
         """Where leaves below children of `before` [R] are excluded: rows, ranks among the children, and how many.
