@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bench.decoding import ours, shapes
+from inference.engine import beams
 from onerec.catalogue import CatalogueSnapshot
 
 SEEN = shapes.HISTORY_ITEMS
@@ -17,11 +18,13 @@ SEEN = shapes.HISTORY_ITEMS
 class Grown(ours.Decode):
     """Side: as `Decode`, for users who do not want to see again what they have seen, as requests have it by default.
 
-    It knows the bytes that an item of the catalogue takes, too.
+    Every code is decoded: in a small catalogue most last codes have no sibling, which the search makes use of, so that
+    a large one would be compared with less work. It knows the bytes that an item of the catalogue takes, too.
     """
 
     def prepare(self) -> dict[str, Any]:
         """Facts with `bytes_an_item`: snapshot, trie and the engine's index; shared memory counts once."""
+        beams.OFTEN_OPEN = 0.0
         facts = super().prepare()
         index = self._engine._indexes.get(self._catalogue.trie, self._engine.device)
         seen = np.random.default_rng(3).integers(0, self._items, (self._batch, SEEN))
