@@ -31,6 +31,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check "torch==2.13.0"
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	$(BIN)/python -m inference kernels
+	$(BIN)/python -m stream compile
 	@touch $(STAMP)
 
 demo: install

@@ -66,10 +66,14 @@ class Codec:
             header = SINGLE_OBJECT + definitions.fingerprint_bytes(schema)
             self._readers.setdefault(header, definitions.parsed(schema))
 
+    def header(self) -> bytes:
+        """What stands before each record that is written; with a registry this registers the schema."""
+        return self._header or self._register()
+
     def encode(self, record: Any) -> bytes:
         """The record's bytes. Raises ValueError where a value does not fit its field."""
         out = io.BytesIO()
-        out.write(self._header or self._register())
+        out.write(self.header())
         try:
             fastavro.schemaless_writer(out, self._parsed, self._as_dict(record))
         except (AttributeError, TypeError, ValueError, OverflowError, KeyError) as error:

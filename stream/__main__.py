@@ -1,4 +1,4 @@
-"""`python -m stream joiner|tokenizer|codebook|replay`: each command loads only what it needs."""
+"""`python -m stream joiner|tokenizer|codebook|replay|compile`: each command loads only what it needs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from onerec.cli.options import Config, Json, read_settings
+from onerec.errors import DependencyMissingError
 from onerec.service import run_service
 from stream.replay.cli import replay
 
@@ -21,6 +22,18 @@ def joiner(config: Config = None) -> None:
 
     settings = read_settings(config)
     raise typer.Exit(run_service("joiner", settings, lambda stop: run_joiner(settings, stop)))
+
+
+@app.command()
+def compile(required: Annotated[bool, typer.Option(help="Fail where it cannot be compiled.")] = False) -> None:  # noqa: A001 - a command's name
+    """Compile the joiner's join for this machine; without it Python joins, more slowly."""
+    from stream.joiner.native import binding  # noqa: PLC0415 - loads numpy
+
+    try:
+        typer.echo(f"compiled join: {binding.build()}")
+    except DependencyMissingError as error:
+        typer.echo(f"{error} Until then Python joins.")
+        raise typer.Exit(int(error.exit_code) if required else 0) from error
 
 
 @app.command()

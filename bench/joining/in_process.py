@@ -119,7 +119,7 @@ def _commit(partitions: dict[int, Partition], clock: Clock, written: dict[str, i
     for work in works:
         for records in (work.sessions, work.histories, work.changelog, work.dead_letters):
             written["records"] += len(records)
-            written["bytes"] += sum(len(record.value or b"") for record in records)
+            written["bytes"] += sum(len(value or b"") for _, value, _ in records)
     with clock.stage("local store"):
         for work in works:
             work.store.write(work.local, {"changelog": 1, "histories": 1})
@@ -132,6 +132,7 @@ def _commit(partitions: dict[int, Partition], clock: Clock, written: dict[str, i
 def main(
     count: Annotated[int, typer.Option("--events", min=10_000)] = 400_000,
     per_s: Annotated[float, typer.Option(help="Requests in a second of event time.")] = 100.0,
+    compiled: Annotated[bool, typer.Option(help="By the compiled join, or by Python's.")] = True,
     profile: Annotated[Path | None, typer.Option(help="Where to write what cProfile saw.")] = None,
 ) -> None:
     """Join the stream and print the rate, the time of each stage and what was written."""
@@ -140,7 +141,7 @@ def main(
     with tempfile.TemporaryDirectory() as directory:
         if profiler:
             profiler.enable()
-        found = join(stream, JoinerSettings.model_validate(RULES), Path(directory))
+        found = join(stream, JoinerSettings.model_validate(RULES | {"compiled": compiled}), Path(directory))
         if profiler:
             profiler.disable()
             profiler.dump_stats(str(profile))

@@ -45,13 +45,16 @@ class JoinerSettings(Table):
     max_future_ms: int = Field(3_600_000, ge=0, description="Events further ahead of the wall clock are refused.")
     max_watch_ms: int = Field(86_400_000, ge=1, description="Longer watch times are refused.")
     known_items_only: bool = Field(True, description="Refuse events on items that have no semantic id.")
-    transaction_events: int = Field(20_000, ge=1, description="A transaction ends after so many events")
+    transaction_events: int = Field(100_000, ge=1, description="A transaction ends after so many events")
     transaction_ms: int = Field(100, ge=1, description="or so much wall time.")
     instance: str = Field("0", pattern=r"^[A-Za-z0-9._-]+$", description="Makes the transactional id; one an instance.")
     static_member: bool = Field(
         True,
         description="Restarted, it gets its partitions back at once instead of after the session's timeout; a joiner "
         "that is taken away is missed only after that timeout, and by the embedded broker never.",
+    )
+    compiled: bool = Field(
+        True, description="Join by the compiled join where it is built; Python gives the same results, more slowly."
     )
     labels: LabelSettings = LabelSettings()
     high_quality: HighQualityRule = HighQualityRule()

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas import definitions
+from schemas.bounds import DURATION_MS, INT, Limits
 from schemas.codec import SINGLE_OBJECT
 
 MOST_VARINT_BYTES = 10
@@ -93,6 +94,18 @@ class Columns:
             columns.append(_listed(column, present))
             place = place + (1 if present is None else present)
         return columns, (good & (place == after)).tolist()
+
+
+def bounds_of(limits: Limits, now_ms: int) -> dict[str, int]:
+    """By field the largest value that `schemas.bounds` certainly allows; what is not named may be any from 0."""
+    latest_ms = now_ms + limits.max_future_ms
+    return {
+        "position": INT[1],
+        "time_ms": latest_ms,
+        "produced_ms": latest_ms,
+        "watch_ms": limits.max_watch_ms,
+        "duration_ms": DURATION_MS[1],
+    }
 
 
 def _field(field: Mapping[str, Any]) -> Field:

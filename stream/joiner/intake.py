@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Mapping, Sequence
+from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
@@ -13,19 +13,20 @@ from onerec import clock
 from onerec.errors import CheckFailedError
 from onerec.kafka.trouble import DENIED, NO_TOPIC, explained, is_fatal
 from onerec.settings import JoinerSettings
-from schemas.bounds import DURATION_MS, INT, Limits, violation
+from schemas.bounds import Limits, violation
 from schemas.codec import DecodeError
 from schemas.reasons import Reason
-from schemas.records import Action, Impression
-from stream.joiner.columns import Columns
+from stream.joiner.columns import bounds_of
 from stream.joiner.items import KnownItems
 from stream.joiner.partition import Partition
-from stream.joiner.rows import ITEM, TIME_MS, ActionRow, ImpressionRow, action_row, impression_row
+from stream.joiner.rows import ActionRow, ImpressionRow, action_row, impression_row
 from stream.joiner.transaction import FENCED, TransactionError, beneath
 from stream.joiner.watermark import IMPRESSIONS
 from stream.joiner.wiring import GROUP, Wiring
 
 LOG = logging.getLogger(__name__)
+Part = tuple[int, int]
+Found = TypeVar("Found")
 LOST_OFFSETS = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 
 
@@ -37,7 +38,6 @@ class Intake:
         self._items = items
         self._limits = Limits(max_future_ms=settings.max_future_ms, max_watch_ms=settings.max_watch_ms)
         self._codecs = (wiring.impression_codec, wiring.action_codec)
-        self._columns = (Columns(Impression), Columns(Action))
         self._sources = {topic: source for source, topic in enumerate(wiring.inputs)}
 
     def take(self, messages: Sequence[Message], partitions: Mapping[int, Partition]) -> int:
@@ -46,19 +46,7 @@ class Intake:
         Raises CheckFailedError where the broker no longer has our offsets and DependencyMissingError for a missing
         topic or denied access, TransactionError where another process has taken our place.
         """
-        batches: dict[tuple[int, int], list[Message]] = {}
-        ends: dict[tuple[int, int], int] = {}
-        for message in messages:
-            source, number = self._sources.get(message.topic() or ""), message.partition()
-            error = message.error()
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                self._take_error(error, message)
-            elif source is not None and number is not None and number in partitions:
-                if error is None:
-                    batches.setdefault((source, number), []).append(message)
-                else:
-                    ends[source, number] = message.offset() or 0
-            # Else it was revoked or is not restored yet: whoever owns it begins at its committed offset.
+        batches, ends = self._sorted(messages, partitions)
         now_ms = clock.now_ms()
         now_s = time.monotonic()
         caught_up = False
@@ -69,28 +57,58 @@ class Intake:
             partitions[number].inputs[source].reached(end)
         return sum(map(len, batches.values()))
 
+    def _sorted(
+        self, messages: Sequence[Message], partitions: Mapping[int, Partition]
+    ) -> tuple[dict[Part, list[Message]], dict[Part, int]]:
+        """By source and partition of ours what came, in order, and the ends that were reached.
+
+        A batch mostly comes from few partitions, and a step for each message costs as much as joining it: hence the
+        lists.
+        """
+        ends: dict[Part, int] = {}
+        errors = [message.error() for message in messages]
+        if errors.count(None) < len(errors):
+            for message, error in zip(messages, errors, strict=True):
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    self._take_error(error, message)
+                elif error is not None:
+                    ends[self._part(message.topic(), message.partition())] = message.offset() or 0
+            messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
+        topics = [message.topic() for message in messages]
+        numbers = [message.partition() for message in messages]
+        stood = list(zip(topics, numbers, strict=True))
+        batches: dict[Part, list[Message]] = {}
+        for place in dict.fromkeys(stood):
+            batches[self._part(*place)] = [m for m, at in zip(messages, stood, strict=True) if at == place]
+        # What is of no partition of ours was revoked or is not restored yet: its owner begins at committed offsets.
+        return _ours(batches, partitions), _ours(ends, partitions)
+
+    def _part(self, topic: str | None, number: int | None) -> Part:
+        """Source and partition; a source of -1 is none of our inputs."""
+        return (self._sources.get(topic or "", -1), -1 if number is None else number)
+
     def _join(
         self, batch: Sequence[Message], source: int, partition: Partition, now_ms: int, *, caught_up: bool
     ) -> bool:
         """Join messages of one input of one partition; whether the items have been caught up with."""
-        values = [message.value() for message in batch]
-        rows: list[Any] = self._columns[source].read(values, bounds_of(self._limits, now_ms))
-        known = self._items.ids
-        take: Any = partition.join.impression if source == IMPRESSIONS else partition.join.action
-        newest_ms = partition.watermark.newest_ms[source]
-        for message, fast_row in zip(batch, rows, strict=True):
-            row = fast_row or self._decode(message, source, partition, now_ms)
-            if row is None:
-                continue
-            if row[ITEM] not in known and not caught_up:
-                self._items.catch_up()
-                caught_up = True
-            if row[ITEM] not in known:
-                partition.refuse(source, message, Reason.UNKNOWN_ITEM, f"item {row[ITEM]} has no semantic id")
-                continue
-            take(row, message)
-            newest_ms = max(newest_ms, row[TIME_MS])
-        partition.watermark.newest_ms[source] = newest_ms
+        join = partition.join
+        events = join.read(source, [message.value() for message in batch], bounds_of(self._limits, now_ms))
+        for place in events.left():
+            row = self._decode(batch[place], source, partition, now_ms)
+            if row is not None:
+                events.put(place, row)
+        unknown = self._items.unknown(events)
+        if unknown and not caught_up:
+            self._items.catch_up()
+            caught_up = True
+            unknown = self._items.unknown(events)
+        if unknown:
+            for place, item in events.drop(unknown):
+                partition.refuse(source, batch[place], Reason.UNKNOWN_ITEM, f"item {item} has no semantic id")
+        newest_ms = events.newest_ms()
+        if newest_ms is not None:
+            join.take(source, events, batch)
+            partition.watermark.newest_ms[source] = max(partition.watermark.newest_ms[source], newest_ms)
         return caught_up
 
     def _decode(
@@ -125,13 +143,5 @@ class Intake:
         LOG.warning("kafka: %s", error.str())
 
 
-def bounds_of(limits: Limits, now_ms: int) -> dict[str, int]:
-    """By field the largest value that `schemas.bounds` certainly allows; what is not named may be any from 0."""
-    latest_ms = now_ms + limits.max_future_ms
-    return {
-        "position": INT[1],
-        "time_ms": latest_ms,
-        "produced_ms": latest_ms,
-        "watch_ms": limits.max_watch_ms,
-        "duration_ms": DURATION_MS[1],
-    }
+def _ours(found: Mapping[Part, Found], partitions: Container[int]) -> dict[Part, Found]:
+    return {part: what for part, what in found.items() if part[0] >= 0 and part[1] in partitions}

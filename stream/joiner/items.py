@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import Protocol
 
 from onerec.kafka.dead_letters import DeadLetters
@@ -10,6 +9,7 @@ from onerec.kafka.follow import TopicFollower
 from onerec.kafka.reader import Received
 from onerec.settings import KafkaSettings
 from schemas.topics import ITEM_TOKENS
+from stream.joiner.joining import Events
 
 START_TIMEOUT_S = 120.0
 CATCH_UP_TIMEOUT_S = 30.0
@@ -18,9 +18,8 @@ CATCH_UP_TIMEOUT_S = 30.0
 class KnownItems(Protocol):
     """The items that events may name."""
 
-    @property
-    def ids(self) -> Container[int]:
-        """Their ids."""
+    def unknown(self, events: Events) -> set[int]:
+        """Those that these events name and that do not exist, as far as is known yet."""
 
     def catch_up(self) -> None:
         """Learn of all items as of now."""
@@ -41,6 +40,10 @@ class ItemsWithTokens:
         self._follower = TopicFollower(kafka, ITEM_TOKENS, self._learn, service="joiner", refused=refused)
         self._follower.catch_up(START_TIMEOUT_S)
 
+    def unknown(self, events: Events) -> set[int]:
+        """See `KnownItems`."""
+        return events.items() - self.ids
+
     def catch_up(self) -> None:
         """Read on to the end as of now. Raises DependencyMissingError where that takes too long."""
         self._follower.catch_up(CATCH_UP_TIMEOUT_S)
@@ -57,15 +60,12 @@ class ItemsWithTokens:
         self.ids.add(received.record.item_id)
 
 
-class _Everything:
-    def __contains__(self, item: object) -> bool:
-        return True
-
-
 class AnyItem:
     """No item is unknown: for systems that do not publish their items first."""
 
-    ids: Container[int] = _Everything()
+    def unknown(self, _events: Events) -> set[int]:
+        """None is."""
+        return set()
 
     def catch_up(self) -> None:
         """There is nothing to learn."""

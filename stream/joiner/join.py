@@ -19,6 +19,7 @@ from schemas.topics import ACTIONS, IMPRESSIONS
 from stream.joiner.exposure import Came, Exposure, Waiting
 from stream.joiner.rows import ITEM, REQUEST, TIME_MS, USER, ActionRow, ImpressionRow
 from stream.joiner.user import NEVER_MS, User
+from stream.joiner.work import Refusal
 
 MOST_OPEN = 4000
 """Open impressions of one user, and waiting actions, from which on more are refused: all of a user's state is one
@@ -31,16 +32,6 @@ BEGINNING_MS = -(2**63)
 Source = TypeVar("Source")
 """What an event came as: a Kafka message."""
 LoadHistory = Callable[[int], History | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A record for dead-letters."""
-
-    source: str
-    came: Came
-    reason: Reason
-    detail: str
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from onerec.kafka.dead_letters import REFUSED
 from schemas.reasons import Reason
-from stream.joiner.transaction import Work
+from stream.joiner.work import Work
 
 EVENTS = Counter("stream_joiner_events_total", "Impressions and actions joined.")
 SESSIONS = Counter("stream_joiner_sessions_total", "Sessions published.", ["closed_by"])
@@ -35,14 +35,14 @@ REBUILDS = Counter("stream_joiner_rebuilds_total", "Transactions that failed, ea
 
 def count(work: Work) -> None:
     """Count what one transaction has committed for one partition."""
-    changes = work.changes
-    EVENTS.inc(changes.events)
-    for session in changes.sessions:
-        SESSIONS.labels(session.closed_by).inc()
+    tally = work.tally
+    EVENTS.inc(tally.events)
+    for closed_by, sessions in tally.closed.items():
+        SESSIONS.labels(closed_by).inc(sessions)
     HISTORIES.inc(len(work.histories))
-    LATE.labels("impressions").inc(changes.late_impressions)
-    DUPLICATES.inc(changes.duplicates)
-    for refusal in changes.refusals:
+    LATE.labels("impressions").inc(tally.late_impressions)
+    DUPLICATES.inc(tally.duplicates)
+    for refusal in tally.refusals:
         REFUSED.labels("joiner", refusal.source, str(refusal.reason)).inc()
         if refusal.reason is Reason.ORPHAN:
             ORPHANS.inc()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from confluent_kafka import Message
@@ -12,20 +11,17 @@ from onerec.kafka.dead_letters import letter_key, letter_of
 from onerec.settings import JoinerSettings
 from onerec.state.store import LocalStore
 from schemas.reasons import Reason
-from schemas.records import Action, History
+from schemas.records import History
 from schemas.topics import ACTIONS, IMPRESSIONS, id_key
-from stream.joiner.exposure import Came
-from stream.joiner.join import Join, Refusal
-from stream.joiner.state import Point, pack_user, unpack_user
-from stream.joiner.transaction import Record, Work
-from stream.joiner.user import User
+from stream.joiner.choice import join_of
+from stream.joiner.joining import HISTORY_PREFIX, USER_PREFIX, Joining, Open
+from stream.joiner.plain import came_of
+from stream.joiner.state import Point
 from stream.joiner.watermark import INPUTS, Watermark
 from stream.joiner.wiring import Wiring
+from stream.joiner.work import Refusal, Work
 
-NO_TIMESTAMP = -1
 SOURCES = (IMPRESSIONS.name, ACTIONS.name)
-USER_PREFIX = b"u"
-HISTORY_PREFIX = b"h"
 POINT_KEY = b"point"
 """Key of the partition's own record in the changelog, which no user id is; in the store it stands as it is."""
 
@@ -55,15 +51,6 @@ class Input:
         return self.at_end and now_s - self.moved_s >= idle_close_s
 
 
-@dataclass(slots=True)
-class Open:
-    """How much of the partition's state is open, as of the last commit."""
-
-    impressions: int = 0
-    actions: int = 0
-    sessions: int = 0
-
-
 class Partition:
     """Built from its local copy, which `restore` has brought up to date."""
 
@@ -78,15 +65,17 @@ class Partition:
         packed = store.get(POINT_KEY)
         self.watermark = Watermark() if packed is None else Point.unpack(packed).watermark()
         self.inputs = [Input(offset) for offset in next_offsets]
-        self.join = Join(settings, self._load_history, came_of)
-        self.join.watermark_ms = self.watermark.value_ms
-        self.open = Open()
-        self._counted: dict[int, tuple[int, int, int]] = {}
+        self.join: Joining = join_of(settings, wiring, self._load_history, self.watermark.value_ms)
         self._committed = packed
         self._committed_offsets = next_offsets
         self._stands_still = False
         for key, value in store.items(USER_PREFIX):
-            self._restore_user(int(key[len(USER_PREFIX) :]), value)
+            self.join.restore(int(key[len(USER_PREFIX) :]), value)
+
+    @property
+    def open(self) -> Open:
+        """How much of the state is open, as of the last commit."""
+        return self.join.open
 
     @property
     def next_offsets(self) -> tuple[int, int]:
@@ -106,26 +95,21 @@ class Partition:
 
     def refuse(self, source: int, message: Message, reason: Reason, detail: str) -> None:
         """Put an input record to dead-letters with the next commit."""
-        self.join.changes.refusals.append(Refusal(SOURCES[source], came_of(message), reason, detail))
+        self.join.refuse(Refusal(SOURCES[source], came_of(message), reason, detail))
 
     def has_changes(self) -> bool:
         """Whether a transaction has something to write."""
-        return self.next_offsets != self._committed_offsets or bool(self.join.changes.users)
+        return self.next_offsets != self._committed_offsets or self.join.has_changes()
 
     def work(self) -> Work | None:
         """What the next transaction has to write; None where there is nothing."""
         point = Point.of(self.next_offsets, self.watermark).pack()
-        if point == self._committed and not self.join.changes.users and not self.join.changes.refusals:
+        if point == self._committed and not self.join.has_changes():
             return None
-        changes = self.join.take_changes()
-        work = Work(self.number, self.next_offsets, self.store, changes)
-        for user in changes.users.values():
-            self._write_user(user, work)
-        for session in changes.sessions:
-            encoded = self._wiring.session_codec.encode(session)
-            work.sessions.append(Record(id_key(session.user_id), encoded, max(1, session.end_ms)))
-        for refusal in changes.refusals:
-            work.dead_letters.append(Record(letter_key(refusal.came.key), self._dead_letter(refusal)))
+        work = Work(self.number, self.next_offsets, self.store)
+        self.join.write(work)
+        for refusal in work.tally.refusals:
+            work.dead_letters.append((letter_key(refusal.came.key), self._dead_letter(refusal), 0))
         work.change(POINT_KEY, POINT_KEY, point)
         return work
 
@@ -133,26 +117,7 @@ class Partition:
         """The work is committed and in the local copy."""
         self._committed = work.local[-1][1]
         self._committed_offsets = work.next_offsets
-        for user_id, user in work.changes.users.items():
-            self._count(user_id, user)
-        self.join.forget(work.changes)
-
-    def _write_user(self, user: User, work: Work) -> None:
-        key = id_key(user.user_id)
-        if user.state_changed:
-            user.state_changed = False
-            idle = user.is_idle()
-            if not idle:
-                work.change(key, USER_PREFIX + key, pack_user(user, self.settings.history_items))
-            elif user.stored:
-                work.change(key, USER_PREFIX + key, None)
-            user.stored = not idle
-        if user.history_changed:
-            user.history_changed = False
-            record = user.history_record(self.settings.history_items)
-            encoded = self._wiring.history_codec.encode(record)
-            work.histories.append(Record(key, encoded, max(1, record.updated_ms)))
-            work.local.append((HISTORY_PREFIX + key, encoded))
+        self.join.stored()
 
     def _dead_letter(self, refusal: Refusal) -> bytes:
         came = refusal.came
@@ -173,27 +138,3 @@ class Partition:
     def _load_history(self, user_id: int) -> History | None:
         encoded = self.store.get(HISTORY_PREFIX + id_key(user_id))
         return None if encoded is None else self._wiring.history_codec.decode(encoded)
-
-    def _restore_user(self, user_id: int, packed: bytes) -> None:
-        user = User.of(user_id, self._load_history(user_id))
-        decode: Callable[[bytes], Action] = self._wiring.action_codec.decode
-        unpack_user(user, packed, decode)
-        self.join.restore(user)
-        self._count(user_id, user)
-
-    def _count(self, user_id: int, user: User) -> None:
-        """Keep the sums of what is open without walking over all users."""
-        before = self._counted.pop(user_id, (0, 0, 0))
-        waiting = user.waiting_count() if user.waiting else 0
-        now = (len(user.open), waiting, int(bool(user.session)))
-        if now != (0, 0, 0):
-            self._counted[user_id] = now
-        self.open.impressions += now[0] - before[0]
-        self.open.actions += now[1] - before[1]
-        self.open.sessions += now[2] - before[2]
-
-
-def came_of(message: Message) -> Came:
-    """Where a message stood, and its bytes."""
-    kind, timestamp_ms = message.timestamp()
-    return Came(message.offset() or 0, timestamp_ms if kind else NO_TIMESTAMP, message.key(), message.value())

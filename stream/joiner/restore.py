@@ -23,7 +23,8 @@ from onerec.kafka.watermarks import Bounds, Part, watermarks
 from onerec.settings import Settings
 from onerec.state.store import LocalStore
 from onerec.state.tail import Raw, Tail
-from stream.joiner.partition import HISTORY_PREFIX, POINT_KEY, USER_PREFIX, Partition
+from stream.joiner.joining import HISTORY_PREFIX, USER_PREFIX
+from stream.joiner.partition import POINT_KEY, Partition
 from stream.joiner.state import Point
 from stream.joiner.transaction import OFFSETS_HEADER, unpack_offsets
 from stream.joiner.wiring import Wiring

@@ -26,7 +26,10 @@ from stream.joiner.watch import BrokerWatch, another_log
 from stream.joiner.wiring import GROUP, Wiring, wire
 
 LOG = logging.getLogger(__name__)
-BATCH = 1000
+BATCH = 4000
+"""Messages taken from the consumer together: what a fetch of one partition brings."""
+MOST_CHANGED = 20_000
+"""Users of one transaction, each with a history and a state of some KB: whatever its events are, it stays bearable."""
 IDLE_WAIT_S = 0.1
 RESTORE_SLICE_S = 0.05
 POLL_INTERVAL_S = 0.5
@@ -192,8 +195,10 @@ class Joiner:
     def _is_commit_due(self, now_s: float) -> bool:
         if self._since_s is None:
             return False
+        changed = sum(partition.join.changed() for partition in self._assignment.partitions.values())
         return (
             self._events >= self._settings.transaction_events
+            or changed >= MOST_CHANGED
             or now_s - self._since_s >= self._settings.transaction_ms / 1000
         )
 

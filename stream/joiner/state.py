@@ -6,7 +6,7 @@ The history is not part of it, it has its own topic; only what the open session 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from onerec.errors import CheckFailedError
@@ -56,7 +56,7 @@ class Point:
         try:
             _, impressions, actions, impressions_ms, actions_ms, watermark_ms = _POINT.unpack(data)
         except struct.error as error:
-            raise _damaged(error) from error
+            raise damaged(error) from error
         return cls((impressions, actions), (impressions_ms, actions_ms), watermark_ms)
 
 
@@ -83,7 +83,24 @@ def unpack_user(user: User, data: bytes, decode_action: Callable[[bytes], Action
     try:
         _unpack_user(user, data, decode_action)
     except (struct.error, DecodeError) as error:
-        raise _damaged(error) from error
+        raise damaged(error) from error
+
+
+def check_user(data: bytes) -> None:
+    """Raises CheckFailedError for another version, as `unpack_user`."""
+    _check_version(data)
+
+
+def waiting_of(data: bytes, decode_action: Callable[[bytes], Action]) -> list[Action]:
+    """The actions that wait, in the order in which they are packed. Raises CheckFailedError as `unpack_user`."""
+    try:
+        _, open_count, waiting_count, session_count, beyond_count = _COUNTS.unpack_from(data)
+        if not waiting_count:
+            return []
+        at = _COUNTS.size + _EXPOSURE.size * (open_count + session_count) + 17 * beyond_count
+        return [decode_action(came.value or b"") for came in _cames(data, at, waiting_count)]
+    except (struct.error, DecodeError) as error:
+        raise damaged(error) from error
 
 
 def _unpack_user(user: User, data: bytes, decode_action: Callable[[bytes], Action]) -> None:
@@ -103,8 +120,7 @@ def _unpack_user(user: User, data: bytes, decode_action: Callable[[bytes], Actio
     user.open = {exposure.key: exposure for exposure in exposures[:open_count]}
     user.session = exposures[open_count:]
     user.stored = True
-    for _ in range(waiting_count):
-        came, at = _unpack_came(data, at)
+    for came in _cames(data, at, waiting_count):
         record = decode_action(came.value or b"")
         key = (record.request_id, record.item_id)
         user.waiting.setdefault(key, []).append(Waiting(action_row(record), came))
@@ -139,6 +155,12 @@ def _pack_came(came: Came) -> bytes:
     return _CAME.pack(came.offset, came.timestamp_ms, *sizes) + key + value
 
 
+def _cames(data: bytes, at: int, count: int) -> Iterator[Came]:
+    for _ in range(count):
+        came, at = _unpack_came(data, at)
+        yield came
+
+
 def _unpack_came(data: bytes, at: int) -> tuple[Came, int]:
     offset, timestamp_ms, key_size, value_size = _CAME.unpack_from(data, at)
     at += _CAME.size
@@ -147,7 +169,8 @@ def _unpack_came(data: bytes, at: int) -> tuple[Came, int]:
     return Came(offset, timestamp_ms, key, data[at : at + value_size]), at + value_size
 
 
-def _damaged(error: Exception) -> CheckFailedError:
+def damaged(error: Exception) -> CheckFailedError:
+    """What is said of bytes that are no state."""
     return CheckFailedError(
         f"A record of the joiner's changelog holds no state of this joiner: {error}.",
         "See who else writes to it; to begin anew, delete the topic joiner-changelog and reset the joiner's group.",

@@ -11,8 +11,6 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -21,9 +19,8 @@ from onerec.kafka import clients
 from onerec.kafka.watchdog import comes_back
 from onerec.kafka.watermarks import Part
 from onerec.settings import KafkaSettings
-from onerec.state.store import LocalStore
-from stream.joiner.join import Changes
 from stream.joiner.wiring import Wiring
+from stream.joiner.work import Record, Work
 
 OFFSETS_HEADER = "joined"
 """On each record that state is restored from: the input offsets up to which it has joined."""
@@ -90,35 +87,6 @@ def beneath(error: KafkaError) -> KafkaError:
     return error
 
 
-class Record(NamedTuple):
-    """One record to write; `time_ms` is its event time, 0 for now."""
-
-    key: bytes | None
-    value: bytes | None
-    time_ms: int = 0
-
-
-@dataclass(slots=True)
-class Work:
-    """What one transaction writes for one partition."""
-
-    partition: int
-    next_offsets: tuple[int, int]
-    store: LocalStore
-    changes: Changes
-    """What it stands for; its users are let go of once it is committed."""
-    changelog: list[Record] = field(default_factory=list)
-    histories: list[Record] = field(default_factory=list)
-    sessions: list[Record] = field(default_factory=list)
-    dead_letters: list[Record] = field(default_factory=list)
-    local: list[tuple[bytes, bytes | None]] = field(default_factory=list)
-
-    def change(self, key: bytes, local_key: bytes, value: bytes | None) -> None:
-        """A change of state, for the changelog and the local copy; None deletes."""
-        self.changelog.append(Record(key, value))
-        self.local.append((local_key, value))
-
-
 class Transactions:
     """The transactional producer. One thread."""
 
@@ -167,35 +135,32 @@ class Transactions:
         wiring, partition = self._wiring, work.partition
         headers: Headers = [(OFFSETS_HEADER, pack_offsets(work.next_offsets))]
         for records, topic in ((work.sessions, wiring.sessions), (work.dead_letters, wiring.dead_letters)):
-            for record in records:
-                self._send(topic, record, partition if topic == wiring.sessions else 0, deadline_s)
+            self._send(topic, records, partition if topic == wiring.sessions else 0, deadline_s)
         for records, topic in ((work.histories, wiring.histories), (work.changelog, wiring.changelog)):
-            for record in records:
-                report = _note_end(ends) if record is records[-1] else None
-                self._send(topic, record, partition, deadline_s, headers=headers, on_delivery=report)
+            self._send(topic, records[:-1], partition, deadline_s, headers=headers)
+            self._send(topic, records[-1:], partition, deadline_s, headers=headers, on_delivery=_note_end(ends))
 
     def _send(
         self,
         topic: str,
-        record: Record,
+        records: Sequence[Record],
         partition: int,
         deadline_s: float,
         *,
         headers: Headers | None = None,
         on_delivery: OnDelivery | None = None,
     ) -> None:
-        key, value, time_ms = record
-        while True:
-            try:
-                self._producer.produce(
-                    topic, value, key, partition, on_delivery=on_delivery, timestamp=time_ms, headers=headers
-                )
-            except BufferError:
-                if time.monotonic() > deadline_s:
-                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the send queue stays full")) from None
-                self._producer.poll(QUEUE_WAIT_S)
-            else:
-                return
+        produce = self._producer.produce
+        for key, value, time_ms in records:
+            while True:
+                try:
+                    produce(topic, value, key, partition, on_delivery=on_delivery, timestamp=time_ms, headers=headers)
+                except BufferError:
+                    if time.monotonic() > deadline_s:
+                        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the send queue stays full")) from None
+                    self._producer.poll(QUEUE_WAIT_S)
+                else:
+                    break
 
     def _offsets(self, works: Sequence[Work]) -> list[TopicPartition]:
         return [

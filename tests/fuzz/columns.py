@@ -6,8 +6,7 @@ from schemas.bounds import Limits, violation
 from schemas.codec import SINGLE_OBJECT_BYTES, Codec, DecodeError
 from schemas.records import Action, Impression
 from schemas.topics import ACTIONS, IMPRESSIONS
-from stream.joiner.columns import Columns
-from stream.joiner.intake import bounds_of
+from stream.joiner.columns import Columns, bounds_of
 from stream.joiner.rows import action_row, impression_row
 from tests.hostile.records import VALID
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import logging
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import torch
 
+from onerec.compiled import Library
 from onerec.errors import DependencyMissingError
 
 LOG = logging.getLogger(__name__)
-SOURCES = Path(__file__).parent
-MAIN = SOURCES / "kernels.cpp"
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-w")  # -w: GCC warns of its own intrinsics
+FLAGS = ("-fno-math-errno", "-w")  # -w: GCC warns of its own intrinsics
 INSTRUCTIONS = {
     "avx512_bf16": ("-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
     "avx2_int16": ("-mfma", "-mavx2", "-DONEREC_INT16"),
@@ -28,8 +22,6 @@ INSTRUCTIONS = {
 }
 DTYPES = {"avx512_bf16": torch.bfloat16, "avx2_int16": torch.int16, "avx2": torch.float32}
 """What products multiply."""
-COMPILERS = ("c++", "g++", "clang++")
-COMPILE_TIMEOUT_S = 300
 COUNTS = ("onerec_lanes", "onerec_element_bytes", "onerec_packed_elements", "onerec_piece")
 """Functions that return a number."""
 
@@ -90,13 +82,20 @@ def kinds() -> tuple[str, ...]:
     return ("avx2_int16", "avx2") if torch.cpu._is_avx2_supported() else ()
 
 
+def library(kind: str) -> Library:
+    """The library of this kind."""
+    return Library(
+        name=f"kernels-{kind}",
+        main=Path(__file__).with_name("kernels.cpp"),
+        flags=(*FLAGS, *INSTRUCTIONS[kind]),
+        what="the decode kernels",
+        hint="AVX-512 with bfloat16 needs GCC 10 or Clang 9, or newer.",
+    )
+
+
 def path(kind: str) -> Path:
     """Where the library of this kind lies, or would lie, for these sources and flags."""
-    digest = hashlib.sha256(" ".join((*FLAGS, *INSTRUCTIONS[kind])).encode())
-    for source in (*sorted(SOURCES.glob("*.h")), MAIN):
-        digest.update(source.read_bytes())
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cached / "onerec-stream" / f"kernels-{kind}-{digest.hexdigest()[:16]}.so"
+    return library(kind).path()
 
 
 def build() -> list[Path]:
@@ -108,28 +107,7 @@ def build() -> list[Path]:
         raise DependencyMissingError(
             "There are no decode kernels for this processor: it has no AVX2.", "Let torch decode."
         )
-    return [_built(kind) for kind in kinds()]
-
-
-def _built(kind: str) -> Path:
-    target = path(kind)
-    if target.exists():
-        return target
-    compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise DependencyMissingError("There is no C++ compiler for the decode kernels.", "Install g++ or clang++.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as aside:
-        made = Path(aside) / target.name
-        command = [compiler, *FLAGS, *INSTRUCTIONS[kind], "-o", str(made), str(MAIN)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
-        if done.returncode:
-            raise DependencyMissingError(
-                f"{compiler} cannot compile the decode kernels: {done.stderr.strip()[:500]}",
-                "AVX-512 with bfloat16 needs GCC 10 or Clang 9, or newer.",
-            )
-        made.replace(target)  # several may build at once: each renames a whole file
-    return target
+    return [library(kind).build() for kind in kinds()]
 
 
 class Kernels:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from onerec.errors import DependencyMissingError
+from stream.joiner.native import binding
 from tests.recovery import disk
 from tests.recovery.bus_clients import connect
 from tests.stream.joiner.system import System
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_join() -> None:
+    """Joiners in these tests take the compiled join wherever there is a compiler."""
+    with contextlib.suppress(DependencyMissingError):
+        binding.build()
 
 
 @pytest.fixture

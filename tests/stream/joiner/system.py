@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,16 @@ class UntilRead:
 class System:
     """A bus with a story on it, and joiners that run and die one after another."""
 
-    def __init__(self, directory: Path, *, batch: int, partitions: int = 1, events: list[Event] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        batch: int,
+        partitions: int = 1,
+        events: list[Event] | None = None,
+        joins: tuple[bool, ...] = (True,),
+    ) -> None:
+        """`joins`: whether each life after the other has the compiled join, where it is built; over and over."""
         self.directory = directory
         self.partitions = partitions
         self.settings = Settings(
@@ -94,6 +104,7 @@ class System:
         )
         self.wiring = names(self.settings.kafka, "cluster", ["changelog", "histories"])
         self.bus = Bus(batch=batch)
+        self._joins = itertools.cycle(joins)
         self.bus.make_topics(self.settings.kafka)
         for event in story() if events is None else events:
             self.publish(event)
@@ -109,13 +120,17 @@ class System:
     def live(self, crash_after: int | None = None, *, lose_memory: bool = True) -> None:
         """One process from its start to its end, or to its crash."""
         with self.bus.life(crash_after):
-            joiner = Joiner(self.settings, self.wiring, AnyItem(), Failures(self.settings.kafka, "0"))
+            joiner = Joiner(self._settings_of_life(), self.wiring, AnyItem(), Failures(self.settings.kafka, "0"))
             try:
                 joiner.run(UntilRead(self.bus, self.wiring))  # type: ignore[arg-type]
             except Crash:
                 self._crash(joiner, lose_memory=lose_memory)
                 raise
             joiner.close()
+
+    def _settings_of_life(self) -> Settings:
+        joiner = self.settings.stream.joiner.model_copy(update={"compiled": next(self._joins)})
+        return self.settings.model_copy(update={"stream": StreamSettings(joiner=joiner)})
 
     def live_through(self, crashes: list[int], *, lose_memory: bool = True) -> None:
         """Processes that die after so many steps each, then one that lives."""

@@ -7,7 +7,8 @@ from typing import Any
 from confluent_kafka import TopicPartition
 
 from stream.joiner.alignment import SKEW_MS, Alignment
-from stream.joiner.partition import Input, Open
+from stream.joiner.joining import Open
+from stream.joiner.partition import Input
 from stream.joiner.watermark import ACTIONS, IMPRESSIONS, Watermark
 from tests.stream.joiner.test_state import WIRING
 

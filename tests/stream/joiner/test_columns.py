@@ -13,8 +13,7 @@ from schemas.bounds import Limits, violation
 from schemas.codec import Codec, DecodeError
 from schemas.records import Action, ActionKind, Impression, Item
 from schemas.topics import ACTIONS, IMPRESSIONS
-from stream.joiner.columns import FEWEST, Columns
-from stream.joiner.intake import bounds_of
+from stream.joiner.columns import FEWEST, Columns, bounds_of
 from stream.joiner.rows import action_row, impression_row
 
 LONG = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 300)

@@ -14,8 +14,9 @@ from tests.recovery.bus import Crash
 from tests.stream.joiner.system import System
 
 
-def test_the_story_without_a_crash(system: Callable[..., System]) -> None:
-    calm = system()
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "Python"])
+def test_the_story_without_a_crash(system: Callable[..., System], *, compiled: bool) -> None:
+    calm = system(joins=(compiled,))
     calm.live()
 
     outcome = calm.outcome()
@@ -40,7 +41,7 @@ def test_a_crash_between_any_two_steps_changes_nothing(system: Callable[..., Sys
     assert steps.count("committed") >= 5
 
     for calls, step in enumerate(steps):
-        crashed = system(partitions=2)
+        crashed = system(partitions=2, joins=(not lose_memory, calls % 2 > 0))  # one goes on with the other's state
         crashed.live_through([calls], lose_memory=lose_memory)
         assert crashed.outcome() == wanted, f"died at step {calls}: {step}"
 
@@ -48,15 +49,20 @@ def test_a_crash_between_any_two_steps_changes_nothing(system: Callable[..., Sys
 @hypothesis_settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(crashes=st.lists(st.integers(0, 40), min_size=2, max_size=6), batch=st.integers(1, 9), lose=st.booleans())
+@given(
+    crashes=st.lists(st.integers(0, 40), min_size=2, max_size=6),
+    batch=st.integers(1, 9),
+    lose=st.booleans(),
+    joins=st.lists(st.booleans(), min_size=1, max_size=3),
+)
 def test_many_crashes_change_nothing(
-    system: Callable[..., System], crashes: list[int], batch: int, *, lose: bool
+    system: Callable[..., System], crashes: list[int], batch: int, joins: list[bool], *, lose: bool
 ) -> None:
     calm = system(batch=batch)
     calm.live()
     wanted = calm.outcome()
 
-    crashed = system(batch=batch)
+    crashed = system(batch=batch, joins=tuple(joins))
     crashed.live_through(crashes, lose_memory=lose)
 
     assert crashed.outcome() == wanted
