@@ -59,7 +59,7 @@ class Intake:
 
     def _sorted(
         self, messages: Sequence[Message], partitions: Mapping[int, Partition]
-    ) -> tuple[dict[Part, list[Message]], dict[Part, int]]:
+    ) -> tuple[dict[Part, Sequence[Message]], dict[Part, int]]:
         """By source and partition of ours what came, in order, and the ends that were reached.
 
         A batch mostly comes from few partitions, and a step for each message costs as much as joining it: hence the
@@ -67,7 +67,7 @@ class Intake:
         """
         ends: dict[Part, int] = {}
         errors = [message.error() for message in messages]
-        if errors.count(None) < len(errors):
+        if any(errors):
             for message, error in zip(messages, errors, strict=True):
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     self._take_error(error, message)
@@ -76,10 +76,13 @@ class Intake:
             messages = [message for message, error in zip(messages, errors, strict=True) if error is None]
         topics = [message.topic() for message in messages]
         numbers = [message.partition() for message in messages]
-        stood = list(zip(topics, numbers, strict=True))
-        batches: dict[Part, list[Message]] = {}
-        for place in dict.fromkeys(stood):
-            batches[self._part(*place)] = [m for m, at in zip(messages, stood, strict=True) if at == place]
+        batches: dict[Part, Sequence[Message]] = {}
+        if len(set(topics)) == len(set(numbers)) == 1:
+            batches[self._part(topics[0], numbers[0])] = messages
+        else:
+            stood = list(zip(topics, numbers, strict=True))
+            for place in dict.fromkeys(stood):
+                batches[self._part(*place)] = [m for m, at in zip(messages, stood, strict=True) if at == place]
         # What is of no partition of ours was revoked or is not restored yet: its owner begins at committed offsets.
         return _ours(batches, partitions), _ours(ends, partitions)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from confluent_kafka import Message
 
@@ -54,8 +54,8 @@ class Joining(Protocol):
     def read(self, source: int, values: Sequence[bytes | None], most: Mapping[str, int]) -> Events:
         """Decode values of impressions or actions (`watermark.INPUTS`); see `Columns.read` for `most`."""
 
-    def take(self, source: int, events: Events, messages: Sequence[Message]) -> None:
-        """Join the rows of what `read` gave, which came as these messages."""
+    def take(self, source: int, events: Any, messages: Sequence[Message]) -> None:
+        """Join the rows of what its own `read` gave, which came as these messages."""
 
     def refuse(self, refusal: Refusal) -> None:
         """A record goes to dead-letters with the next work."""

@@ -21,13 +21,14 @@ from stream.joiner.assignment import Assignment
 from stream.joiner.garbage import PacedCollection
 from stream.joiner.intake import Intake
 from stream.joiner.items import AnyItem, ItemsWithTokens, KnownItems
+from stream.joiner.partition import Partition
 from stream.joiner.transaction import TransactionError, Transactions, transactional_id
 from stream.joiner.watch import BrokerWatch, another_log
 from stream.joiner.wiring import GROUP, Wiring, wire
 
 LOG = logging.getLogger(__name__)
-BATCH = 4000
-"""Messages taken from the consumer together: what a fetch of one partition brings."""
+BATCH = 2000
+"""Messages taken from the consumer together: mostly of one partition, whose fetch brings some 4,000."""
 MOST_CHANGED = 20_000
 """Users of one transaction, each with a history and a state of some KB: whatever its events are, it stays bearable."""
 IDLE_WAIT_S = 0.1
@@ -137,8 +138,11 @@ class Joiner:
         self._garbage = PacedCollection()
         self._poll_s = 0.0
         self._events = 0
+        self._writing: list[Partition] = []
+        """Of which the open transaction writes the work."""
+        self._begun_s = 0.0
         self._since_s: float | None = None
-        """When the oldest change that is not committed was made, on the monotonic clock."""
+        """When the oldest change that no transaction has was made, on the monotonic clock."""
 
     def run(self, stop: Stop) -> None:
         """Turn by turn until asked to stop, then commit. Raises TransactionError and OneRecError."""
@@ -158,8 +162,7 @@ class Joiner:
             partition.advance(now_s)
         if self._since_s is None and any(partition.has_changes() for partition in partitions.values()):
             self._since_s = now_s
-        if self._is_commit_due(now_s):
-            self._commit()
+        self._commit_where_due(now_s, is_pressed=len(messages) >= BATCH)
         if self._assignment.is_restoring() and self._assignment.restore(RESTORE_SLICE_S):
             self._garbage.freeze()
             self._commit()
@@ -202,24 +205,52 @@ class Joiner:
             or now_s - self._since_s >= self._settings.transaction_ms / 1000
         )
 
+    def _commit_where_due(self, now_s: float, *, is_pressed: bool) -> None:
+        """Commit where that is due; while much is to be read, join on until the broker has what the transaction wrote.
+
+        One transaction is open at a time: where the next is due before, it waits.
+        """
+        is_due = self._is_commit_due(now_s)
+        if self._transactions.is_open and (is_due or not is_pressed or self._transactions.is_delivered()):
+            self._finish()
+        if is_due:
+            self._begin()
+            if self._transactions.is_open and not is_pressed:
+                self._finish()
+
     def _commit(self) -> None:
-        """One transaction over all partitions. Raises TransactionError."""
+        """Commit all that has been joined. Raises TransactionError."""
+        if self._transactions.is_open:
+            self._finish()
+        self._begin()
+        if self._transactions.is_open:
+            self._finish()
+
+    def _begin(self) -> None:
+        """Hand all that has been joined to a transaction over all partitions. Raises TransactionError."""
+        started_s = time.monotonic()
         partitions = self._assignment.partitions
         works = [work for partition in partitions.values() if (work := partition.work()) is not None]
         self._events = 0
         self._since_s = None
-        if not works:
-            return
-        with metrics.TRANSACTION.time():
-            self._transactions.commit(works, self._assignment.consumer)
-        for work in works:
-            partitions[work.partition].committed(work)
+        if works:
+            self._writing = [partitions[work.partition] for work in works]
+            self._begun_s = started_s
+            self._transactions.begin(works, self._assignment.consumer)
+
+    def _finish(self) -> None:
+        """Make the open transaction count. Raises TransactionError."""
+        if any(self._assignment.partitions.get(partition.number) is not partition for partition in self._writing):
+            raise TransactionError(KafkaError(KafkaError.ILLEGAL_GENERATION, "partitions were lost on the way"))
+        for partition, work in zip(self._writing, self._transactions.finish(), strict=True):
+            partition.committed(work)
             metrics.count(work)
+        metrics.TRANSACTION.observe(time.monotonic() - self._begun_s)
         self._failures.none()
 
     def _between(self, now_s: float) -> None:
         """What is due now and then."""
-        if self._since_s is None:
+        if self._since_s is None and not self._transactions.is_open:
             self._watch.show(self._assignment.partitions, now_s)
         self._watch.check(now_s)
         self._garbage.turn(now_s)

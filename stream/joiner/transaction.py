@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -87,41 +88,76 @@ def beneath(error: KafkaError) -> KafkaError:
     return error
 
 
+@dataclass(slots=True)
+class _Open:
+    """A transaction from its first record to its commit."""
+
+    works: Sequence[Work]
+    group: object
+    """The group's metadata as it was when the work was taken."""
+    deadline_s: float
+    ends: dict[Part, int] = field(default_factory=dict)
+    """Where the partitions of the state's topics end with it, as deliveries tell."""
+
+    def left_s(self) -> float:
+        """How long it may still take; the broker ends it about then."""
+        return max(0.0, self.deadline_s - time.monotonic())
+
+
 class Transactions:
     """The transactional producer. One thread."""
 
     def __init__(self, wiring: Wiring, instance: str) -> None:
         """Fence every older producer of this instance and abort what it left open. Raises TransactionError."""
         self._wiring = wiring
+        self._open: _Open | None = None
         self._producer = clients.producer(wiring.kafka, transactional_id=transactional_id(wiring.kafka, instance))
         try:
             self._producer.init_transactions(INIT_TIMEOUT_S)
         except KafkaException as error:
             raise TransactionError(error.args[0]) from error
 
-    def commit(self, works: Sequence[Work], consumer: Consumer) -> None:
-        """Write the work of these partitions, whole or not at all. Raises TransactionError."""
-        ends: dict[Part, int] = {}
-        deadline_s = time.monotonic() + COMMIT_TIMEOUT_S
+    def begin(self, works: Sequence[Work], consumer: Consumer) -> None:
+        """Hand the work of these partitions to the producer; `finish` makes it count. Raises TransactionError."""
         try:
+            # A group that moves on from now on refuses the offsets.
+            self._open = opened = _Open(works, consumer.consumer_group_metadata(), time.monotonic() + COMMIT_TIMEOUT_S)
             # 1. Everything is handed to the producer: state, histories, sessions, dead letters.
             self._producer.begin_transaction()
             for work in works:
-                self._produce(work, ends, deadline_s)
+                self._produce(work, opened)
+        except KafkaException as error:
+            raise TransactionError(error.args[0]) from error
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something was begun and is not finished."""
+        return self._open is not None
+
+    def is_delivered(self) -> bool:
+        """Whether the broker has all records of what is open, so that `finish` need not wait for it."""
+        self._producer.poll(0)
+        return len(self._producer) == 0
+
+    def finish(self) -> Sequence[Work]:
+        """Make what was begun count, whole or not at all; its work. Raises TransactionError."""
+        opened, self._open = self._open, None
+        assert opened is not None, "nothing was begun"
+        try:
             # 2. All of it is on the broker, and we know where the topics of the state end.
-            if self._producer.flush(COMMIT_TIMEOUT_S):
+            if self._producer.flush(opened.left_s()):
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "records were not delivered in time"))
-            # 3. The consumed offsets join the transaction; a group that has moved on refuses them.
-            group = consumer.consumer_group_metadata()
+            # 3. The consumed offsets join the transaction.
             with comes_back("send_offsets_to_transaction", STUCK_AFTER_S):
-                self._producer.send_offsets_to_transaction(self._offsets(works), group, COMMIT_TIMEOUT_S)
+                self._producer.send_offsets_to_transaction(self._offsets(opened.works), opened.group, COMMIT_TIMEOUT_S)
             # 4. From here on all of it counts; before, nothing does.
             self._producer.commit_transaction(COMMIT_TIMEOUT_S)
         except KafkaException as error:
             raise TransactionError(error.args[0]) from error
         # 5. The local copy follows, with the places in the topics that it now stands for.
-        for work in works:
-            work.store.write(work.local, self._positions(work.partition, ends))
+        for work in opened.works:
+            work.store.write(work.local, self._positions(work.partition, opened.ends))
+        return opened.works
 
     def poll(self) -> None:
         """Serve callbacks; what they tell comes out at the next commit."""
@@ -131,14 +167,14 @@ class Transactions:
         """Never use the producer again."""
         self._producer.purge(in_flight=True)
 
-    def _produce(self, work: Work, ends: dict[Part, int], deadline_s: float) -> None:
-        wiring, partition = self._wiring, work.partition
+    def _produce(self, work: Work, opened: _Open) -> None:
+        wiring, partition, deadline_s = self._wiring, work.partition, opened.deadline_s
         headers: Headers = [(OFFSETS_HEADER, pack_offsets(work.next_offsets))]
         for records, topic in ((work.sessions, wiring.sessions), (work.dead_letters, wiring.dead_letters)):
             self._send(topic, records, partition if topic == wiring.sessions else 0, deadline_s)
         for records, topic in ((work.histories, wiring.histories), (work.changelog, wiring.changelog)):
             self._send(topic, records[:-1], partition, deadline_s, headers=headers)
-            self._send(topic, records[-1:], partition, deadline_s, headers=headers, on_delivery=_note_end(ends))
+            self._send(topic, records[-1:], partition, deadline_s, headers=headers, on_delivery=_note_end(opened.ends))
 
     def _send(
         self,

@@ -143,6 +143,10 @@ class TransactionalProducer(Client):
         self._reports.clear()
         return 0
 
+    def __len__(self) -> int:
+        """What is not known to be delivered: it is with the flush."""
+        return len(self._reports)
+
     def send_offsets_to_transaction(self, offsets: Iterable[TopicPartition], _group: object, _timeout_s: float) -> None:
         self._bus.step("offsets")
         if self._bus.timed_out() is not None:

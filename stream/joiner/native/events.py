@@ -82,7 +82,7 @@ def packed_row(source: int, row: ImpressionRow | ActionRow) -> list[int]:
     request, user, item, third, time_ms, first, *others, produced = row
     second = None if source == IMPRESSIONS else others[0]
     values = (request, user, item, third, time_ms, first or 0, second or 0, produced)
-    return [*map(int, values), first is not None, second is not None]  # type: ignore[arg-type]
+    return [*map(int, values), first is not None, second is not None]
 
 
 def _most(source: int, most: Mapping[str, int]) -> NDArray[np.int64]:
