@@ -14,8 +14,9 @@ from stream.joiner.partition import Partition
 from stream.joiner.watermark import INPUTS
 from stream.joiner.wiring import Wiring
 
-OPEN_LIMIT = 20_000
-"""Open impressions and waiting actions of a partition from which on an input may be paused: some 10 MB."""
+OPEN_LIMIT = 60_000
+"""Open impressions and waiting actions of a partition from which on an input may be paused: some 10 MB in the compiled
+join, 30 MB in Python's. A pause throws away what was fetched ahead, so it is for backlogs, not for busy windows."""
 SKEW_MS = 60_000
 """How far ahead an input has to be; it goes on at half of that."""
 

@@ -11,10 +11,11 @@ import pytest
 
 from bench.brokers import environment_of_services, no_settings_of_the_shell
 from bench.environments import PeerMissingError
-from bench.joining import feed, quix_rows, runs
+from bench.joining import feed, in_process, quix_rows, runs
 from bench.joining.pinning import pinned
 from bench.joining.progress import rates
 from onerec.errors import CheckFailedError
+from onerec.settings import JoinerSettings
 from schemas.codec import Codec
 from schemas.topics import ACTIONS, IMPRESSIONS
 
@@ -46,6 +47,16 @@ def test_rates_are_told_from_the_first_commit_on_and_for_the_second_half() -> No
     assert found.warm == pytest.approx(500.0)
     with pytest.raises(CheckFailedError, match="2 commits"):
         rates([(0.0, 1), (1.0, 2)])
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_joiner_is_timed_without_a_broker(tmp_path: Path, *, compiled: bool) -> None:
+    stream = in_process.messages(10_000, per_s=2.0)
+    found = in_process.join(stream, JoinerSettings(**runs.RULES, compiled=compiled), tmp_path)
+
+    assert found["events_per_s"] > 0
+    assert {"decode and join", "what falls due", "records to write", "local store"} <= set(found["us_per_event"])
+    assert found["records_per_event"] > 0.1, "windows close and sessions come out"
 
 
 def test_a_joiner_closes_sessions_and_histories_as_the_others_do() -> None:

@@ -203,7 +203,11 @@ def _batch(events: NativeEvents, messages: Sequence[Message]) -> Batch:
     keys = [message.key() for message in messages]
     whole = [key or b"" for key in keys] if None in keys else keys
     key_sizes = np.fromiter([NO_KEY if key is None else len(key) for key in keys], np.int64, events.count)
-    offsets = np.fromiter([message.offset() or 0 for message in messages], np.int64, events.count)
+    first, last = messages[0].offset() or 0, messages[-1].offset() or 0
+    if last - first == events.count - 1:
+        offsets = np.arange(first, last + 1, dtype=np.int64)
+    else:  # transaction markers or compaction have left gaps
+        offsets = np.fromiter([message.offset() or 0 for message in messages], np.int64, events.count)
     stamps = [message.timestamp() for message in messages]
     stamps_ms = np.fromiter([time_ms if kind else NO_TIMESTAMP for kind, time_ms in stamps], np.int64, events.count)
     joined = b"".join(whole)  # type: ignore[arg-type]

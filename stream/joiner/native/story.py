@@ -40,7 +40,7 @@ def story(rng: random.Random, wiring: Wiring, steps: int) -> Iterator[methodcall
     now_ms, known = 1_000, [(1, 1, 1, 1_000)]
     for number in range(steps):
         now_ms += rng.choice((0, 1, 5, 20, 60))
-        source, messages = rng.choice(INPUTS), []
+        source, stride, messages = rng.choice(INPUTS), rng.choice((1, 3)), []
         for place in range(rng.choice((1, 3, 12, 40))):
             request, user, item, shown_ms = rng.choice(known)
             time_ms = max(0, (shown_ms if rng.random() < 0.7 else now_ms) + rng.randint(-25, 25))
@@ -49,7 +49,7 @@ def story(rng: random.Random, wiring: Wiring, steps: int) -> Iterator[methodcall
                 known = [*known[-30:], (request, user, item, time_ms)]
             value = _value(rng, wiring, source, (request, user, item, time_ms))
             key = rng.choice((None, b"", id_key(user), b"x" * 300))
-            messages.append(Came(100 * number + place, time_ms, key, value))
+            messages.append(Came(200 * number + stride * place, time_ms, key, value))
         yield methodcaller("take", source, messages, now_ms)
         if rng.random() < 0.6:
             yield methodcaller("advance", now_ms - rng.randint(0, 40))
