@@ -29,7 +29,8 @@ from stream.joiner.work import Work
 
 LOG = logging.getLogger(__name__)
 RULES = JoinerSettings(session_items=3, session_gap_ms=40, feedback_window_ms=15, history_items=4)
-STEPS = 60
+STEPS = 25
+"""Some 50 ms of a start. The tests go further."""
 LIMITS = Limits(max_future_ms=15, max_watch_ms=30_000)
 UNKNOWN_ITEM = 6
 Make = Callable[[JoinerSettings, Wiring, Callable[[int], History | None], int], Joining]
