@@ -67,7 +67,7 @@ class Functions:
 
     new: Callable[..., int]
     free: Callable[..., None]
-    decode: Callable[..., None]
+    decode: Callable[..., int]
     welcome: Callable[..., int]
     history: Callable[..., None]
     take: Callable[..., int]
@@ -89,7 +89,7 @@ class Functions:
         for name, result, arguments in (
             ("new", address, (address,)),
             ("free", None, (address,)),
-            ("decode", None, (number, data, number, data, address, number, address, address, address)),
+            ("decode", number, (number, data, number, data, address, number, address, address, address)),
             ("welcome", number, (address, address, address, number, address)),
             ("history", None, (address, number, data, data, data, number, number)),
             ("take", number, (address, number, address, address, number, address)),

@@ -38,7 +38,7 @@ class NativeEvents:
         self.rows: NDArray[np.int64] = np.empty((self.count, ROW), np.int64)
         self.good = np.empty(self.count, np.uint8)
         limits = _most(source, most)
-        functions.decode(
+        decoded = functions.decode(
             source,
             HEADERS[source],
             len(HEADERS[source]),
@@ -49,10 +49,11 @@ class NativeEvents:
             self.rows.ctypes.data,
             self.good.ctypes.data,
         )
+        self._is_whole = decoded == self.count
 
     def left(self) -> list[int]:
         """See `Events`."""
-        return [] if self.good.all() else np.flatnonzero(self.good == 0).tolist()
+        return [] if self._is_whole else np.flatnonzero(self.good == 0).tolist()
 
     def put(self, place: int, row: ImpressionRow | ActionRow) -> None:
         """See `Events`."""
@@ -69,11 +70,12 @@ class NativeEvents:
         found = [(place, item) for place, item in enumerate(about) if self.good[place] and item in items]
         for place, _ in found:
             self.good[place] = 0
+        self._is_whole = self._is_whole and not found
         return found
 
     def newest_ms(self) -> int | None:
         """See `Events`."""
-        times = self.rows[self.good == 1, TIME_MS]
+        times = self.rows[:, TIME_MS] if self._is_whole else self.rows[self.good == 1, TIME_MS]
         return int(times.max()) if len(times) else None
 
 

@@ -22,9 +22,19 @@ struct Rules {
 constexpr Byte VIEWED = 1, INTERACTION = 2 | 4 | 8 | 16;
 inline Byte bit_of(int64_t kind) { return static_cast<Byte>(1 << kind); }
 
-struct Exposure {
-    static constexpr size_t PACKED = 66;
+// An exposure in the changelog, byte for byte.
+#pragma pack(push, 1)
+struct Packed {
+    int64_t request, item, position, time_ms;
+    Byte has_version;
+    int64_t version, produced_ms;
+    Byte kinds;
+    int64_t watch_ms, duration_ms;
+};
+#pragma pack(pop)
+static_assert(sizeof(Packed) == 66, "as `stream.joiner.state` packs it");
 
+struct Exposure {
     int64_t request, item, position, time_ms, has_version, version, produced_ms;
     int64_t watch_ms = 0, duration_ms = 0;
     Byte kinds = 0;
@@ -52,29 +62,17 @@ struct Exposure {
     }
 
     void pack(Bytes& out) const {
-        for (int64_t number : {request, item, position, time_ms}) out.number(number);
-        out.number(static_cast<Byte>(has_version));
-        out.number(version);
-        out.number(produced_ms);
-        out.number(kinds);
-        out.number(watch_ms);
-        out.number(duration_ms);
+        const Packed packed{request, item, position, time_ms, has_version != 0, version, produced_ms, kinds, watch_ms,
+                            duration_ms};
+        out.raw(&packed, sizeof packed);
     }
     static Exposure unpack(const Byte* at) {
-        const auto number = [&at] {
-            int64_t value;
-            std::memcpy(&value, at, sizeof value);
-            at += sizeof value;
-            return value;
-        };
-        Exposure exposure{};
-        for (auto* field : {&exposure.request, &exposure.item, &exposure.position, &exposure.time_ms}) *field = number();
-        exposure.has_version = *at++ != 0;
-        exposure.version = number();
-        exposure.produced_ms = number();
-        exposure.kinds = *at++;
-        exposure.watch_ms = number();
-        exposure.duration_ms = number();
+        Packed in;
+        std::memcpy(&in, at, sizeof in);
+        Exposure exposure{in.request, in.item, in.position, in.time_ms, in.has_version, in.version, in.produced_ms};
+        exposure.watch_ms = in.watch_ms;
+        exposure.duration_ms = in.duration_ms;
+        exposure.kinds = in.kinds;
         return exposure;
     }
 };

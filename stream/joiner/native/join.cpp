@@ -39,12 +39,17 @@ Join* onerec_join_new(const Rules* rules) { return new Join(*rules); }
 void onerec_join_free(Join* join) { delete join; }
 
 // Rows of values that start with `header` and hold nothing but it and what is certainly fine; the others are not good.
-void onerec_join_decode(int64_t source, const Byte* header, int64_t header_size, const Byte* values,
-                        const int64_t* sizes, int64_t count, const Most* most, Row* rows, Byte* good) {
-    for (int64_t place = 0; place < count; values += sizes[place++])
+// How many are.
+int64_t onerec_join_decode(int64_t source, const Byte* header, int64_t header_size, const Byte* values,
+                           const int64_t* sizes, int64_t count, const Most* most, Row* rows, Byte* good) {
+    int64_t found = 0;
+    for (int64_t place = 0; place < count; values += sizes[place++]) {
         good[place] = sizes[place] >= header_size && !std::memcmp(values, header, header_size) &&
                       decode(static_cast<Source>(source), values + header_size, values + sizes[place], *most,
                              rows[place]);
+        found += good[place];
+    }
+    return found;
 }
 
 int64_t onerec_join_welcome(Join* join, const Row* rows, const Byte* good, int64_t count, int64_t* ids) {
@@ -96,9 +101,9 @@ int64_t onerec_join_restore(Join* join, int64_t id, const Byte* state, int64_t s
     int64_t counts[4];
     for (auto& count : counts) count = read<uint32_t>(at);
     const auto [open, waits, session, beyond] = counts;
-    if (end - at < static_cast<int64_t>(Exposure::PACKED) * (open + session) + 17 * beyond || waits != waiting_count)
+    if (end - at < static_cast<int64_t>(sizeof(Packed)) * (open + session) + 17 * beyond || waits != waiting_count)
         return false;
-    for (int64_t index = 0; index < open + session; ++index, at += Exposure::PACKED) {
+    for (int64_t index = 0; index < open + session; ++index, at += sizeof(Packed)) {
         const auto exposure = Exposure::unpack(at);
         if (index < open)
             user.open.push(exposure);

@@ -156,7 +156,7 @@ struct User {
             exposure.take(one.action);
             return true;
         });
-        forget_empty();
+        if (actions->empty()) forget_empty();
     }
 
     void reschedule(const Rules& rules) { due_ms = next_due_ms(open.first_ms(), rules); }
