@@ -68,6 +68,8 @@ class Partition:
         self.join: Joining = join_of(settings, wiring, self._load_history, self.watermark.value_ms)
         self._committed = packed
         self._committed_offsets = next_offsets
+        self.committed_watermark_ms = self.watermark.value_ms
+        """How far event time had come at the last commit."""
         self._stands_still = False
         for key, value in store.items(USER_PREFIX):
             self.join.restore(int(key[len(USER_PREFIX) :]), value)
@@ -101,6 +103,10 @@ class Partition:
         """Whether a transaction has something to write."""
         return self.next_offsets != self._committed_offsets or self.join.has_changes()
 
+    def uncommitted(self) -> int:
+        """How many places of the inputs have been read and are covered by no transaction yet."""
+        return sum(self.next_offsets) - sum(self._committed_offsets)
+
     def work(self) -> Work | None:
         """What the next transaction has to write; None where there is nothing."""
         point = Point.of(self.next_offsets, self.watermark).pack()
@@ -117,6 +123,7 @@ class Partition:
         """The work is committed and in the local copy."""
         self._committed = work.local[-1][1]
         self._committed_offsets = work.next_offsets
+        self.committed_watermark_ms = Point.unpack(self._committed or b"").watermark_ms
         self.join.stored()
 
     def _dead_letter(self, refusal: Refusal) -> bytes:

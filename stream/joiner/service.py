@@ -250,8 +250,10 @@ class Joiner:
 
     def _between(self, now_s: float) -> None:
         """What is due now and then."""
-        if self._since_s is None and not self._transactions.is_open:
-            self._watch.show(self._assignment.partitions, now_s)
+        partitions = self._assignment.partitions
+        is_settled = self._since_s is None and not self._transactions.is_open
+        if is_settled or any(partition.uncommitted() for partition in partitions.values()):
+            self._watch.show(partitions, now_s)  # so a lag of 0 says that nothing is left to commit
         self._watch.check(now_s)
         self._garbage.turn(now_s)
         if now_s >= self._poll_s:

@@ -45,7 +45,7 @@ class BrokerWatch:
             raise another_log(self._wiring.kafka, self._wiring.cluster_id, found)
 
     def show(self, partitions: Mapping[int, Partition], now_s: float) -> None:
-        """Set the gauges. Call it when nothing is uncommitted, so that they do not promise what may yet fail."""
+        """Set the gauges, as of the last commit: they do not promise what may yet fail."""
         if now_s < self._show_s:
             return
         self._show_s = now_s + SHOW_INTERVAL_S
@@ -55,7 +55,7 @@ class BrokerWatch:
         metrics.WAITING_ACTIONS.set(sum(partition.open.actions for partition in owned))
         metrics.OPEN_SESSIONS.set(sum(partition.open.sessions for partition in owned))
         metrics.LAG_EVENTS.set(sum(self._lag(partition) for partition in owned))
-        passed = [partition.watermark.value_ms for partition in owned if partition.watermark.value_ms > BEGINNING_MS]
+        passed = [one.committed_watermark_ms for one in owned if one.committed_watermark_ms > BEGINNING_MS]
         if passed:
             metrics.WATERMARK_LAG.set(max(0.0, (clock.now_ms() - min(passed)) / 1000))
 
@@ -64,7 +64,7 @@ class BrokerWatch:
         return str(self._consumer.list_topics(self._wiring.inputs[0], timeout=timeout_s).cluster_id)
 
     def _lag(self, partition: Partition) -> int:
-        lag = 0
+        lag = partition.uncommitted()
         for source in INPUTS:
             state = partition.inputs[source]
             if not state.at_end:
