@@ -17,6 +17,7 @@ from evaluation.simulator.driver import Driver, Span
 from evaluation.simulator.fit import fit_on_kuairand, half_of, is_held_out, states_of
 from evaluation.simulator.model import Simulator
 from evaluation.simulator.state import ShownItem, UserState
+from evaluation.table1.world import of_users
 from onerec.service import Stop
 from onerec.settings import Settings
 from schemas.topics import IMPRESSIONS, RECOMMENDATIONS
@@ -41,8 +42,9 @@ def people(count: int | None, seed: int, fit_users: int | None = FIT_USERS) -> P
     """`count` users, drawn by the seed, whom the simulator was not fitted on."""
     simulator, _, items = fit_on_kuairand(fit_users)
     histories = half_of(KuaiRand(), is_held_out).histories
-    states = states_of(histories, items, simulator.rates)
-    return People(simulator, items, {user_id: states[user_id] for user_id in chosen_users(states, count, seed)})
+    drawn = chosen_users(histories.user_ids.tolist(), count, seed)
+    own = of_users(histories, lambda user_ids: np.isin(user_ids, drawn))
+    return People(simulator, items, states_of(own, items, simulator.rates))
 
 
 @dataclass(frozen=True, slots=True)

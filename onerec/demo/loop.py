@@ -34,6 +34,8 @@ READY_TIMEOUT_S = 600.0
 DRAIN_TIMEOUT_S = 60.0
 SCRAPE_EVERY_S = 1.0
 MAX_UNANSWERED = 48
+SIMULATED_USERS = 500
+"""At least; each sees about one item a day, and the more there are, the more of them ask together."""
 ASK_AHEAD_MS = 300_000
 """Enough event time for the worker to fill its batches; far less than the 30 minutes between a user's visits."""
 
@@ -193,7 +195,11 @@ class Demo:
     def _events(self) -> tuple[str, ...]:
         """What sends requests, impressions and actions."""
         if self.options.simulate:
-            return ("evaluation", "simulate", "--exposures", str(self.options.events), "--hours", "240")
+            people = max(SIMULATED_USERS, self.options.events // 5)
+            return (
+                *("evaluation", "simulate", "--users", str(people)),
+                *("--exposures", str(self.options.events), "--hours", "240"),
+            )
         return (
             *("stream", "replay", "--only", "events", "--events", str(self.options.events)),
             *("--max-unanswered", str(MAX_UNANSWERED), "--ask-ahead-ms", str(ASK_AHEAD_MS), "--await-shadow"),

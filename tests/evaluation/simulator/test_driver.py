@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from evaluation.feed import Feed
 from evaluation.simulator.driver import Driver, Span
+from evaluation.simulator.fit import new_user
+from evaluation.simulator.live import Options, People, run_simulate
 from onerec.kafka import admin
 from onerec.kafka.dead_letters import PassedOver
 from onerec.kafka.follow import TopicFollower
 from onerec.kafka.reader import Received
 from onerec.kafka.writer import RecordWriter
 from onerec.service import Stop
-from onerec.settings import KafkaSettings
+from onerec.settings import KafkaSettings, Settings
 from schemas.records import Recommendation, RecommendedItem, Request, Status
 from schemas.topics import ACTIONS, IMPRESSIONS, RECOMMENDATIONS, REQUESTS, Topic, id_key
-from tests.evaluation.simulator.invented import HOUR_MS, NOW, crowd
+from tests.evaluation.simulator.invented import HOUR_MS, ITEMS, NOW, RATES, crowd, simulator
 
 pytestmark = pytest.mark.broker
 OTHER = dataclasses.replace(RECOMMENDATIONS, name="recommendations-other")
@@ -103,6 +107,22 @@ def test_each_user_sees_the_own_arm_and_events_come_in_the_order_of_time(kafka: 
             assert times == sorted(times)
     assert driver.unanswered[OTHER.name] >= 1
     assert SILENT not in {record.user_id for record in shown}
+
+
+def test_the_command_writes_down_what_was_sent(kafka: KafkaSettings, tmp_path: Path) -> None:
+    def invented(count: int | None, seed: int) -> People:
+        states = {user_id: new_user(user_id, RATES, 4) for user_id in range(count or 0)}
+        return People(simulator(), ITEMS, states)
+
+    options = Options(users=30, hours=2.0, seed=2, summary=tmp_path / "summary.json")
+    with answering(kafka, RECOMMENDATIONS, (1, 2, 3), 4):
+        found = run_simulate(Settings(kafka=kafka), options, Stop("test"), invented)
+    assert json.loads((tmp_path / "summary.json").read_text()) == found
+    sent = {topic.name: sum(admin.end_offsets(kafka, topic).values()) for topic in (REQUESTS, IMPRESSIONS, ACTIONS)}
+    assert found["records"] == sent
+    assert found["exposures"] == sent[IMPRESSIONS.name] >= 29
+    assert 0 < found["visits"] <= sent[REQUESTS.name]
+    assert found["watch_time_per_visit_s"] > 0
 
 
 def test_it_ends_once_enough_has_been_shown(kafka: KafkaSettings) -> None:
