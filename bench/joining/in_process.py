@@ -101,6 +101,7 @@ def join(stream: Sequence[Message], settings: JoinerSettings, directory: Path) -
             uncommitted, due_s = 0, time.perf_counter() + settings.transaction_ms / 1000
         with clock.stage("garbage"):
             garbage.turn(time.monotonic())
+    _commit(partitions, clock, written)  # what is left; a short stream is joined before a transaction is due
     seconds = time.perf_counter() - started_s
     joined = len(stream) - half
     garbage.stop()
