@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,14 +21,14 @@ def growth(
     names: Annotated[list[str] | None, typer.Argument(help="Curves; all where none is named.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of growth.json and growth.png.")] = Path("runs/growth"),
     brief: Annotated[bool, typer.Option(help="Three sizes a curve, within three minutes.")] = False,
-    document: Annotated[bool, typer.Option(help="Write the table of docs/performance.md.")] = False,
+    document: Annotated[bool, typer.Option(help="Write table and picture of docs/performance.md.")] = False,
 ) -> None:
     """Measure, print fitted exponents, write JSON and picture. Code 4 where a cost grows faster than it must."""
     import torch  # noqa: PLC0415 - help is quick
 
     from bench.conditions import conditions  # noqa: PLC0415
     from bench.growth.curves import CURVES, shape  # noqa: PLC0415
-    from bench.growth.document import write  # noqa: PLC0415
+    from bench.growth.document import PICTURE, write  # noqa: PLC0415
     from bench.growth.draw import draw  # noqa: PLC0415
     from bench.growth.measure import measured  # noqa: PLC0415
     from inference.engine.search import Engine  # noqa: PLC0415
@@ -52,9 +53,10 @@ def growth(
                 f"half; may be {curve.bound:g}: {curve.why}"
             )
             (out / "growth.json").write_text(json.dumps(told, indent=2) + "\n")
+        draw(told["curves"], out / "growth.png")
         if document:
             write(told)
-        draw(told["curves"], out / "growth.png")
+            shutil.copyfile(out / "growth.png", PICTURE)
         if fast := [curve["name"] for curve in told["curves"] if not curve["holds"]]:
             raise CheckFailedError(f"These grow faster than they must: {', '.join(fast)}.", f"See {out}/growth.png.")
     except OneRecError as error:

@@ -121,7 +121,7 @@ CURVES = (
         (1_000, 10_000, 100_000, 1_000_000),
         (1_000, 10_000, 100_000),
         0.0,
-        "the trie's branches have at most 256 children, however many items there are",
+        "branches have at most 256 children; in dense catalogues fewer codes are decided by those before them",
         lambda size: Point(shape(), items=size),
     ),
 )

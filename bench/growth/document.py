@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.document import PAGE
 
+PICTURE = PAGE.with_name("growth.png")
 MARKED = re.compile(r"(<!-- growth:[^\n]*-->\n).*?(<!-- /growth -->)", re.DOTALL)
 
 

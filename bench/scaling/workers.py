@@ -70,10 +70,11 @@ def _ask(settings: Settings, supervisor: Supervisor, count: int, measure_s: floa
     with Crowd(settings, list(range(1, world.USERS + 1)), world.SHOWN_MS) as crowd:
         warm = crowd.keep_asking(OUTSTANDING * count, WARM_S)  # all partitions are assigned, histories are there
         crowd.wait(warm, ANSWER_S)
-        before_s, begun_s = processor_s(supervisor.process_ids()), time.monotonic()
+        before_s, begun_s, answered = processor_s(supervisor.process_ids()), time.monotonic(), len(crowd.told)
         asked = crowd.keep_asking(OUTSTANDING * count, measure_s)
-        unanswered = crowd.wait(asked, ANSWER_S)
         passed_s, used_s = time.monotonic() - begun_s, processor_s(supervisor.process_ids()) - before_s
-    if unanswered or not asked:
+        answered = len(crowd.told) - answered
+        unanswered = crowd.wait(asked, ANSWER_S)
+    if unanswered or not answered:
         raise CheckFailedError(f"{unanswered} of {len(asked)} requests have no answer.", "See the workers' logs.")
-    return Group(count, len(asked) / passed_s, 1000 * used_s / len(asked), used_s / passed_s)
+    return Group(count, answered / passed_s, 1000 * used_s / answered, used_s / passed_s)
