@@ -23,7 +23,7 @@ KINDS = ("workers", "joiners")
 def scaling(
     kinds: Annotated[list[str] | None, typer.Argument(help="workers, joiners; both where none is named.")] = None,
     processes: Annotated[str, typer.Option(help="How many, in turn.")] = "1,2,4",
-    brief: Annotated[bool, typer.Option(help="Two minutes in all; rates are rough.")] = False,
+    brief: Annotated[bool, typer.Option(help="Three minutes in all; rates are rough.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of scaling.json and of logs.")] = Path("runs/scaling"),
     document: Annotated[bool, typer.Option(help="Write the table of docs/scaling.md.")] = False,
 ) -> None:
@@ -46,7 +46,7 @@ def scaling(
             if kind == "workers":
                 groups, told["broker"] = workers.measure(out / kind, counts, 4.0 if brief else 15.0)
             else:
-                groups, told["broker"] = joiners.measure(out / kind, counts, 60_000 if brief else 400_000)
+                groups, told["broker"] = joiners.measure(out / kind, counts, 400_000 if brief else 1_500_000)
             told[kind] = table(groups)
             (out / "scaling.json").write_text(json.dumps(told, indent=2) + "\n")
             for row in told[kind]:

@@ -47,7 +47,10 @@ def _join(directory: Path, kafka: KafkaSettings, count: int, events: int) -> Gro
     environment = {"ONEREC_CONFIG": str(config.resolve()), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with Supervisor(directory, environment) as supervisor:
         begun_s = time.monotonic()
-        services = [supervisor.start(f"joiner-{number}", "stream", "joiner") for number in range(count)]
+        services = [
+            supervisor.start(f"joiner-{number}", "stream", "joiner", ONEREC_STREAM__JOINER__INSTANCE=str(number))
+            for number in range(count)
+        ]
         first = services[0].process
         assert first is not None
         rates = follow(
