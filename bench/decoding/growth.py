@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from bench.decoding import ours, shapes
-from inference.engine import beams
 from onerec.catalogue import CatalogueSnapshot
 
 SEEN = shapes.HISTORY_ITEMS
@@ -24,8 +23,8 @@ class Grown(ours.Decode):
 
     def prepare(self) -> dict[str, Any]:
         """Facts with `bytes_an_item`: snapshot, trie and the engine's index; shared memory counts once."""
-        beams.OFTEN_OPEN = 0.0
         facts = super().prepare()
+        self._engine.often_open = 0.0
         index = self._engine._indexes.get(self._catalogue.trie, self._engine.device)
         seen = np.random.default_rng(3).integers(0, self._items, (self._batch, SEEN))
         self._exclude = [torch.from_numpy(leaves) for leaves in seen]

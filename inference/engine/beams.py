@@ -26,7 +26,9 @@ class Beams:
         index: CatalogueIndex,
         constraints: Constraints,
         selection: Selection,
+        *,
         slots: int,
+        often_open: float = OFTEN_OPEN,
     ) -> None:
         device = index.trie.device
         self._requests, self._index, self._selection = requests, index, selection
@@ -36,6 +38,7 @@ class Beams:
         self._held = torch.empty(requests, 0, dtype=torch.int64, device=device)  # [R, k] leaves
         self._totals = torch.empty(requests, 0, device=device)  # [R, k] scores after each item held
         self._slots = slots
+        self._often_open = often_open
         self._dying: bool | None = False  # whether any is dead; None where that has not been looked at
         self._request = torch.arange(requests, device=device).unsqueeze(1)  # [B, 1]
         self._first: tuple[Tensor, Tensor] | None = None
@@ -56,7 +59,7 @@ class Beams:
 
         A code without siblings has probability 1 whatever the logits are.
         """
-        if level == 0 or self._index.trie.mean_branch(level) > OFTEN_OPEN:
+        if level == 0 or self._index.trie.mean_branch(level) > self._often_open:
             return self.live()
         open_rows = (self._index.trie.child_counts(level, self._nodes) > 1) & (self._scores > -torch.inf).view(-1)
         return None if bool(open_rows.all()) else open_rows.nonzero().squeeze(1)

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from inference.engine.beams import Beams
+from inference.engine.beams import OFTEN_OPEN, Beams
 from inference.engine.constraints import Constraints, Limits
 from inference.engine.decoder import Decoder
 from inference.engine.generated import Generated
@@ -76,6 +76,8 @@ class Engine:
         self.config = model.config
         self.memories = MemoryCache(memory_bytes) if memory_bytes else None
         self.device = model.bos.device
+        self.often_open = OFTEN_OPEN
+        """Children of the trie's nodes, on average, above which a code is decoded without a look at its siblings."""
         self._model = model.eval()
         self._indexes = indexes or IndexCache()
         own = product_dtype(model.config.bf16, model.bos.detach())
@@ -180,7 +182,7 @@ class Engine:
         widest: list[list[int]] = widths.amax(0).tolist()  # [m, L]
         slots = len(widest)
         decoder = self._decoder(history.to(self.device), requests * int(widths.max()), slots * (levels + 1))
-        beams = Beams(requests, index, constraints, selection, slots=slots)
+        beams = Beams(requests, index, constraints, selection, slots=slots, often_open=self.often_open)
         codes = torch.zeros(requests, 1, dtype=torch.int64, device=self.device)  # BOS
         parents: Tensor | None = None
         for slot in range(slots):

@@ -33,6 +33,10 @@ JOB_TIMEOUT_S = 300.0
 READY_TIMEOUT_S = 600.0
 DRAIN_TIMEOUT_S = 60.0
 SCRAPE_EVERY_S = 1.0
+CALM_SCRAPES = 3
+"""In a row with nothing to do, until nothing comes any more: a service knows of a record when it has fetched it, which
+is a moment after the one before it has told that it is done."""
+DONE = ("stream_joiner_sessions_total", "trainer_sessions_total", "inference_sampler_pairs_total")
 MAX_UNANSWERED = 48
 SIMULATED_USERS = 500
 """At least; each sees about one item a day, and the more there are, the more of them ask together."""
@@ -209,10 +213,17 @@ class Demo:
         """Wait until what was produced has been joined, learned and served, so that the report is about all of it."""
         self.progress.enter("the last sessions close and are learned from")
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
-        while time.monotonic() < deadline and not self._drained():
-            self._tick()
-        if not self._drained():
+        calm, before = 0, self._done()
+        while time.monotonic() < deadline and calm < CALM_SCRAPES:
+            if self._tick():
+                done = self._done()
+                calm = calm + 1 if self._drained() and done == before else 0
+                before = done
+        if calm < CALM_SCRAPES:
             LOG.warning("not everything was learned within %.0f s; the report counts what is missing", DRAIN_TIMEOUT_S)
+
+    def _done(self) -> tuple[float, ...]:
+        return tuple(self.progress.samples.get(name) for name in DONE)
 
     def _drained(self) -> bool:
         samples = self.progress.samples
@@ -283,11 +294,12 @@ class Demo:
                 raise ServiceFailedError(f"{', '.join(names)} did not get ready.", "See the logs.")
             self._tick()
 
-    def _tick(self, *, except_for: str = "") -> None:
-        """Look after the services and, once a second, at their metrics."""
+    def _tick(self, *, except_for: str = "") -> bool:
+        """Look after the services and, once a second, at their metrics; whether it was time for that."""
         self.supervisor.check(except_for=except_for)
         now = time.monotonic()
-        if now >= self._next_scrape:
+        is_due = now >= self._next_scrape
+        if is_due:
             self._next_scrape = now + SCRAPE_EVERY_S
             self.usage.sample(self.supervisor.process_ids())
             self.progress.samples = scrape(self.supervisor.endpoints())
@@ -296,3 +308,4 @@ class Demo:
                 self.progress.first_recommendation_s = now - self.progress.started
             self.progress.on_change(self.progress)
         time.sleep(0.05)
+        return is_due
