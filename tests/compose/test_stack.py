@@ -15,7 +15,7 @@ from onerec.cli.up import SERVICES
 from onerec.processes import free_port
 
 ROOT = Path(__file__).parents[2]
-EVENTS = 2_000
+EVENTS = 800
 UP_TIMEOUT_S = 900
 ENVIRONMENT = {
     "SEED_BUDGET_S": "15",
