@@ -45,10 +45,12 @@ def supplies(kafka: KafkaSettings, tmp_path: Path) -> Iterator[Supplies]:
 
 
 def read(supply: Supply) -> None:
+    """Read both sessions, and the catalogue, without which the trainer asks for no step."""
     deadline_s = time.monotonic() + DEADLINE_S
-    while supply.intake.waiting(SESSIONS) < 2:
+    while supply.intake.waiting(SESSIONS) < 2 or not supply.catalogue_size:
         assert time.monotonic() < deadline_s
         supply.intake.poll(0.05)
+        supply.refresh()
 
 
 def test_what_has_waited_long_enough_is_learned_at_once(supplies: Supplies) -> None:
