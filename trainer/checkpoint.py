@@ -23,11 +23,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 from onerec.errors import CheckFailedError, SettingsError
 from onerec.model.presets import ModelConfig
 from onerec.settings import TrainerSettings
+from onerec.weights.tensors import pack
 from trainer.state import TrainState
 
 LOG = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Checkpoints:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         try:
-            tensors = save_tensors({name: tensor.contiguous() for name, tensor in state.tensors().items()})
+            tensors = pack(state.tensors())
             _write(aside / TENSORS, tensors)
             _write(aside / FIELDS, _sealed(_fields(state, surroundings) | {"tensors_sha256": _sha256(tensors)}))
             _sync(aside)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
@@ -105,9 +106,22 @@ def differences(specs: Specs, expected: Specs) -> str:
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """A safetensors file in memory."""
+    """A safetensors file in memory.
+
+    Not by `safetensors.torch.save`, which makes a ctypes pointer type for each number of bytes that it meets; ctypes
+    keeps these for ever, and a trainer meets new numbers in each delta.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(contiguous, dict(metadata) if metadata else None)
+    described = {
+        name: safetensors.TensorSpec(
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=list(tensor.shape),
+            data_ptr=tensor.data_ptr(),
+            data_len=tensor.nbytes,
+        )
+        for name, tensor in contiguous.items()
+    }
+    return bytes(safetensors.serialize(described, dict(metadata) if metadata else None))
 
 
 def header_of(data: bytes) -> tuple[dict[str, TensorSpec], dict[str, str]]:

@@ -156,7 +156,7 @@ class NativeJoin:
         if not count:
             return
         kept = ctypes.string_at(data, size.value) if size.value else b""
-        fields = (ctypes.c_int64 * (REFUSAL * count)).from_address(address.value or 0)[:]
+        fields = np.frombuffer(ctypes.string_at(address, LONG_BYTES * REFUSAL * count), np.int64).tolist()
         for at in range(0, len(fields), REFUSAL):
             source, why, item, place, offset, timestamp_ms, key, key_size, value, value_size = fields[at : at + REFUSAL]
             if place >= 0:
