@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from evaluation.baselines.sequences import NONE, POSITIVE, SequenceBatch
+from evaluation.baselines.targets import cross_entropy, nothing
 from evaluation.baselines.training import SequenceModel
 from evaluation.baselines.transformer import ExposureEmbedding, Trunk, TrunkSettings, newest
 
@@ -33,12 +34,12 @@ class BERT4Rec(SequenceModel):
     def loss(self, batch: SequenceBatch) -> Tensor | None:
         """Cross-entropy at the masks."""
         hidden = self._choose(batch)
-        if not bool(hidden.any()):
+        if nothing(hidden):
             return None
         tokens = torch.where(hidden, self.mask_token, batch.tokens)
         marks = torch.where(hidden, NONE, batch.marks)
-        states = self.trunk(self.embedding(tokens, marks), batch.mask)[hidden]
-        return functional.cross_entropy(self._logits(states), batch.tokens[hidden] - 1)
+        states = self.trunk(self.embedding(tokens, marks), batch.mask)
+        return cross_entropy(self._logits, states, (batch.tokens - 1).clamp(min=0), hidden)
 
     def scores(self, batch: SequenceBatch) -> Tensor:
         """Logits [B, N]."""
@@ -51,10 +52,11 @@ class BERT4Rec(SequenceModel):
     def _choose(self, batch: SequenceBatch) -> Tensor:
         """Bool [B, n]: which positives are masked."""
         positives = batch.marks == POSITIVE
-        random = positives & (torch.rand(positives.shape) < MASKED_SHARE)
-        last = torch.zeros_like(positives)
-        last[torch.arange(len(batch)), (batch.lengths - 1).clamp(min=0)] = True
-        like_prediction = (torch.rand(len(batch)) < 0.5).unsqueeze(1) & (positives & last).any(1, keepdim=True)
+        device = positives.device
+        random = positives & (torch.rand(positives.shape, device=device) < MASKED_SHARE)
+        last = torch.arange(positives.shape[1], device=device) == (batch.lengths - 1).clamp(min=0).unsqueeze(1)
+        drawn = torch.rand(len(batch), device=device) < 0.5
+        like_prediction = drawn.unsqueeze(1) & (positives & last).any(1, keepdim=True)
         return torch.where(like_prediction, positives & last, random)
 
     def _logits(self, states: Tensor) -> Tensor:

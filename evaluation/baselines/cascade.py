@@ -27,7 +27,7 @@ class Sizes:
 
 
 class Stages(NamedTuple):
-    """What left each stage, for B users, best first. A value of -inf is no item: the user has seen it."""
+    """What left each stage, for B users, best first, on CPU. A value of -inf is no item: the user has seen it."""
 
     retrieved: Tensor  # int64 [B, retrieved]
     pre_ranked: Tensor  # int64 [B, pre_ranked]
@@ -43,15 +43,16 @@ class Cascade:
 
     @torch.inference_mode()
     def recommend(self, batch: SequenceBatch, seen: list[NDArray[np.int64]]) -> Stages:
-        """All stages for a batch; `seen` are the items of each user that are left out."""
-        scores = self._retrieval.scores(batch).clone()
+        """All stages for a batch, on the models' device; `seen` are the items of each user that are left out."""
+        device = batch.tokens.device
+        scores = self._retrieval.scores(batch).cpu().clone()
         for row, own in zip(scores, seen, strict=True):
             row[torch.from_numpy(own)] = -torch.inf
         found = scores.topk(min(self._sizes.retrieved, scores.shape[1]), dim=1)
         possible = torch.isfinite(found.values)
-        light = overall(self._pre_ranker.rate(batch, found.indices), possible)
+        light = overall(self._pre_ranker.rate(batch, found.indices.to(device)).cpu(), possible)
         kept = light.topk(min(self._sizes.pre_ranked, light.shape[1]), dim=1)
         pre_ranked = found.indices.gather(1, kept.indices)
-        heavy = overall(self._ranker.rate(batch, pre_ranked), torch.isfinite(kept.values))
+        heavy = overall(self._ranker.rate(batch, pre_ranked.to(device)).cpu(), torch.isfinite(kept.values))
         values, order = heavy.sort(dim=1, descending=True)
         return Stages(found.indices, pre_ranked, pre_ranked.gather(1, order), values)

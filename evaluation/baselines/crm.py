@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from evaluation.baselines.attributes import AttributeEmbedding, ItemAttributes
 from evaluation.baselines.sequences import NONE, POSITIVE, SequenceBatch, shifted
+from evaluation.baselines.targets import cross_entropy, nothing
 from evaluation.baselines.training import SequenceModel
 from evaluation.baselines.transformer import ExposureEmbedding, Trunk, TrunkSettings, newest
 
@@ -29,7 +30,7 @@ Users = Literal["pooled", "transformer"]
 
 def conditions(batch: SequenceBatch) -> Tensor:
     """The condition int64 [B, n] that each exposure fulfilled."""
-    timed = 3 + torch.bucketize(batch.watch_ms.contiguous(), torch.tensor(EDGES_MS), right=True)
+    timed = 3 + torch.stack([batch.watch_ms >= edge for edge in EDGES_MS]).sum(0)
     untimed = torch.where(batch.marks == POSITIVE, LONG, SHORT)
     found = torch.where(batch.watch_ms >= 0, timed, untimed)
     return torch.where(batch.marks == NONE, UNKNOWN, found)
@@ -55,15 +56,15 @@ class CRM(SequenceModel):
         """Softmax over the catalogue at every exposure, given the watch time that it then had."""
         inputs, targets, _ = shifted(batch)
         wanted = inputs.mask
-        if not bool(wanted.any()):
+        if nothing(wanted):
             return None
-        wishes = conditions(batch)[:, 1:][wanted]
-        return functional.cross_entropy(self._logits(self._states(inputs)[wanted], wishes), targets[wanted])
+        states = torch.cat([self._states(inputs), self.wish(conditions(batch)[:, 1:])], dim=-1)
+        return cross_entropy(self._logits, states, targets, wanted)
 
     def scores(self, batch: SequenceBatch) -> Tensor:
         """Logits [B, N] under `condition`."""
-        wishes = torch.full((len(batch),), self.condition)
-        return self._logits(newest(self._states(batch), batch), wishes)
+        wishes = self.wish(torch.full((len(batch),), self.condition, device=batch.tokens.device))
+        return self._logits(torch.cat([newest(self._states(batch), batch), wishes], dim=-1))
 
     def _states(self, batch: SequenceBatch) -> Tensor:
         """What is known of the user up to each exposure, [B, n, d]."""
@@ -75,8 +76,9 @@ class CRM(SequenceModel):
         mean: Tensor = (exposures * mask).cumsum(1) / mask.cumsum(1).clamp(min=1)
         return mean
 
-    def _logits(self, states: Tensor, wishes: Tensor) -> Tensor:
-        users = self.user_tower(torch.cat([states, self.wish(wishes)], dim=-1))
+    def _logits(self, states: Tensor) -> Tensor:
+        """[..., N] of states with the wish beside them [..., 2 d]."""
+        users = self.user_tower(states)
         items = self.item_tower(torch.cat([self.embedding.catalogue(), self.features()], dim=-1))
         return functional.normalize(users) @ functional.normalize(items).t() * self.temperature.exp()
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from evaluation.baselines.attributes import AttributeEmbedding, ItemAttributes
 from evaluation.baselines.sequences import SequenceBatch, shifted
+from evaluation.baselines.targets import cross_entropy, nothing
 from evaluation.baselines.training import SequenceModel
 from evaluation.baselines.transformer import ExposureEmbedding, Trunk, TrunkSettings, newest
 
@@ -27,9 +28,9 @@ class FDSA(SequenceModel):
     def loss(self, batch: SequenceBatch) -> Tensor | None:
         """Softmax over the catalogue at every positive."""
         inputs, targets, wanted = shifted(batch)
-        if not bool(wanted.any()):
+        if nothing(wanted):
             return None
-        return functional.cross_entropy(self._logits(self._states(inputs)[wanted]), targets[wanted])
+        return cross_entropy(self._logits, self._states(inputs), targets, wanted)
 
     def scores(self, batch: SequenceBatch) -> Tensor:
         """Logits [B, N]."""

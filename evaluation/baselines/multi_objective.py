@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from evaluation.baselines.attributes import AttributeEmbedding, ItemAttributes
 from evaluation.baselines.sequences import SequenceBatch, shifted
+from evaluation.baselines.targets import nothing
 from evaluation.baselines.training import SequenceModel
 from evaluation.baselines.transformer import ExposureEmbedding, TrunkSettings, newest
 from inference.sampler.pairs import merged
@@ -41,7 +42,7 @@ def targets(batch: SequenceBatch) -> tuple[Tensor, Tensor]:
 def overall(ratings: Tensor, possible: Tensor) -> Tensor:
     """One value an item [B, k] of ratings [B, k, 4]: standardised over the user's items, weighed; -inf: not possible.
 
-    The merge is the one that makes preference pairs of sessions.
+    The merge is the one that makes preference pairs of sessions. On CPU.
     """
     values = torch.full(possible.shape, -torch.inf)
     for row, own, some in zip(values, ratings, possible, strict=True):
@@ -63,7 +64,7 @@ class ObjectiveModel(SequenceModel):
         """Cross-entropy of each objective over the exposures that it is known of, summed."""
         inputs, following, _ = shifted(batch)
         values, known = (columns[:, 1:] for columns in targets(batch))
-        if not bool(known.any()):
+        if nothing(known):
             return None
         logits = self.next_logits(inputs, following)
         losses = functional.binary_cross_entropy_with_logits(logits, values, reduction="none") * known
@@ -75,8 +76,8 @@ class ObjectiveModel(SequenceModel):
 
     def scores(self, batch: SequenceBatch) -> Tensor:
         """`overall` of the whole catalogue, [B, N]."""
-        items = torch.arange(self.embedding.items).expand(len(batch), -1)
-        return overall(self.rate(batch, items), torch.ones(items.shape, dtype=torch.bool))
+        items = torch.arange(self.embedding.items, device=batch.tokens.device).expand(len(batch), -1)
+        return overall(self.rate(batch, items).cpu(), torch.ones(items.shape, dtype=torch.bool))
 
     def next_logits(self, inputs: SequenceBatch, items: Tensor) -> Tensor:
         """Logits [B, n, 4] of the item [B, n] that follows each input, from the inputs up to it."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from evaluation.baselines.sequences import POSITIVE, SequenceBatch, shifted
+from evaluation.baselines.targets import cross_entropy, mean_of, nothing
 from evaluation.baselines.training import SequenceModel
 from evaluation.baselines.transformer import ExposureEmbedding, Trunk, TrunkSettings, newest
 
@@ -32,12 +33,12 @@ class SASRec(SequenceModel):
     def loss(self, batch: SequenceBatch) -> Tensor | None:
         """On every exposure that is a positive and has one before it."""
         inputs, targets, wanted = shifted(_as_published(batch) if self.kind == "sampled" else batch)
-        if not bool(wanted.any()):
+        if nothing(wanted):
             return None
-        states = self._states(inputs)[wanted]  # [T, d]
+        states = self._states(inputs)
         if self.kind == "softmax":
-            return functional.cross_entropy(states @ self.embedding.catalogue().t(), targets[wanted])
-        return self._sampled(states, targets[wanted])
+            return cross_entropy(lambda some: some @ self.embedding.catalogue().t(), states, targets, wanted)
+        return mean_of(self._sampled, states, targets, wanted)
 
     def scores(self, batch: SequenceBatch) -> Tensor:
         """Logits [B, N]."""
@@ -49,18 +50,19 @@ class SASRec(SequenceModel):
         return states
 
     def _sampled(self, states: Tensor, targets: Tensor) -> Tensor:
+        """[T] of states [T, d]."""
         table = self.embedding.catalogue()
-        others = torch.randint(len(table) - 1, targets.shape)
+        others = torch.randint(len(table) - 1, targets.shape, device=targets.device)
         others = others + (others >= targets)  # any item but the target
         right, wrong = (states * table[targets]).sum(1), (states * table[others]).sum(1)
-        return -(functional.logsigmoid(right) + functional.logsigmoid(-wrong)).mean()
+        return -(functional.logsigmoid(right) + functional.logsigmoid(-wrong))
 
 
 def _as_published(batch: SequenceBatch) -> SequenceBatch:
-    """The positives alone, moved to the left."""
+    """The positives alone, moved to the left; on CPU as short as the longest of them."""
     kept = batch.marks == POSITIVE
-    order = torch.argsort(~kept, dim=1, stable=True)
-    width = max(2, int(kept.sum(1).max()))
+    order = torch.argsort((~kept).to(torch.uint8), dim=1, stable=True)
+    width = max(2, int(kept.sum(1).max()) if kept.device.type == "cpu" else kept.shape[1])
 
     def moved(values: Tensor, fill: int) -> Tensor:
         gathered = torch.where(kept, values, fill).gather(1, order)

@@ -55,6 +55,11 @@ class SequenceBatch:
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
+    def to(self, device: torch.device) -> SequenceBatch:
+        """Copy to a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return SequenceBatch(self.tokens.to(device), self.marks.to(device), self.watch_ms.to(device), labels)
+
     @property
     def mask(self) -> Tensor:
         """Bool [B, n]: where there is an exposure."""
@@ -84,15 +89,15 @@ def sequence_batch(sequences: Sequences, users: Longs, length: int) -> SequenceB
     )
 
 
-def epoch(sequences: Sequences, length: int, size: int, random: np.random.Generator) -> Iterator[SequenceBatch]:
-    """All users with two exposures or more, in random order, those of about one length together."""
+def epoch(sequences: Sequences, length: int, size: int, random: np.random.Generator) -> Iterator[Longs]:
+    """Batches of all users with two exposures or more, in random order, those of about one length together."""
     counts = np.diff(sequences.starts)
     users = np.flatnonzero(counts >= 2)
     jitter = random.uniform(0, 4, len(users))
     ordered = users[np.argsort(np.minimum(counts[users], length) + jitter, kind="stable")]
     begins = np.arange(0, len(ordered), size)
     for begin in random.permutation(begins):
-        yield sequence_batch(sequences, ordered[begin : begin + size], length)
+        yield ordered[begin : begin + size]
 
 
 def shifted(batch: SequenceBatch) -> tuple[SequenceBatch, Tensor, Tensor]:

@@ -93,4 +93,4 @@ class ExposureEmbedding(nn.Module):
 def newest(states: Tensor, batch: SequenceBatch) -> Tensor:
     """The state [B, d] at each user's newest exposure, of states [B, n, d]; the first where there is none."""
     at = (batch.lengths - 1).clamp(min=0)
-    return states[torch.arange(len(at)), at]
+    return states[torch.arange(len(at), device=at.device), at]

@@ -1,0 +1,35 @@
+"""The mean loss over the positions of a batch that have a target.
+
+On CPU only these are computed. A GPU would have to tell the host how many there are, and the host would wait for it
+in every step: there all positions are computed, and those without a target weigh nothing. The mean is the same.
+Letters: B users, n exposures, d width, N items, T positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def nothing(wanted: Tensor) -> bool:
+    """Whether no position has a target, where the host can know: then there is no mean. Elsewhere it is 0."""
+    return wanted.device.type == "cpu" and not bool(wanted.any())
+
+
+def mean_of(loss: Callable[[Tensor, Tensor], Tensor], states: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
+    """Mean of `loss` (states [T, d], targets int64 [T] -> [T]) over the positions `wanted` bool [B, n]."""
+    if states.device.type == "cpu":
+        return loss(states[wanted], targets[wanted]).mean()
+    losses = loss(states.flatten(0, 1), targets.flatten()) * wanted.flatten()
+    return losses.sum() / wanted.sum().clamp(min=1)
+
+
+def cross_entropy(logits: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
+    """Mean cross-entropy of `logits` (states [T, d] -> [T, N]) over the positions `wanted` bool [B, n]."""
+    if states.device.type == "cpu":
+        return functional.cross_entropy(logits(states[wanted]), targets[wanted])
+    return mean_of(
+        lambda some, own: functional.cross_entropy(logits(some), own, reduction="none"), states, targets, wanted
+    )
