@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from evaluation.baselines.training import CPU
+from evaluation.table1 import fixed_shapes
 from evaluation.table1.candidates import Longs, Recommended, ranked
 from evaluation.table1.protocol import SESSION_ITEMS, TOP, Form
 from evaluation.table1.world import Side, World
@@ -31,7 +33,8 @@ TIGER_SAMPLES = 2
 """Times the samples of OneRec: one of TIGER's has one item to learn, one of OneRec's about one and a half."""
 MIN_BEAM = 32
 """On this log the ten best of a beam of 32 are nearly those of exact scoring; of a beam of 10 they are not."""
-CHUNK = 32
+CHUNK, DEVICE_CHUNK = 32, 800
+"""Cases that are decoded together, on CPU and elsewhere."""
 
 
 def smaller(config: ModelConfig) -> ModelConfig:
@@ -60,40 +63,51 @@ def tiger(config: ModelConfig) -> ModelConfig:
     )
 
 
-def train_generative(side: Side, config: ModelConfig, samples: int, seed: int) -> OneRec:
+def train_generative(side: Side, config: ModelConfig, samples: int, seed: int, device: torch.device = CPU) -> OneRec:
     """The seed recipe of the trainer on a side's exposures before the split."""
     lessons = SeedSettings(threads=1, reward_every=10**9)  # the reward model is trained elsewhere
     state = TrainState.new(config, TrainerSettings(random_seed=seed, seed=lessons))
     histories = [side.history(row) for row in range(len(side.past))]
     known = cut(histories, side.catalogue, config)
-    train_seed(state, known, side.catalogue, SampleCount(samples), on_step=lambda _: None)
+    if device.type == "cpu":
+        train_seed(state, known, side.catalogue, SampleCount(samples), on_step=lambda _: None)
+    else:
+        fixed_shapes.train(
+            fixed_shapes.place(state.onerec, device), known, side.catalogue, SampleCount(samples), state.settings
+        )
     return state.onerec.eval()
 
 
 def recommend_sessions(model: OneRec, world: World, form: Form) -> Recommended:
     """OneRec: the beam's sessions, and the most probable first items."""
-    engine = Engine(model)
+    engine = engine_of(model)
     count, m = form.candidates, SESSION_ITEMS
     sessions, ranking = np.full((len(world.cases), count, m), -1), np.full((len(world.cases), TOP), -1)
-    for at, rows in _chunks(world):
+    for at, rows in _chunks(world, engine.device):
         batch = history_batch([world.rows.history(row) for row in rows], world.rows.catalogue, model.config)
         width = max(count, MIN_BEAM)
         found = engine.generate(batch, world.rows.catalogue, beam_width=width, exclude=seen(world, rows))
-        sessions[at], ranking[at] = found.sessions[:, :count].numpy(), found.first_leaves[:, :TOP].numpy()
+        sessions[at] = found.sessions[:, :count].cpu().numpy()
+        ranking[at] = found.first_leaves[:, :TOP].cpu().numpy()
     return Recommended(sessions, ranking)
 
 
 def recommend_items(model: OneRec, world: World, form: Form) -> Recommended:
     """TIGER: the beam's items with their log-probabilities, made into sessions as those of item-wise rows."""
-    engine = Engine(model)
+    engine = engine_of(model)
     parts = []
-    for _, rows in _chunks(world):
+    for _, rows in _chunks(world, engine.device):
         batch = history_batch([world.rows.history(row) for row in rows], world.rows.catalogue, model.config)
         width = max(form.candidates + SESSION_ITEMS, MIN_BEAM)
         found = engine.rank(batch, world.rows.catalogue, beam_width=width, exclude=seen(world, rows))
-        leaves, values = found.sessions[:, :, 0].numpy(), found.log_probs.numpy()
+        leaves, values = found.sessions[:, :, 0].cpu().numpy(), found.log_probs.cpu().numpy()
         parts.append(ranked(values, leaves, SESSION_ITEMS, form.candidates, TOP))
     return Recommended(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def engine_of(model: OneRec) -> Engine:
+    """Decodes for evaluation; off the CPU in the model's own precision, as all rows and the judge."""
+    return Engine(model, precise=model.bos.device.type != "cpu")
 
 
 def seen(world: World, rows: list[int]) -> list[torch.Tensor]:
@@ -106,7 +120,8 @@ def seen_of(world: World, row: int) -> Longs:
     return world.rows.past.items[world.rows.past.user(row)]
 
 
-def _chunks(world: World) -> Iterator[tuple[slice, list[int]]]:
-    for first in range(0, len(world.cases), CHUNK):
-        at = slice(first, first + CHUNK)
+def _chunks(world: World, device: torch.device) -> Iterator[tuple[slice, list[int]]]:
+    size = CHUNK if device.type == "cpu" else DEVICE_CHUNK
+    for first in range(0, len(world.cases), size):
+        at = slice(first, first + size)
         yield at, world.cases.users[at].tolist()

@@ -39,17 +39,22 @@ exposures from 1 May on, without videos the user had seen before, over the cases
 **Seeds.** Each row is trained with each seed; the table gives mean and standard deviation over seeds. The judge is one
 and the same, trained with a seed of its own.
 
-**Preference rows.** They start from OneRec in the larger size with the same seed and go on for the same number of
-steps at a constant rate, each with next-token loss on sessions and lambda times its preference loss on pairs: best
-and worst of a user's candidates by the training reward model. All but IPA mine their pairs once. IPA mines them
-anew in every round with the model as it then is, which is also the next round's reference. ECPO and GBPO, which follow
-IPA in the technical report and in OneRec-V2, learn from all of a user's candidates by their advantages: the scalar
-reward, standardised among them. A format reward has no row: training and decoding know only codes that lead to a
-video, so every session earns it and no session has an advantage by it. The row `onerec-l-ntp`
-takes the same steps without pairs: what only going on does belongs to it and not to a preference loss. Users of the
-cases make no pairs. A guard compares Recall@10 of each preference row with that row's over the same seeds and marks
-it where it falls by more than 1 % relative. For IPA the reward of the cases is also given by round, M_0 to M_T, by the
-training reward model and by the judge.
+**Preference rows.** They start from OneRec in the larger size with the same seed and go on for the same number of steps
+at a constant rate, each with next-token loss on sessions and lambda times its preference loss on pairs: best and worst
+of a user's candidates (`preference_candidates` by beam search) by the training reward model. Lambda is chosen for each
+loss so that all pull equally hard at the start, as DPO's with lambda .05; `onerec-l-dpo-strong` pulls four times as
+hard. All but IPA mine their pairs once. IPA mines them anew in every round with the model as it then is, which is also
+the next round's reference. ECPO and GBPO, which follow IPA in the technical report and in OneRec-V2, learn from all of
+a user's candidates by their advantages: the scalar reward, standardised among them. A format reward has no row:
+training and decoding know only codes that lead to a video, so every session earns it and no session has an advantage by
+it. The row `onerec-l-ntp` takes the same steps without pairs: what only going on does belongs to it and not to a
+preference loss. Users of the cases make no pairs. A guard compares Recall@10 of each preference row with that row's
+over the same seeds and marks it where it falls by more than 1 % relative. For IPA the reward of the cases is also given
+by round, M_0 to M_T, by the training reward model and by the judge.
+
+**Machines.** Rows of one table may come from a CPU and from a GPU. The steps are the same, with the same batches and
+rates; on a GPU models train in fixed shapes, where what a batch does not have weighs nothing, and products of float32
+matrices are in TF32, in training, decoding and judging alike. Nothing is in bfloat16.
 
 **What the paper does not disclose** and is decided here: case selection, the definition of max and of the spread,
 sessions of item-wise rows, the watch-time target, the scalar reward (standardised objectives, weights 1, 1, .5, 1).
@@ -91,6 +96,7 @@ class Form:
     judge_epochs: int  # of both over sessions of the log
     preference_steps: int
     preference_users: int  # whose candidates make pairs
+    preference_candidates: int  # of each of them; 128 in the paper
     rounds: int  # of IPA
 
     def digest(self) -> str:
@@ -110,6 +116,7 @@ FULL = Form(
     judge_epochs=3,
     preference_steps=150,
     preference_users=960,
+    preference_candidates=128,
     rounds=3,
 )
 SHORT = Form(
@@ -124,6 +131,7 @@ SHORT = Form(
     judge_epochs=2,
     preference_steps=50,
     preference_users=240,
+    preference_candidates=32,
     rounds=3,
 )
 QUICK = Form(
@@ -138,6 +146,7 @@ QUICK = Form(
     judge_epochs=2,
     preference_steps=12,
     preference_users=48,
+    preference_candidates=32,
     rounds=2,
 )
 

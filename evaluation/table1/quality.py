@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from evaluation.table1.bound import item_values, long_view_rate
+from evaluation.table1.judge import device_of, sent
 from evaluation.table1.world import World
 from onerec.catalogue import CatalogueSnapshot
 from onerec.features import HistoryArrays
@@ -84,10 +85,10 @@ def _predicted(
     """By objective what the judge says and what was, [S]."""
     said, was = [], []
     for first in range(0, len(sessions), CHUNK):
-        batch = session_batch(sessions[first : first + CHUNK], catalogue, config, TrainOn.ALL)
+        batch = sent(session_batch(sessions[first : first + CHUNK], catalogue, config, TrainOn.ALL), device_of(judge))
         logits: Rewards = judge(batch.history, batch.codes, duration_feature(batch.durations_ms), batch.mask)
-        said.append(torch.stack(logits))
-        was.append(torch.stack(reward_targets(batch)))
+        said.append(torch.stack(logits).cpu())
+        was.append(torch.stack(reward_targets(batch)).cpu())
     columns = (torch.cat(parts, dim=1).double().numpy() for parts in (said, was))
     said_by, was_by = (dict(zip(OBJECTIVES, each, strict=True)) for each in columns)
     return said_by, was_by

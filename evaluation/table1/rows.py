@@ -19,7 +19,7 @@ from evaluation.baselines.fdsa import FDSA
 from evaluation.baselines.multi_objective import PreRanker, Ranker
 from evaluation.baselines.sasrec import SASRec
 from evaluation.baselines.sequences import Longs, SequenceBatch, sequence_batch
-from evaluation.baselines.training import Recommends, SequenceModel, Training, train
+from evaluation.baselines.training import CPU, Recommends, SequenceModel, Training, train
 from evaluation.baselines.transformer import TrunkSettings
 from evaluation.table1.candidates import Recommended, item_wise, ranked
 from evaluation.table1.generative import (
@@ -31,7 +31,7 @@ from evaluation.table1.generative import (
     tiger,
     train_generative,
 )
-from evaluation.table1.judge import predicted
+from evaluation.table1.judge import device_of, predicted
 from evaluation.table1.kept import Context, onerec_of, reward_of
 from evaluation.table1.preference import RECIPES, Aligner
 from evaluation.table1.protocol import HISTORY_ITEMS, PRE_RANKED, RETRIEVED, SESSION_ITEMS, TOP
@@ -98,7 +98,7 @@ def _counts(at: Context, name: str, make: Callable[..., Recommends]) -> Iterator
 def _sequence(name: str, make: Callable[[Context], SequenceModel]) -> Family:
     def rows(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
         del wanted
-        model = train(lambda: make(at), at.world.rows.past, Training(epochs=at.form.epochs), at.seed)
+        model = train(lambda: make(at), at.world.rows.past, Training(epochs=at.form.epochs), at.seed, at.device)
         yield Row(name, _recommend(model, at), parameters_of(model))
 
     return Family((name,), rows)
@@ -110,7 +110,7 @@ def _crm(name: str, users: Users) -> Family:
     def rows(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
         attributes = _attributes(at)
         training = Training(epochs=at.form.epochs)
-        model = train(lambda: CRM(attributes, TRUNK, users), at.world.rows.past, training, at.seed)
+        model = train(lambda: CRM(attributes, TRUNK, users), at.world.rows.past, training, at.seed, at.device)
         assert isinstance(model, CRM)
         for wish, condition in CRM_WISHES.items():
             if f"{name}-{wish}" in wanted:
@@ -123,8 +123,8 @@ def _crm(name: str, users: Users) -> Family:
 def _cascades(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
     """Pre-ranker and ranker are trained once; each row has its own retrieval before them."""
     attributes, past, training = _attributes(at), at.world.rows.past, Training(epochs=at.form.epochs)
-    pre_ranker = train(lambda: PreRanker(attributes, TRUNK), past, training, at.seed)
-    ranker = train(lambda: Ranker(attributes, TRUNK), past, training, at.seed)
+    pre_ranker = train(lambda: PreRanker(attributes, TRUNK), past, training, at.seed, at.device)
+    ranker = train(lambda: Ranker(attributes, TRUNK), past, training, at.seed, at.device)
     assert isinstance(pre_ranker, PreRanker)
     assert isinstance(ranker, Ranker)
     retrievals: dict[str, Callable[[], SequenceModel]] = {
@@ -134,7 +134,7 @@ def _cascades(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
     for name, make in retrievals.items():
         if name not in wanted:
             continue
-        retrieval = train(make, past, training, at.seed)
+        retrieval = train(make, past, training, at.seed, at.device)
         if isinstance(retrieval, CRM):
             retrieval.condition = CRM_WISHES["18s"]
         cascade = Cascade(retrieval, pre_ranker, ranker, Sizes(RETRIEVED, PRE_RANKED))
@@ -144,7 +144,7 @@ def _cascades(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
 
 def _through(cascade: Cascade, at: Context) -> Recommended:
     def ranking(batch: SequenceBatch, seen: list[Longs]) -> Recommended:
-        stages = cascade.recommend(batch, seen)
+        stages = cascade.recommend(batch.to(at.device), seen)
         return ranked(stages.values.numpy(), stages.ranked.numpy(), SESSION_ITEMS, at.form.candidates, TOP)
 
     return _by_chunks(ranking, at)
@@ -152,8 +152,10 @@ def _through(cascade: Cascade, at: Context) -> Recommended:
 
 @torch.inference_mode()
 def _recommend(model: Recommends, at: Context) -> Recommended:
+    device = device_of(model) if isinstance(model, nn.Module) else CPU
+
     def ranking(batch: SequenceBatch, seen: list[Longs]) -> Recommended:
-        return item_wise(model.scores(batch), seen, SESSION_ITEMS, at.form.candidates, TOP)
+        return item_wise(model.scores(batch.to(device)).cpu(), seen, SESSION_ITEMS, at.form.candidates, TOP)
 
     return _by_chunks(ranking, at)
 
@@ -169,12 +171,12 @@ def _by_chunks(recommend: Callable[[SequenceBatch, list[Longs]], Recommended], a
 
 
 def _tiger(at: Context, name: str, config: ModelConfig) -> Iterator[Row]:
-    model = train_generative(at.world.rows, config, TIGER_SAMPLES * at.form.samples, at.seed)
+    model = train_generative(at.world.rows, config, TIGER_SAMPLES * at.form.samples, at.seed, at.device)
     yield Row(name, recommend_items(model, at.world, at.form), parameters_of(model))
 
 
 def _onerec_small(at: Context) -> Iterator[Row]:
-    model = train_generative(at.world.rows, smaller(at.config), at.form.samples, at.seed)
+    model = train_generative(at.world.rows, smaller(at.config), at.form.samples, at.seed, at.device)
     yield Row("onerec-s", recommend_sessions(model, at.world, at.form), parameters_of(model))
 
 
