@@ -14,6 +14,14 @@ from onerec.cli.options import Config, fail, read_settings
 from onerec.errors import OneRecError
 from onerec.service import Stop, configure_logging, run_service
 
+
+class Device(StrEnum):
+    """Where models train."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 
@@ -71,17 +79,31 @@ def table1(
     rows: Annotated[str, typer.Option(help="Only these rows, as sasrec,onerec-l; all by default.")] = "",
     out: Annotated[Path | None, typer.Option(help="The table as JSON: evaluation/results/table1[-quick].json.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
+    device: Annotated[Device, typer.Option(help="Where models train; rows may come from both.")] = Device.CPU,
+    processes: Annotated[int, typer.Option(min=1, help="So many rows train side by side, on one GPU too.")] = 1,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Then end; the same command goes on with what is missing.")
+    ] = None,
 ) -> None:
     """The paper's Table 1 on KuaiRand-Pure; each row and seed is kept in runs/table1 and not computed again."""
-    from evaluation.table1 import protocol, report  # noqa: PLC0415 - loads torch
+    import torch  # noqa: PLC0415 - loads for seconds
+
+    from evaluation.table1 import protocol, report  # noqa: PLC0415
     from evaluation.table1.run import run  # noqa: PLC0415
 
     configure_logging("evaluation")
     form = protocol.QUICK if quick else protocol.SHORT if short else protocol.FULL
     chosen = [int(seed) for seed in (seeds or ("1" if quick else "1,2,3")).split(",")]
     try:
-        place = run(form, chosen, only=rows.split(",") if rows else ())
-        summary = report.summarise(place, form)
+        place = run(
+            form,
+            chosen,
+            only=rows.split(",") if rows else (),
+            device=torch.device(device.value),
+            processes=processes,
+            minutes=minutes,
+        )
+        summary = report.summarise(place, form, chosen)
     except OneRecError as error:
         raise fail(error) from error
     report.write(summary, out or report.RESULTS / ("table1-quick.json" if quick else "table1.json"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +40,17 @@ SOURCES = (
     "trainer/update.py",
 )
 """Recipes, models and data of all rows. A change of any of them makes a folder of its own."""
-LAYOUT = ("evaluation/table1/report.py", "evaluation/baselines/running.py", "evaluation/baselines/popularity.py")
+LAYOUT = (
+    "evaluation/table1/orderings.py",
+    "evaluation/table1/origin.py",
+    "evaluation/table1/parallel.py",
+    "evaluation/table1/report.py",
+    "evaluation/table1/run.py",
+    "evaluation/baselines/running.py",
+    "evaluation/baselines/popularity.py",
+)
 """What changes no figure of a row."""
+COMMIT_VARIABLE = "SOURCE_COMMIT"
 RESULTS = ("evaluation/results", "docs")
 """What a run itself writes: it does not make the tree a changed one."""
 
@@ -63,22 +73,33 @@ def source_digest(root: Path = ROOT, sources: Sequence[str] = SOURCES) -> str:
 
 
 def _code(path: Path) -> str:
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):
-            node.body = [one for one in body if not _is_text(one)]  # type: ignore[attr-defined]
-    return ast.dump(tree)
+    return _told(ast.parse(path.read_text()))
 
 
-def _is_text(node: ast.AST) -> bool:
+def _told(node: object) -> str:
+    """The tree as text, the same in every version of Python: versions add fields, which are empty where not used."""
+    if isinstance(node, list):
+        return f"[{', '.join(_told(one) for one in node if not _is_text(one))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [f"{name}={_told(value)}" for name, value in ast.iter_fields(node) if value is not None and value != []]
+    return f"{type(node).__name__}({', '.join(fields)})"
+
+
+def _is_text(node: object) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def commit(root: Path = ROOT) -> str:
-    """The commit of the tree below `root`; with `+changes` where the tree differs from it; `unknown` without git."""
+    """The commit of the tree below `root`; with `+changes` where the tree differs from it.
+
+    Without git it is what SOURCE_COMMIT says, for a copy of a tree, or `unknown`.
+    """
     head = _git(root, "rev-parse", "HEAD")
+    if not head:
+        return os.environ.get(COMMIT_VARIABLE, "unknown")
     changes = _git(root, "status", "--porcelain", "--", ".", *(f":!{path}" for path in RESULTS))
-    return (head or "unknown") + ("+changes" if changes else "")
+    return head + ("+changes" if changes else "")
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evaluation.table1 import protocol
+from evaluation.table1.jobs import JUDGE_FILE
+from evaluation.table1.orderings import orderings, orderings_table, paired
 from evaluation.table1.preference import RECIPES
 from evaluation.table1.rows import families
-from evaluation.table1.run import JUDGE_FILE
 from onerec.errors import DependencyMissingError
 from onerec.model.reward import OBJECTIVES
 
@@ -27,9 +28,10 @@ MAY_FALL = 0.01
 """Relative loss of Recall@10 against the control that a preference row may have."""
 
 
-def summarise(place: Path, form: protocol.Form) -> dict[str, Any]:
-    """The table of a form's folder. Raises DependencyMissingError where it has no row."""
-    files = [json.loads(path.read_text()) for path in sorted(place.glob("*.*.json"))]
+def summarise(place: Path, form: protocol.Form, seeds: Collection[int] | None = None) -> dict[str, Any]:
+    """The table of a form's folder, of some seeds or of all. Raises DependencyMissingError where it has no row."""
+    found = [json.loads(path.read_text()) for path in sorted(place.glob("*.*.json"))]
+    files = [file for file in found if seeds is None or file["seed"] in seeds]
     if not files:
         raise DependencyMissingError(f"{place} holds no row.", "Run `python -m evaluation table1` first.")
     rows = {}
@@ -42,11 +44,18 @@ def summarise(place: Path, form: protocol.Form) -> dict[str, Any]:
         "seeds": sorted({file["seed"] for file in files}),
         "commits": sorted({file["commit"] for file in files}),
         "machine": files[0]["machine"],
+        "machines": _distinct(file["machine"] for file in files),
         "judge": json.loads((place / JUDGE_FILE).read_text()) if (place / JUDGE_FILE).is_file() else None,
         "guard": guard(files),
+        "orderings": orderings(files),
         "ipa_rounds": _rounds([file for file in files if file.get("rounds")]),
         "rows": rows,
     }
+
+
+def _distinct(machines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each once, in the order in which they come."""
+    return [json.loads(one) for one in dict.fromkeys(json.dumps(machine) for machine in machines)]
 
 
 def guard(files: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -60,7 +69,13 @@ def guard(files: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         usual = sum(control[seed] for seed in seeds)
         if name != CONTROL and usual > 0:
             change = sum(recalls[name][seed] for seed in seeds) / usual - 1
-            found[name] = {"recall_at_10_against_ntp": change, "falls": change < -MAY_FALL, "seeds": seeds}
+            _, error = paired([(recalls[name][seed] - control[seed]) * len(seeds) / usual for seed in seeds])
+            found[name] = {
+                "recall_at_10_against_ntp": change,
+                "standard_error": error,
+                "falls": change < -MAY_FALL,
+                "seeds": seeds,
+            }
     return found
 
 
@@ -103,13 +118,17 @@ def write(summary: dict[str, Any], out: Path) -> None:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """Markdown: mean over max of each objective, and accuracy; ± is the deviation over seeds."""
+    """Markdown: mean over max of each objective, and accuracy; ± is the deviation over seeds.
+
+    A row that lacks a seed which another row has says so.
+    """
     head = ["row", "parameters", *(f"{name} mean / max" for name in OBJECTIVES), "Recall@10", "NDCG@10", "seeds"]
-    lines = [line(head), line(["---"] * len(head))]
+    lines, full = [line(head), line(["---"] * len(head))], len(summary["seeds"])
     for name, row in summary["rows"].items():
         rewards = [f"{_figure(row[key]['mean'])} / {_figure(row[key]['max'])}" for key in OBJECTIVES]
         accuracy = [_figure(row[key]) for key in ACCURACY]
-        lines.append(line([name, _count(row["parameters"]), *rewards, *accuracy, str(len(row["seeds"]))]))
+        seeds = f"{len(row['seeds'])}" + (f" of {full}" if len(row["seeds"]) < full else "")
+        lines.append(line([name, _count(row["parameters"]), *rewards, *accuracy, seeds]))
     return "\n".join(lines) + "\n"
 
 
@@ -148,8 +167,12 @@ def guard_table(found: dict[str, dict[str, Any]]) -> str:
         return ""
     lines = [line(["row", f"Recall@10 against {CONTROL}", "guard (-1 %)"]), line(["---"] * 3)]
     for name, own in found.items():
-        lines.append(line([name, f"{own['recall_at_10_against_ntp']:+.1%}", "falls" if own["falls"] else "holds"]))
-    return "\n### Does alignment cost accuracy?\n\n" + "\n".join(lines) + "\n"
+        change = f"{own['recall_at_10_against_ntp']:+.1%} ± {100 * own['standard_error']:.1f}"
+        lines.append(line([name, change, "falls" if own["falls"] else "holds"]))
+    return (
+        "\n### Does alignment cost accuracy?\n\nOver the same seeds, ± the standard error of the differences in "
+        "percentage points.\n\n" + "\n".join(lines) + "\n"
+    )
 
 
 def rounds_table(rounds: list[dict[str, Any]]) -> str:
@@ -173,13 +196,14 @@ def write_paper(paper: Path, summary: dict[str, Any]) -> None:
     """Put protocol and table between their marks in docs/paper.md; makes the file where there is none."""
     form = summary["protocol"]
     text = textwrap.dedent(form["text"]).strip()
-    where = summary["machine"]
+    where = "; ".join(_machine(one) for one in summary["machines"])
     section = (
         f"{BEGIN}## Table 1 on KuaiRand-Pure\n\nMade by `python -m evaluation table1 --paper`; form `{form['name']}`: "
         f"{form['cases']} cases at most, {form['candidates']} candidates, seeds "
         f"{', '.join(map(str, summary['seeds']))}, commit {', '.join(one[:7] for one in summary['commits'])}, on "
-        f"{where['cpu']}.{_caution(form)}\n\n{text}\n\n{table(summary)}"
-        f"{quality_table(summary['judge'])}{guard_table(summary['guard'])}{rounds_table(summary['ipa_rounds'])}{END}"
+        f"{where}.{_caution(form)}\n\n{text}\n\n{table(summary)}"
+        f"{quality_table(summary['judge'])}{guard_table(summary['guard'])}"
+        f"{orderings_table(summary['orderings'])}{rounds_table(summary['ipa_rounds'])}{END}"
     )
     put(paper, section, BEGIN, END)
 
@@ -208,6 +232,11 @@ def _caution(form: dict[str, Any]) -> str:
         " Differences within the spread, or within a few thousandths where there is one seed, say nothing."
     )
     return f"\n\n{known} Against the full form: {', '.join(less)}."
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    gpu = f"{machine['device']} with " if "device" in machine else ""
+    return f"{gpu}{machine['cores']} cores of {machine['cpu']}, torch {machine['torch']}"
 
 
 def _figure(pair: list[float]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from evaluation.table1 import report
+from evaluation.table1.orderings import orderings, orderings_table
 from evaluation.table1.preference import mine
 from evaluation.table1.run import run
 from evaluation.table1.world import Cases, World
@@ -99,6 +100,22 @@ def test_table_and_paper(place: Path, tmp_path: Path) -> None:
         report.summarise(tmp_path, dataclasses.replace(FORM, cases=1))
 
 
+def test_rows_that_lack_a_seed_say_so(place: Path, tmp_path: Path) -> None:
+    for path in place.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    again = figures(place, "popularity") | {
+        "seed": 2,
+        "machine": {"cpu": "other", "cores": 4, "torch": "2", "device": "GPU"},
+    }
+    (tmp_path / "popularity.2.json").write_text(json.dumps(again))
+    summary = report.summarise(tmp_path, FORM)
+    lines = {line.split(" | ")[0]: line for line in report.table(summary).splitlines()}
+    assert lines["| popularity"].endswith(" | 2 |")
+    assert lines["| cooccurrence"].endswith(" | 1 of 2 |")
+    assert [machine.get("device") for machine in summary["machines"]] == [None, "GPU"]
+    assert report.summarise(tmp_path, FORM, [1])["seeds"] == [1]
+
+
 def test_ipa_has_rewards_by_round_from_both_models(place: Path) -> None:
     own = figures(place, "onerec-l-ipa")
     assert [one["round"] for one in own["rounds"]] == [0, 1, 2]
@@ -118,10 +135,36 @@ def test_a_row_that_loses_recall_against_the_control_is_marked() -> None:
     control = files("onerec-l-ntp", 0.10, 0.12)
     found = report.guard([*control, *files("onerec-l-dpo", 0.10, 0.115), *files("onerec-l-ipa", 0.1, 0.119)])
     assert found["onerec-l-dpo"]["recall_at_10_against_ntp"] == pytest.approx(-0.0227, abs=1e-4)
+    assert found["onerec-l-dpo"]["standard_error"] == pytest.approx(0.0227, abs=1e-4)
     assert found["onerec-l-dpo"]["falls"] is True
     assert found["onerec-l-ipa"]["falls"] is False
     assert list(found) == ["onerec-l-dpo", "onerec-l-ipa"]
     assert report.guard([*control, *files("onerec-l-dpo", 0.10)])["onerec-l-dpo"]["seeds"] == [0]
+
+
+def test_orderings_are_of_the_same_seeds_and_say_where_these_do_not_tell() -> None:
+    def files(row: str, values: dict[int, float], recall: float) -> list[dict[str, Any]]:
+        means = {name: {"mean": 0.5} for name in OBJECTIVES}
+        return [
+            means | {"row": row, "seed": seed, "recall_at_10": recall, "swt": {"mean": value}}
+            for seed, value in values.items()
+        ]
+
+    found = orderings(
+        [
+            *files("onerec-l", {1: 0.60, 2: 0.61, 3: 0.62, 4: 0.9}, 0.1),
+            *files("tiger-l", {1: 0.50, 2: 0.52, 3: 0.52}, 0.1),
+            *files("onerec-s", {1: 0.65, 2: 0.55, 3: 0.60}, 0.1),
+        ]
+    )
+    assert [(one["above"], one["below"], one["seeds"]) for one in found] == [
+        ("onerec-l", "tiger-l", [1, 2, 3]),
+        ("onerec-l", "onerec-s", [1, 2, 3]),
+    ]
+    assert found[0]["swt"] == [pytest.approx(0.0967, abs=1e-4), pytest.approx(0.0033, abs=1e-4)]
+    text = orderings_table(found)
+    assert "| onerec-l | tiger-l | yes | +0.0967 ± 0.0033 yes | +0.0000 ± 0.0000 open |" in text
+    assert "| onerec-l | onerec-s | yes | +0.0100 ± 0.0321 open |" in text
 
 
 def test_pairs_are_made_of_users_who_are_no_cases(world: World) -> None:

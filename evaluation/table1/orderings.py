@@ -1,0 +1,94 @@
+"""Which of the paper's orderings of rows come out here: differences between two rows of the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from onerec.model.reward import OBJECTIVES
+
+ACCURACY = "recall_at_10"
+COLUMNS = (*OBJECTIVES, ACCURACY)
+ERRORS = 2.0
+"""Standard errors that a difference has to be away from zero to be one."""
+PAPERS = (
+    ("tiger-l", "sasrec"),
+    ("tiger-l", "bert4rec"),
+    ("tiger-l", "fdsa"),
+    ("onerec-s", "tiger-s"),
+    ("onerec-l", "tiger-l"),
+    ("onerec-l", "onerec-s"),
+    ("onerec-l-dpo", "onerec-l"),
+    ("onerec-l-ipa", "onerec-l-dpo"),
+)
+"""Of each pair the former is above the latter in the paper's Table 1, in swt and vtr at least (mean)."""
+OURS = (
+    ("onerec-l", "cooccurrence"),
+    ("onerec-l", "sasrec-softmax"),
+    ("onerec-l", "cascade-crm"),
+    ("onerec-l", "cascade-sasrec"),
+    ("onerec-l-dpo", "onerec-l-ntp"),
+    ("onerec-l-ipa", "onerec-l-ntp"),
+)
+"""Pairs that the paper's table does not have: stronger baselines, and preference against only going on."""
+
+
+def orderings(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each pair that has seeds in common, by column [difference of the means, its standard error over seeds]."""
+    by_row: dict[str, dict[int, dict[str, float]]] = {}
+    for file in files:
+        columns = {name: file[name]["mean"] for name in OBJECTIVES} | {ACCURACY: file[ACCURACY]}
+        by_row.setdefault(file["row"], {})[file["seed"]] = columns
+    found = []
+    for above, below in (*PAPERS, *OURS):
+        seeds = sorted(by_row.get(above, {}).keys() & by_row.get(below, {}).keys())
+        if seeds:
+            pairs = [(by_row[above][seed], by_row[below][seed]) for seed in seeds]
+            columns = {name: paired([high[name] - low[name] for high, low in pairs]) for name in COLUMNS}
+            found.append(
+                {"above": above, "below": below, "in_paper": (above, below) in PAPERS, "seeds": seeds} | columns
+            )
+    return found
+
+
+def paired(differences: list[float]) -> list[float]:
+    """Mean and standard error; of one seed the error is 0 and says nothing."""
+    values = np.array(differences)
+    error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+    return [float(values.mean()), error]
+
+
+def verdict(difference: list[float], seeds: int) -> str:
+    """Whether the former row is above the latter: yes, no, or open where the seeds do not tell."""
+    mean, error = difference
+    if seeds < 2 or abs(mean) <= ERRORS * error:
+        return "open"
+    return "yes" if mean > 0 else "no"
+
+
+def orderings_table(found: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    if not found:
+        return ""
+    lines = [_line(["row", "above row", "in the paper", *COLUMNS]), _line(["---"] * (3 + len(COLUMNS)))]
+    for one in found:
+        cells = [
+            f"{one[name][0]:+.4f} ± {one[name][1]:.4f} {verdict(one[name], len(one['seeds']))}" for name in COLUMNS
+        ]
+        lines.append(_line([one["above"], one["below"], "yes" if one["in_paper"] else "-", *cells]))
+    return (
+        "\n### Which orderings come out?\n\nDifferences of means between two rows of the same seeds, ± the standard "
+        "error over seeds. `yes` and `no` are differences of more than two standard errors, which with three seeds is "
+        "weak evidence; all else is open. The paper has no Recall.\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def _cell(difference: list[float], seeds: int) -> str:
+    mean, error = difference
+    return f"{mean:+.4f} ± {error:.4f} {verdict(difference, seeds)}"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
