@@ -179,6 +179,41 @@ def streaming(
     typer.echo(report.table(summary))
 
 
+@app.command()
+def beauty(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="On the first users and their items, in minutes.")] = False,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3; the quick form takes the first by default.")] = "",
+    rows: Annotated[str, typer.Option(help="Only these rows, as cooccurrence,onerec; all by default.")] = "",
+    data: Annotated[
+        Path | None, typer.Option(envvar="AMAZON_BEAUTY", help="Folder of the data, which do not come with this.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda where torch has it.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/beauty[-quick].json by default.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
+) -> None:
+    """Amazon Beauty with TIGER's protocol, beside published figures; each row and seed is kept in runs/beauty."""
+    from evaluation.beauty import dataset, protocol, report  # noqa: PLC0415 - loads torch
+    from evaluation.beauty.run import device_of, run  # noqa: PLC0415
+    from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    form = protocol.QUICK if quick else protocol.FULL
+    chosen = [int(seed) for seed in (seeds or ("1" if quick else "1,2,3")).split(",")]
+    try:
+        own = device_of(device, threads)
+        data_set = dataset.load(data or dataset.DEFAULT_FOLDER)
+        place = run(data_set, form, chosen, only=rows.split(",") if rows else (), device=own)
+        summary = report.summarise(place, form)
+    except OneRecError as error:
+        raise fail(error) from error
+    write(summary, out or RESULTS / ("beauty-quick.json" if quick else "beauty.json"))
+    if paper:
+        report.write_paper(PAPER, summary)
+    typer.echo(report.table(summary))
+
+
 class SimulatorTask(StrEnum):
     """What to do with the simulated users."""
 

@@ -1,0 +1,95 @@
+"""The generative models of the rows: how each kind is trained, and where it is kept once it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from evaluation.beauty.candidates import Member, candidates
+from evaluation.beauty.dataset import Beauty
+from evaluation.beauty.embeddings import text_embeddings
+from evaluation.beauty.mixture import Mixture, recall
+from evaluation.beauty.model import ItemOneRec
+from evaluation.beauty.protocol import HISTORY_ITEMS, Form, onerec_config, tiger_config
+from evaluation.beauty.samples import prefixes
+from evaluation.beauty.tokens import FUSED, TEXT, View, tokens_of
+from evaluation.beauty.training import Recipe, train
+from onerec.model.presets import ModelConfig
+
+Kind = Literal["tiger", "onerec", "backward", "items"]
+SELECTION_BEAM = 32
+"""Of the looks at validation, by which the epoch is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a row is trained with; `folder` keeps ids, weights and results."""
+
+    beauty: Beauty
+    form: Form
+    seed: int
+    folder: Path
+    device: torch.device
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A kind of model."""
+
+    config: ModelConfig
+    recipe: Recipe
+    with_items: bool = False
+    forget: float = 0.0
+
+
+def plan(kind: Kind, form: Form) -> Plan:
+    """How a kind is made; each after `tiger` adds to the one before."""
+    base = form.generative
+    if kind == "tiger":
+        return Plan(tiger_config(form), base)
+    if kind == "onerec":
+        return Plan(onerec_config(form), base)
+    backward = replace(base, backward_share=form.backward_share)
+    if kind == "backward":
+        return Plan(onerec_config(form), backward)
+    recipe = replace(backward, item_weight=form.item_weight)
+    return Plan(onerec_config(form), recipe, with_items=True, forget=form.forget)
+
+
+def member(at: Context, kind: Kind, view: View | None = None) -> tuple[Member, dict[str, Any]]:
+    """A trained model and how its training went: from the folder, or trained now and kept there."""
+    view = view or (TEXT if kind == "tiger" else FUSED)
+    own, path = plan(kind, at.form), at.folder / f"{kind}-{view.name}.{at.seed}.safetensors"
+    tokens = tokens_of(at.beauty, view, at.form.codes, at.folder)
+    trie = tokens.catalogue.trie
+    vectors = tokens.embeddings if at.form.content == "ids" else text_embeddings(at.beauty)
+    content = torch.from_numpy(vectors) if own.with_items else None
+
+    def make() -> ItemOneRec:
+        return ItemOneRec(own.config, content, own.forget)
+
+    def validate(model: ItemOneRec) -> float:
+        found = candidates(
+            [Member(model, tokens.catalogue)], at.beauty, "validation", SELECTION_BEAM, users=at.form.validation_users
+        )
+        truth = torch.from_numpy(at.beauty.truth("validation")[: at.form.validation_users])
+        return recall(found, truth, Mixture(vectors=1.0 if own.with_items else 0.0))
+
+    if not path.is_file():
+        samples = prefixes(at.beauty, HISTORY_ITEMS)
+        seed = 1000 * at.seed + view.seed
+        trained = train(make, samples, trie, own.recipe, seed=seed, device=at.device, validate=validate)
+        parameters = sum(parameter.numel() for parameter in trained.model.parameters())
+        history = trained.history | {"parameters": parameters, "recipe": asdict(own.recipe)}
+        path.with_suffix(".json").write_text(json.dumps(history, indent=2) + "\n")
+        weights = {name: tensor.cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
+        save_file(weights, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+    model = make().to(at.device)
+    model.load_state_dict(load_file(path))
+    return Member(model.eval(), tokens.catalogue), json.loads(path.with_suffix(".json").read_text())

@@ -1,0 +1,87 @@
+"""SASRec with softmax over all items, tuned on this data's validation item: the item-wise model to compare with."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+
+from evaluation.baselines.sasrec import SASRec
+from evaluation.baselines.sequences import POSITIVE, SequenceBatch
+from evaluation.baselines.transformer import TrunkSettings
+from evaluation.beauty.accuracy import Scores, figures, itemwise
+from evaluation.beauty.dataset import Beauty, windows
+from evaluation.beauty.training import CLIP_NORM, rate_share
+
+LOG = logging.getLogger(__name__)
+TRUNK = TrunkSettings(length=50, width=128, layers=2, heads=2, hidden=256, dropout=0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceRecipe:
+    """How long and by which steps."""
+
+    epochs: int = 60
+    batch: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    looks: int = 6
+
+
+def as_batch(histories: Tensor) -> SequenceBatch:
+    """Histories [B, n] padded with -1: every item was wanted."""
+    tokens = histories.long() + 1
+    marks = torch.where(tokens > 0, POSITIVE, 0)
+    return SequenceBatch(tokens, marks, torch.full_like(tokens, -1))
+
+
+def train_sasrec(
+    beauty: Beauty, recipe: SequenceRecipe, seed: int, device: torch.device
+) -> tuple[SASRec, dict[str, Any]]:
+    """The model of the best epoch looked at, and how it went."""
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    starts, items = beauty.training()
+    ends, begins = starts[1:], np.maximum(starts[:-1], starts[1:] - TRUNK.length - 1)
+    sequences = torch.from_numpy(windows(items, begins, ends, TRUNK.length + 1)).to(device)
+    users = np.flatnonzero(ends - begins >= 2)
+    model = SASRec(beauty.item_count, TRUNK, "softmax").to(device).train()
+    optimizer = AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True)
+    looks = {recipe.epochs - round(k * recipe.epochs / 2 / recipe.looks) for k in range(recipe.looks)}
+    steps, step, started_s = recipe.epochs * -(-len(users) // recipe.batch), 0, time.monotonic()
+    best, best_epoch, weights = -1.0, 0, model.state_dict()
+    for epoch in range(1, recipe.epochs + 1):
+        rows = torch.from_numpy(random.permutation(users)).to(device)
+        for chosen in torch.split(rows, recipe.batch):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * rate_share(step / steps)
+            step += 1
+            own = sequences[chosen]
+            loss = model.loss(as_batch(own[:, : int((own >= 0).sum(1).max())]))
+            assert loss is not None
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            clip_grad_norm_(model.parameters(), CLIP_NORM, foreach=True)
+            optimizer.step()
+        if epoch in looks:
+            value = figures(itemwise(scorer(model.eval()), beauty, "validation", TRUNK.length, device)["unseen"])
+            LOG.info("sasrec: epoch %d of %d, validation %.4f", epoch, recipe.epochs, value["recall_at_10"])
+            if value["recall_at_10"] > best:
+                best, best_epoch = value["recall_at_10"], epoch
+                weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            model.train()
+    model.load_state_dict(weights)
+    history = {"best_epoch": best_epoch, "validation": best, "seconds": time.monotonic() - started_s}
+    return model.eval(), history
+
+
+def scorer(model: SASRec) -> Scores:
+    """Its scores for histories."""
+    return lambda histories: model.scores(as_batch(histories))

@@ -1,0 +1,179 @@
+"""Training of a generative row: AdamW, weights averaged over steps, the best epoch by the validation item.
+
+A function of data, recipe and seed on one kind of device. The test item is not looked at.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+
+from evaluation.beauty.captured import Captured
+from evaluation.beauty.model import ItemOneRec, code_loss, history_of, item_loss
+from evaluation.beauty.samples import Samples
+from onerec.errors import CheckFailedError
+from onerec.model.moe import SparseMoE
+from onerec.model.trie import Trie
+
+LOG = logging.getLogger(__name__)
+CLIP_NORM = 1.0
+EXPERT_BIAS_RATE = 1e-3
+WARMUP_SHARE = 0.05
+FINAL_SHARE = 0.02
+BETAS = (0.9, 0.98)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How long and by which steps."""
+
+    epochs: int = 30
+    batch: int = 1024
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    smoothing: float = 0.0
+    """Share of a target that goes to the other codes, or items."""
+    item_weight: float = 0.0
+    """Of the loss over items, beside that over codes."""
+    backward_share: float = 0.0
+    """Samples read backwards, as a share of those read forwards."""
+    averaged_share: float = 0.02
+    """Weights are averaged over about so much of the steps: an exponential average with that time constant."""
+    looks: int = 4
+    """How often validation is looked at, evenly over the second half."""
+    seconds: float | None = None
+    """Stop after so long whatever the epochs say; what was stopped says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The averaged weights at the best look, and how it went."""
+
+    model: ItemOneRec
+    history: dict[str, Any]
+
+
+class Learner:
+    """One model in training: the step, which may be captured, and the averaged weights."""
+
+    def __init__(
+        self, model: ItemOneRec, samples: Samples, trie: Trie, recipe: Recipe, *, size: int, steps: int
+    ) -> None:
+        self._forget = 1 / max(1.0, recipe.averaged_share * steps)
+        self.model, self._samples, self._trie, self._recipe = model.train(), samples, trie, recipe
+        self.averaged = copy.deepcopy(model).eval()
+        device = model.bos.device
+        on_gpu = device.type == "cuda"
+        self.rate = torch.zeros((), device=device)
+        self._optimizer = AdamW(
+            model.parameters(),
+            lr=self.rate if on_gpu else 0.0,
+            betas=BETAS,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+            capturable=on_gpu,
+        )
+        if on_gpu:
+            self.rate = self._optimizer.param_groups[0]["lr"]
+        self.run = Captured(self._step, size, device)
+
+    def step(self, rows: Tensor, rate: float) -> Tensor:
+        """One step at a learning rate; the loss."""
+        self.rate.fill_(rate)
+        if self.rate.device.type == "cpu":
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+        return self.run(rows)
+
+    def _step(self, rows: Tensor) -> Tensor:
+        model, recipe = self.model, self._recipe
+        targets, histories = self._samples.targets[rows], self._samples.histories[rows]
+        if rows.device.type == "cpu":  # a batch is of about one length; a CUDA graph wants one shape
+            histories = histories[:, : int((histories >= 0).sum(1).max())]
+        memory = model.encode(history_of(histories, self._trie))
+        loss = code_loss(model.code_log_probs(memory, targets.unsqueeze(1), self._trie), recipe.smoothing)
+        if recipe.item_weight:
+            loss = loss + recipe.item_weight * item_loss(model.item_logits(memory), targets, recipe.smoothing)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_grad_norm_(model.parameters(), CLIP_NORM, foreach=True)
+        self._optimizer.step()
+        model.update_expert_bias(EXPERT_BIAS_RATE)
+        with torch.no_grad():
+            own: list[Tensor] = list(model.parameters())
+            averaged: list[Tensor] = list(self.averaged.parameters())
+            torch._foreach_lerp_(averaged, own, self._forget)
+            for mine, theirs in zip(_experts(model), _experts(self.averaged), strict=True):
+                theirs.bias.copy_(mine.bias)
+        return loss.detach()
+
+
+def _experts(model: ItemOneRec) -> list[SparseMoE]:
+    return [block.moe for block in model.decoder.stack()]
+
+
+def rate_share(share: float) -> float:
+    """Share of the full learning rate at this share of the steps: up, then linearly down."""
+    if share < WARMUP_SHARE:
+        return max(share, 1e-3) / WARMUP_SHARE
+    return max(FINAL_SHARE, 1.0 - (share - WARMUP_SHARE) / (1.0 - WARMUP_SHARE))
+
+
+def train(
+    make: Callable[[], ItemOneRec],
+    samples: Samples,
+    trie: Trie,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    validate: Callable[[ItemOneRec], float],
+) -> Trained:
+    """Train the model that `make` makes; `validate` gives what is to be high.
+
+    Raises CheckFailedError where the loss is not finite.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    count = samples.count(recipe.backward_share)
+    size = min(recipe.batch, count)
+    steps_an_epoch = count // size  # what is left over waits for another epoch
+    steps, done, started_s = recipe.epochs * steps_an_epoch, 0, time.monotonic()
+    learner = Learner(make().to(device), samples.to(device), trie.to(device), recipe, size=size, steps=steps)
+    first_look = recipe.epochs // 2
+    looks = {recipe.epochs - round(k * (recipe.epochs - first_look) / recipe.looks) for k in range(recipe.looks)}
+    best: tuple[float, int, dict[str, Tensor]] | None = None
+    found: list[list[float]] = []
+    trained_s, stopped = 0.0, False
+    for epoch in range(1, recipe.epochs + 1):
+        losses = []
+        for batch in samples.epoch(recipe.backward_share, size, generator).to(device):
+            losses.append(learner.step(batch, recipe.learning_rate * rate_share(done / steps)).clone())
+            done += 1
+        loss = float(torch.stack(losses).mean())
+        trained_s = time.monotonic() - started_s
+        stopped = recipe.seconds is not None and trained_s > recipe.seconds
+        if not torch.isfinite(torch.tensor(loss)):
+            raise CheckFailedError(f"The loss is {loss}.", "Lower the learning rate.")
+        if epoch in looks or stopped:
+            value = validate(learner.averaged)
+            found.append([epoch, loss, value])
+            LOG.info("epoch %d of %d, loss %.4f, validation %.4f, %.0f s", epoch, recipe.epochs, loss, value, trained_s)
+            if best is None or value > best[0]:
+                best = (value, epoch, {k: v.clone() for k, v in learner.averaged.state_dict().items()})
+        if stopped:
+            break
+    assert best is not None
+    learner.averaged.load_state_dict(best[2])
+    seconds = time.monotonic() - started_s
+    history = {"looks": found, "best_epoch": best[1], "stopped_early": stopped, "steps": done, "seconds": seconds}
+    return Trained(learner.averaged, history)

@@ -1,0 +1,98 @@
+"""The table on made-up data whose structure is known: orderings that must hold with margin, no figures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evaluation.beauty import protocol, report
+from evaluation.beauty.accuracy import COLUMNS
+from evaluation.beauty.dataset import load
+from evaluation.beauty.rows import families
+from evaluation.beauty.run import run
+from evaluation.beauty.sequence import SequenceRecipe
+from evaluation.beauty.training import Recipe
+from tests.evaluation.beauty.planted import planted
+
+FORM = replace(
+    protocol.QUICK,
+    users=None,
+    validation_users=300,
+    codes=16,
+    beam=40,
+    beam_of_views=24,
+    width=32,
+    layers=1,
+    dropout=0.1,
+    generative=Recipe(epochs=6, batch=128, looks=2, learning_rate=4e-3),
+    sequence=SequenceRecipe(epochs=10, looks=2),
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("beauty")
+    return run(load(planted(folder / "data")), FORM, [1], folder / "runs")
+
+
+@pytest.fixture(scope="module")
+def summary(place: Path) -> dict[str, Any]:
+    return report.summarise(place, FORM)
+
+
+def test_what_is_generated_is_far_above_popularity(summary: dict[str, Any]) -> None:
+    recall = {name: row["recall_at_10"][0] for name, row in summary["rows"].items()}
+    for name in ("tiger", "onerec", "onerec+backward", "onerec+items", "onerec+views", "sasrec-softmax"):
+        assert recall[name] > 2.5 * recall["popularity"], recall
+
+
+def test_additions_do_not_cost_what_they_are_added_to(summary: dict[str, Any]) -> None:
+    recall = {name: row["recall_at_10"][0] for name, row in summary["rows"].items()}
+    assert recall["onerec+views"] > 0.85 * recall["onerec+items"]
+    assert recall["onerec+counts"] > 0.85 * recall["onerec+views"]
+
+
+def test_every_row_says_what_it_is(summary: dict[str, Any]) -> None:
+    assert list(summary["rows"]) == [name for family in families() for name in family.rows]
+    assert summary["commits"]
+    assert "cpu" in summary["machine"]
+    for name, row in summary["rows"].items():
+        assert all(len(row[column]) == 2 for column in COLUMNS)
+        assert row["recall_at_5"][0] <= row["recall_at_10"][0]
+        assert row["with_seen_items"]["recall_at_10"][0] <= row["recall_at_10"][0] + 1e-9
+        assert (row["parameters"] > 0) == (name not in {"popularity", "cooccurrence"})
+
+
+def test_a_second_run_computes_nothing(place: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in place.iterdir()}
+    run(load(planted(place.parent.parent / "data")), FORM, [1], place.parent)
+    assert {path: path.stat().st_mtime_ns for path in place.iterdir()} == before
+
+
+def test_a_row_that_is_missing_comes_from_kept_models(place: Path) -> None:
+    row = place / "onerec+counts.1.json"
+    before = json.loads(row.read_text())
+    weights = {path: path.stat().st_mtime_ns for path in place.glob("*.safetensors")}
+    row.unlink()
+    run(load(planted(place.parent.parent / "data")), FORM, [1], place.parent, only=["onerec+counts"])
+    again = json.loads(row.read_text())
+    assert [again[column] for column in COLUMNS] == [before[column] for column in COLUMNS]
+    assert {path: path.stat().st_mtime_ns for path in place.glob("*.safetensors")} == weights
+
+
+def test_the_paper_page_has_the_table_between_its_marks(summary: dict[str, Any], tmp_path: Path) -> None:
+    page = tmp_path / "paper.md"
+    page.write_text("# Page\n\nbefore\n")
+    report.write_paper(page, summary)
+    report.write_paper(page, summary)
+    text = page.read_text()
+    assert text.count(report.BEGIN) == text.count(report.END) == 1
+    assert "| onerec+counts |" in text
+    assert "0.0925" in text
+    assert "before" in text
