@@ -86,20 +86,17 @@ class Learner:
             self.rate = self._optimizer.param_groups[0]["lr"]
         self.run = Captured(self._step, size, device)
 
-    def step(self, rows: Tensor, rate: float) -> Tensor:
-        """One step at a learning rate; the loss."""
+    def step(self, rows: Tensor, longest: int, rate: float) -> Tensor:
+        """One step on rows [B] of the samples, whose histories have at most `longest` items; the loss."""
         self.rate.fill_(rate)
         if self.rate.device.type == "cpu":
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
-        return self.run(rows)
+        return self.run(rows, longest)
 
-    def _step(self, rows: Tensor) -> Tensor:
-        model, recipe = self.model, self._recipe
-        targets, histories = self._samples.targets[rows], self._samples.histories[rows]
-        if rows.device.type == "cpu":  # a batch is of about one length; a CUDA graph wants one shape
-            histories = histories[:, : int((histories >= 0).sum(1).max())]
-        memory = model.encode(history_of(histories, self._trie))
+    def _step(self, rows: Tensor, width: int) -> Tensor:
+        model, recipe, targets = self.model, self._recipe, self._samples.targets[rows]
+        memory = model.encode(history_of(self._samples.histories[rows, :width], self._trie))
         loss = code_loss(model.code_log_probs(memory, targets.unsqueeze(1), self._trie), recipe.smoothing)
         if recipe.item_weight:
             loss = loss + recipe.item_weight * item_loss(model.item_logits(memory), targets, recipe.smoothing)
@@ -156,8 +153,10 @@ def train(
     trained_s, stopped = 0.0, False
     for epoch in range(1, recipe.epochs + 1):
         losses = []
-        for batch in samples.epoch(recipe.backward_share, size, generator).to(device):
-            losses.append(learner.step(batch, recipe.learning_rate * rate_share(done / steps)).clone())
+        batches = samples.epoch(recipe.backward_share, size, generator)
+        longest = samples.lengths[batches].amax(1).tolist()
+        for batch, width in zip(batches.to(device), longest, strict=True):
+            losses.append(learner.step(batch, width, recipe.learning_rate * rate_share(done / steps)).clone())
             done += 1
         loss = float(torch.stack(losses).mean())
         trained_s = time.monotonic() - started_s
