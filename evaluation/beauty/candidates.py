@@ -20,7 +20,7 @@ from inference.engine.search import Engine
 from onerec.catalogue import CatalogueSnapshot
 
 LogPrior = Callable[[Tensor], Tensor]
-PACKED = {"cpu": 4_096, "cuda": 24_576}
+PACKED = {"cpu": 4_096, "cuda": 65_536}
 """Candidates whose log-probabilities are computed at once."""
 
 

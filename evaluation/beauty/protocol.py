@@ -107,8 +107,8 @@ FULL = Form(
     forget=0.1,
     dropout=0.3,
     content="ids",
-    generative=Recipe(epochs=30, batch=1024),
-    sequence=SequenceRecipe(epochs=60),
+    generative=Recipe(),
+    sequence=SequenceRecipe(),
 )
 QUICK = replace(
     FULL,
@@ -120,7 +120,7 @@ QUICK = replace(
     beam_of_views=30,
     width=64,
     generative=Recipe(epochs=8, batch=256, looks=3),
-    sequence=SequenceRecipe(epochs=15),
+    sequence=SequenceRecipe(epochs=15, batch=256),
 )
 
 

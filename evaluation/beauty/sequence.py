@@ -28,9 +28,9 @@ TRUNK = TrunkSettings(length=50, width=128, layers=2, heads=2, hidden=256, dropo
 class SequenceRecipe:
     """How long and by which steps."""
 
-    epochs: int = 60
-    batch: int = 256
-    learning_rate: float = 1e-3
+    epochs: int = 80
+    batch: int = 512
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     looks: int = 6
 

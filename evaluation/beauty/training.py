@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -29,6 +30,7 @@ CLIP_NORM = 1.0
 EXPERT_BIAS_RATE = 1e-3
 WARMUP_SHARE = 0.05
 FINAL_SHARE = 0.02
+TIMED_EPOCHS = 3
 BETAS = (0.9, 0.98)
 
 
@@ -36,7 +38,7 @@ BETAS = (0.9, 0.98)
 class Recipe:
     """How long and by which steps."""
 
-    epochs: int = 30
+    epochs: int = 36
     batch: int = 1024
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -51,7 +53,7 @@ class Recipe:
     looks: int = 4
     """How often validation is looked at, evenly over the second half."""
     seconds: float | None = None
-    """Stop after so long whatever the epochs say; what was stopped says so."""
+    """Where so long is not enough for the epochs, there are fewer of them; how many is in the results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,35 +146,44 @@ def train(
     count = samples.count(recipe.backward_share)
     size = min(recipe.batch, count)
     steps_an_epoch = count // size  # what is left over waits for another epoch
-    steps, done, started_s = recipe.epochs * steps_an_epoch, 0, time.monotonic()
-    learner = Learner(make().to(device), samples.to(device), trie.to(device), recipe, size=size, steps=steps)
-    first_look = recipe.epochs // 2
-    looks = {recipe.epochs - round(k * (recipe.epochs - first_look) / recipe.looks) for k in range(recipe.looks)}
+    done, started_s = 0, time.monotonic()
+    learner = Learner(
+        make().to(device), samples.to(device), trie.to(device), recipe, size=size, steps=recipe.epochs * steps_an_epoch
+    )
     best: tuple[float, int, dict[str, Tensor]] | None = None
     found: list[list[float]] = []
-    trained_s, stopped = 0.0, False
-    for epoch in range(1, recipe.epochs + 1):
+    epochs, epoch, first_s = recipe.epochs, 0, 0.0
+    while epoch < epochs:
+        epoch += 1
         losses = []
         batches = samples.epoch(recipe.backward_share, size, generator)
         longest = samples.lengths[batches].amax(1).tolist()
         for batch, width in zip(batches.to(device), longest, strict=True):
-            losses.append(learner.step(batch, width, recipe.learning_rate * rate_share(done / steps)).clone())
+            share = done / (epochs * steps_an_epoch)
+            losses.append(learner.step(batch, width, recipe.learning_rate * rate_share(share)).clone())
             done += 1
         loss = float(torch.stack(losses).mean())
-        trained_s = time.monotonic() - started_s
-        stopped = recipe.seconds is not None and trained_s > recipe.seconds
-        if not torch.isfinite(torch.tensor(loss)):
+        spent_s = time.monotonic() - started_s
+        if not np.isfinite(loss):
             raise CheckFailedError(f"The loss is {loss}.", "Lower the learning rate.")
-        if epoch in looks or stopped:
+        if epoch == 1:
+            first_s = spent_s  # of which much is preparation
+        if recipe.seconds is not None and epoch == TIMED_EPOCHS:
+            an_epoch_s = (spent_s - first_s) / (epoch - 1)
+            epochs = max(epoch + 1, min(epochs, 1 + int((recipe.seconds - first_s) / an_epoch_s)))
+        if epoch in looks_at(epochs, recipe.looks):
             value = validate(learner.averaged)
             found.append([epoch, loss, value])
-            LOG.info("epoch %d of %d, loss %.4f, validation %.4f, %.0f s", epoch, recipe.epochs, loss, value, trained_s)
+            LOG.info("epoch %d of %d, loss %.4f, validation %.4f, %.0f s", epoch, epochs, loss, value, spent_s)
             if best is None or value > best[0]:
                 best = (value, epoch, {k: v.clone() for k, v in learner.averaged.state_dict().items()})
-        if stopped:
-            break
     assert best is not None
     learner.averaged.load_state_dict(best[2])
     seconds = time.monotonic() - started_s
-    history = {"looks": found, "best_epoch": best[1], "stopped_early": stopped, "steps": done, "seconds": seconds}
+    history = {"looks": found, "best_epoch": best[1], "epochs": epochs, "steps": done, "seconds": seconds}
     return Trained(learner.averaged, history)
+
+
+def looks_at(epochs: int, looks: int) -> set[int]:
+    """After which epochs validation is looked at: the last, and others before it down to the middle."""
+    return {epochs - round(k * (epochs - epochs // 2) / looks) for k in range(looks)}
