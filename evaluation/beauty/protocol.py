@@ -120,7 +120,7 @@ QUICK = replace(
     beam_of_views=30,
     width=64,
     generative=Recipe(epochs=8, batch=256, looks=3),
-    sequence=SequenceRecipe(epochs=15, batch=256),
+    sequence=SequenceRecipe(epochs=8, batch=256),
 )
 
 
