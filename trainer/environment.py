@@ -1,4 +1,4 @@
-"""What decides whether a rerun is bit-identical: threads, kernels, processor, library versions, the code itself.
+"""What decides whether a rerun is bit-identical: threads, kernels, processor or GPU, library versions, the code itself.
 
 On an equal environment a step repeated from the same state over the same input gives the same bits; on
 another one it gives the same up to rounding. The journal's start entries carry it.
@@ -16,9 +16,10 @@ from pathlib import Path
 
 import torch
 
+from onerec.device import device_of
 from onerec.machine import machine
 from onerec.settings import Settings, TrainerSettings
-from trainer.ranks import Ranks
+from trainer.ranks import CUBLAS, Ranks
 
 LIBRARIES = ("torch", "numpy", "safetensors")
 SETTINGS = "trainer"
@@ -43,6 +44,7 @@ def make_deterministic(threads: int) -> None:
 
     Freshly allocated memory is not filled: no kernel here reads what it did not write, and filling costs time.
     """
+    os.environ.setdefault(CUBLAS, ":4096:8")  # or matrix products on CUDA do not repeat their bits
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -66,12 +68,21 @@ def describe(settings: Settings) -> dict[str, str]:
     }
 
 
-def of_ranks(ranks: Ranks | None) -> dict[str, str]:
-    """What of the process group decides bits; nothing where there is none."""
+def of_place(settings: Settings, ranks: Ranks | None) -> dict[str, str]:
+    """What of device and process group decides bits; nothing for one process on CPU.
+
+    Raises SettingsError for a device that is not there.
+    """
     if ranks is None:
+        return _of_device(device_of(settings.trainer.device, "trainer.device"))
+    group = {RANKS: str(ranks.world), "ranks_backend": ranks.backend, "ranks_sharding": ranks.sharding}
+    return group | _of_device(ranks.device)
+
+
+def _of_device(device: torch.device) -> dict[str, str]:
+    if device.type == "cpu":
         return {}
-    device = {"device": torch.cuda.get_device_name(ranks.device)} if ranks.device.type == "cuda" else {}
-    return {RANKS: str(ranks.world), "ranks_backend": ranks.backend, "ranks_sharding": ranks.sharding, **device}
+    return {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
 
 
 def parts_of(environment: Mapping[str, str]) -> int:

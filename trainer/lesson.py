@@ -51,7 +51,7 @@ def teach(
     if not (first.pairs or first.sessions or first.rated):
         return {}, NOTHING_TO_LEARN
     if state.parallel is None:
-        return learn(state, Lesson(state.settings, rates, len(parts), placed, past), catalogue.trie)
+        return learn(state, Lesson(state.settings, rates, len(parts), placed, past), state.trie(catalogue.trie))
     ranks, trie = state.parallel.ranks, state.parallel.trie
     codes = trie.changes(catalogue)
     lessons = [Lesson(state.settings, rates, len(parts), mine, past, codes) for mine in deal(placed, ranks.world)]
@@ -69,7 +69,7 @@ def deal(parts: Sequence[tuple[int, Part]], world: int) -> list[list[tuple[int, 
 def learn(state: TrainState, lesson: Lesson, trie: Trie) -> tuple[dict[str, float], str | None]:
     """The step on this rank, while the others do theirs. Raises RankLostError where one is gone."""
     if state.parallel is None:
-        return _learn(state, lesson, trie, torch.device("cpu"))
+        return _learn(state, lesson, trie, state.device)
     with state.parallel.ranks.watched():
         return _learn(state, lesson, trie, state.parallel.ranks.device)
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 
 from onerec.catalogue import CatalogueSnapshot
-from onerec.model.batches import HistoryBatch
 from trainer.batches import Admitted, PairBatch, SessionBatch, pair_batch, session_batch
+from trainer.placement import moved
 from trainer.state import TrainState, step_seed
 
 Batch = TypeVar("Batch", PairBatch, SessionBatch)
@@ -51,9 +50,9 @@ class Part:
             return self
         return replace(
             self,
-            pairs=self.pairs and Weighted(_moved(self.pairs.batch, device), self.pairs.share),
-            sessions=self.sessions and Weighted(_moved(self.sessions.batch, device), self.sessions.share),
-            rated=self.rated and Weighted(_moved(self.rated.batch, device), self.rated.share),
+            pairs=self.pairs and Weighted(moved(self.pairs.batch, device), self.pairs.share),
+            sessions=self.sessions and Weighted(moved(self.sessions.batch, device), self.sessions.share),
+            rated=self.rated and Weighted(moved(self.rated.batch, device), self.rated.share),
         )
 
     def for_nothing(self) -> Part:
@@ -99,12 +98,3 @@ def weighted(batches: Sequence[Batch | None], weights: Sequence[float]) -> list[
         Weighted(batch, weight / total) if batch and weight else Weighted(heavy, 0.0)
         for batch, weight in zip(batches, weights, strict=True)
     ]
-
-
-def _moved(batch: Batch, device: torch.device) -> Batch:
-    moved: dict[str, Any] = {
-        name: value.to(device)
-        for name in batch.__dataclass_fields__
-        if isinstance(value := getattr(batch, name), (Tensor, HistoryBatch))
-    }
-    return replace(batch, **moved)

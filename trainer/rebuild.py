@@ -84,7 +84,7 @@ def checkpoint_before(
         offsets = _first_offsets(story.steps) | state.offsets
         require_log(settings.kafka, story.steps)
         supply = Supply(settings.kafka, config, settings.trainer, offsets)
-        spread(state, ranks)
+        spread(state, ranks, settings.trainer)
         return Ground(f"checkpoint of step {state.step}", state, supply, story, surroundings.environment, 0, None)
     return None
 
@@ -123,7 +123,7 @@ def seed_again(
     state.offsets = _first_offsets(story.steps) | {TOKENS: tokens.next_offset}
     supply = Supply(settings.kafka, config, trainer, state.offsets)
     try:
-        spread(state, ranks)
+        spread(state, ranks, settings.trainer)
         state.parts = parts_of(start.environment)
         watch = _Watch(past, lambda step: on_progress(step, stop - 1))
         _train_again(settings.kafka, state, supply, start, watch)

@@ -132,7 +132,7 @@ class _Pass:
         self._settings, self._lineage, self._known = settings, lineage, known
         self._targets = [lineage.published()[version][1] for version in versions]
         self.versions = set(versions)
-        self._here = environment.describe(settings) | environment.of_ranks(ranks)
+        self._here = environment.describe(settings) | environment.of_place(settings, ranks)
         self._store = WeightsStore(settings.store.uri, verifier=verifier_of(settings.store))
         self.last = max(entry.step for entry in self._targets)
         self.first = min(entry.step for entry in self._targets)

@@ -29,6 +29,7 @@ from trainer.budget import Budget
 from trainer.lesson import teach
 from trainer.objectives import history_reward_loss, next_token_loss
 from trainer.parts import Part, each_part, weighted
+from trainer.placement import moved
 from trainer.samples import Rows, Samples, Source, sample_batch
 from trainer.seed_mode import SeedMode, leave_seed
 from trainer.shards import Shards
@@ -108,7 +109,8 @@ class _Lessons:
         self._mode = SeedMode(state)  # before the replicas are copied
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the second core has a shard of its own
-        self._shards = Shards(state.onerec, state.settings.seed.threads)
+        # A GPU computes the whole batch at once.
+        self._shards = Shards(state.onerec, state.settings.seed.threads if state.device.type == "cpu" else 1)
 
     def step(self, share: float) -> SeedStep:
         """Teach both models, each on a batch of its own; the reward model less often, it learns faster."""
@@ -150,15 +152,18 @@ class _Lessons:
         return loss
 
     def _part(self, part: SessionBatch, share: float) -> Callable[[OneRec], Tensor]:
+        placed, trie = moved(part, self.state.device), self.state.trie(self._catalogue.trie)
+
         def loss(replica: OneRec) -> Tensor:
-            value = next_token_loss(replica, part, self._catalogue.trie)
+            value = next_token_loss(replica, placed, trie)
             assert value is not None, "every sample has a positive"
             return value * share
 
         return loss
 
     def _reward(self, learning_rate: float) -> float:
-        loss = history_reward_loss(self.state.reward, self._batch(self._source.reward(), 0.0))
+        batch = moved(self._batch(self._source.reward(), 0.0), self.state.device)
+        loss = history_reward_loss(self.state.reward, batch)
         self._reward_optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         _update(self.state.reward, self._reward_optimizer, learning_rate, self.state.settings.clip_norm)

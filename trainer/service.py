@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from onerec.device import device_of
 from onerec.errors import SettingsError
 from onerec.kafka import admin
 from onerec.kafka.access import require_rights
@@ -62,10 +63,11 @@ def start(settings: Settings, stop: Stop, ranks: Ranks | None = None) -> Trainer
     """The trainer in the state that journal and checkpoint describe; None where asked to stop before it is there.
 
     The state is on all `ranks` then. Raises DependencyMissingError for no broker or topic or a rank that is lost,
-    SettingsError for an unknown preset or a checkpoint of another one, CheckFailedError for a log that is not the
-    checkpoint's.
+    SettingsError for an unknown preset, a checkpoint of another one or a device that is not there, CheckFailedError
+    for a log that is not the checkpoint's.
     """
     config = model_config(settings)
+    device_of(settings.trainer.device, "trainer.device")
     environment.make_deterministic(settings.trainer.threads)
     admin.wait_for_broker(settings.kafka, settings.kafka.broker_patience_s)
     require_rights(settings, "trainer")
@@ -95,7 +97,7 @@ def _from_checkpoint(
         journal.begin(steps[-1].step if steps else state.step, trainer.environment)
         trainer.publisher.take_over()
         story = journal.story(state.step)
-        spread(state, ranks)
+        spread(state, ranks, settings.trainer)
         execute_again(state, story, trainer.supply, trainer.publisher, surroundings.environment)
         if state.version == 0:
             _first_version(trainer, story.last_version)
@@ -117,7 +119,7 @@ def _from_seed(
         journal.begin(0, trainer.environment | of_the_seed, (*past.ranges, tokens))
         trainer.publisher.take_over()
         samples = cut(past.histories, trainer.supply.catalogue, config)
-        spread(state, ranks)
+        spread(state, ranks, settings.trainer)
         train_seed(
             state,
             samples,
@@ -161,7 +163,7 @@ def _assembled(
     trainer = Trainer(
         settings=settings,
         cluster_id=admin.cluster_id(settings.kafka),
-        environment=environment.describe(settings) | environment.of_ranks(ranks),
+        environment=environment.describe(settings) | environment.of_place(settings, ranks),
         state=state,
         supply=Supply(settings.kafka, state.config, settings.trainer, state.offsets),
         journal=journal,

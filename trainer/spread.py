@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from onerec.device import device_of
+from onerec.settings import TrainerSettings
 from trainer.environment import make_deterministic
 from trainer.lesson import Lesson, learn
 from trainer.messages import Adopt, Gather, Seeding
@@ -19,12 +21,13 @@ from trainer.state import TrainState, adamw
 LOG = logging.getLogger(__name__)
 
 
-def spread(state: TrainState, ranks: Ranks | None) -> None:
+def spread(state: TrainState, ranks: Ranks | None, settings: TrainerSettings) -> None:
     """Put the state's models and optimizers on all ranks, that make its steps together from here on.
 
-    Nothing without ranks. Raises RankLostError where one is gone.
+    Without ranks, on the device that this process's `settings` name. Raises RankLostError where a rank is gone.
     """
     if ranks is None:
+        state.move(device_of(settings.device, "trainer.device"))
         return
     tensors = state.weights() | state.moments()
     shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

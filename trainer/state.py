@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,9 @@ from torch.optim import AdamW
 from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig
 from onerec.model.reward import RewardModel
+from onerec.model.trie import Trie
 from onerec.settings import TrainerSettings
+from trainer.placement import NewestTrie
 
 if TYPE_CHECKING:  # it loads what a trainer in one process does without
     from trainer.data_parallel import DataParallel
@@ -91,6 +93,7 @@ class TrainState:
     """Into how many parts a step's batch is cut: one for each rank of the trainer that makes it."""
     parallel: DataParallel | None = None
     """The ranks that the models are on; None for this process alone."""
+    newest_trie: NewestTrie = field(default_factory=NewestTrie)
 
     @classmethod
     def new(cls, config: ModelConfig, settings: TrainerSettings) -> TrainState:
@@ -129,18 +132,39 @@ class TrainState:
         steps = self.step + 1 - self.online_from
         return min(1.0, steps / max(1, self.settings.warmup_steps))
 
+    @property
+    def device(self) -> torch.device:
+        """Where this process has its models."""
+        return self.onerec.bos.device
+
+    def trie(self, trie: Trie) -> Trie:
+        """A catalogue's trie on that device."""
+        return self.newest_trie.on(self.device, trie)
+
+    def move(self, device: torch.device) -> None:
+        """Take models and moments to a device. For a state that is not on ranks."""
+        if device == self.device:
+            return
+        moments = self.moments()
+        for name, model, optimizer in (
+            ("onerec", self.onerec, self.onerec_optimizer),
+            ("reward", self.reward, self.reward_optimizer),
+        ):
+            model.to(device)
+            _restore_moments(model, optimizer, _of(f"optimizer.{name}", moments))
+
     def weights(self) -> dict[str, Tensor]:
-        """The tensors of a version: `onerec.<key>` and `reward.<key>`; no copies where they lie whole on CPU."""
+        """The tensors of a version: `onerec.<key>` and `reward.<key>`, on CPU; no copies where they lie whole there."""
         tensors = _prefixed("onerec", self.onerec.state_dict()) | _prefixed("reward", self.reward.state_dict())
-        return tensors if self.parallel is None else self.parallel.whole(tensors, "weights")
+        return _on_cpu(tensors) if self.parallel is None else self.parallel.whole(tensors, "weights")
 
     def moments(self) -> dict[str, Tensor]:
-        """The optimizers' tensors; no copies where they lie whole on CPU."""
+        """The optimizers' tensors, on CPU; no copies where they lie whole there."""
         tensors = {
             **_moments("onerec", self.onerec, self.onerec_optimizer),
             **_moments("reward", self.reward, self.reward_optimizer),
         }
-        return tensors if self.parallel is None else self.parallel.whole(tensors, "moments")
+        return _on_cpu(tensors) if self.parallel is None else self.parallel.whole(tensors, "moments")
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a checkpoint keeps as tensors, the same on any number of ranks."""
@@ -182,6 +206,10 @@ def adamw(model: nn.Module, learning_rate: float, settings: TrainerSettings) -> 
     )
 
 
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
@@ -204,5 +232,6 @@ def _restore_moments(model: nn.Module, optimizer: AdamW, moments: Mapping[str, T
     optimizer.state.clear()
     for key, value in moments.items():
         parameter_name, slot = key.rsplit("/", 1)
-        state: dict[str, Any] = optimizer.state[parameters[parameter_name]]
-        state[slot] = value.clone()
+        parameter = parameters[parameter_name]
+        state: dict[str, Any] = optimizer.state[parameter]
+        state[slot] = value.to(parameter.device).clone()

@@ -15,6 +15,7 @@ from trainer import objectives
 from trainer.batches import Admitted, Refusal, StepInput, admit, pair_batch, session_batch
 from trainer.lesson import teach
 from trainer.parts import divide
+from trainer.placement import moved
 from trainer.state import TrainState, step_seed
 from trainer.update import Rates, update
 
@@ -85,16 +86,17 @@ def _rates(state: TrainState) -> Rates:
 def _losses(state: TrainState, admitted: Admitted, step_input: StepInput) -> _Losses:
     """NTP + lambda * preference (paper, algorithm 2) for the one model, L_RM for the other."""
     settings, catalogue = state.settings, step_input.catalogue
+    trie, device = state.trie(catalogue.trie), state.device
     losses = _Losses(None, None, {})
     if admitted.pairs:
         # Before the sessions: the experts' loads that count for balance are those of the last forward.
-        pairs = pair_batch(admitted.pairs, catalogue, state.config)
-        preference, figures = objectives.preference_loss(state.onerec, pairs, catalogue.trie, settings)
+        pairs = moved(pair_batch(admitted.pairs, catalogue, state.config), device)
+        preference, figures = objectives.preference_loss(state.onerec, pairs, trie, settings)
         losses.onerec = settings.preference_weight * preference
         losses.figures |= {"preference": preference.item(), **figures}
     if admitted.rows:
-        batch = session_batch(admitted.rows, catalogue, state.config, settings.train_on)
-        next_token = objectives.next_token_loss(state.onerec, batch, catalogue.trie)
+        batch = moved(session_batch(admitted.rows, catalogue, state.config, settings.train_on), device)
+        next_token = objectives.next_token_loss(state.onerec, batch, trie)
         if next_token is not None:
             losses.onerec = next_token if losses.onerec is None else losses.onerec + next_token
             losses.figures["next_token"] = next_token.item()

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from onerec.settings.table import Share, Table
+from onerec.settings.table import Device, Share, Table
 
 
 class DecodingSettings(Table):
@@ -27,6 +27,7 @@ class DecodingSettings(Table):
         ge=0,
         description="Encoded histories that a worker keeps for users whose history has not changed.",
     )
+    device: Device = Field("cpu", description="cpu, cuda, cuda:1 or auto: a CUDA device where there is one.")
     threads: int = Field(1, ge=1, description="torch threads.")
     native: bool = Field(True, description="Compiled kernels where they are there and fit the model; else torch.")
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from onerec.settings.table import Share, Table
+from onerec.settings.table import Device, Share, Table
 
 
 class ModelSettings(Table):
@@ -60,6 +60,11 @@ class TrainerSettings(Table):
     """The continuous trainer."""
 
     random_seed: int = Field(17, description="Of initial weights and dropout: a function of it and the step.")
+    device: Device = Field(
+        "cpu",
+        description="cpu, cuda, cuda:1 or auto; part of what makes a version reproducible. Under torchrun "
+        "ranks.backend decides.",
+    )
     threads: int = Field(1, ge=1, description="torch threads; part of what makes a version reproducible.")
     learning_rate: float = Field(1e-4, gt=0, description="Constant after warmup_steps: the stream has no end.")
     reward_learning_rate: float = Field(1e-3, gt=0, description="Of the reward model.")

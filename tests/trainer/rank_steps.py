@@ -74,7 +74,7 @@ def seed(state: TrainState) -> dict[str, Tensor]:
 def steps(config: ModelConfig, ranks: Ranks, path: Path, *, parts: int | None = None) -> None:
     """The lessons on all ranks; writes the state after the first and the last step."""
     state = fresh(config)
-    spread(state, ranks)
+    spread(state, ranks, state.settings)
     state.parts = parts or state.parts
     for number, _ in run(state):
         if number in (1, STEPS):
@@ -96,7 +96,7 @@ def main(folder: Path) -> None:
             steps(toy.TINY, ranks, folder / f"parts-{parts}", parts=parts)
         for sharding in SHARDINGS:
             state = fresh(toy.TINY)
-            spread(state, dataclasses.replace(ranks, sharding=sharding))
+            spread(state, dataclasses.replace(ranks, sharding=sharding), state.settings)
             save_file(seed(state), folder / f"{sharding}-seed.safetensors")
     return None
 
