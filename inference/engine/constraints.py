@@ -61,15 +61,25 @@ class Constraints:
         if allowed is not None and allowed.shape not in {(total,), (requests, total)}:
             raise ValueError(f"allowed is {tuple(allowed.shape)}, neither ({total},) nor ({requests}, {total}).")
         supply, masked = torch.tensor([total], device=device), None
-        pairs = _excluded_pairs(exclude or (), device)
+        pairs = _excluded_pairs(exclude or ())
         if allowed is not None:
-            allowed = allowed.to(device).view(-1, total)
-            supply, masked = allowed.sum(1), _count(index, allowed)
-            pairs = pairs[:, allowed.expand(requests, -1)[pairs[0], pairs[1]]]  # the others are not counted anyway
+            rows = allowed.view(-1, total)
+            left = rows.expand(requests, -1)[pairs[0].to(rows.device), pairs[1].to(rows.device)].to(pairs.device)
+            pairs = pairs[:, left]  # the others are not counted anyway
+            rows = rows.to(device)
+            supply, masked = rows.sum(1), _count(index, rows)
         if not pairs.shape[1]:
-            return cls(index, masked, None, supply)
-        supply = supply - torch.bincount(pairs[0], minlength=requests)
-        return cls(index, masked, _by_level(index, pairs), supply)
+            return cls._made(index, masked, supply, None)
+        supply = supply - torch.bincount(pairs[0], minlength=requests).to(device)
+        return cls._made(index, masked, supply, pairs)
+
+    @classmethod
+    def _made(
+        cls, index: CatalogueIndex, masked: tuple[Tensor, ...] | None, supply: Tensor, pairs: Tensor | None
+    ) -> Self:
+        """`pairs` are the distinct (request, leaf) that are excluded: int64 [2, E], ascending, on CPU."""
+        excluded = None if pairs is None else _by_level(index, pairs.to(index.trie.device))
+        return cls(index, masked, excluded, supply)
 
     @property
     def individual(self) -> bool:
@@ -141,13 +151,13 @@ class Constraints:
         return row, excluded.keys[place] - (base + first)[row], excluded.counts[place]
 
 
-def _excluded_pairs(exclude: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Distinct pairs (request, leaf) as int64 [2, E]."""
-    lists = [leaves[leaves >= 0].to(device) for leaves in exclude]
+def _excluded_pairs(exclude: Sequence[Tensor]) -> Tensor:
+    """Distinct pairs (request, leaf) as int64 [2, E], ascending, on CPU: they are few, a GPU would be waited for."""
+    lists = [leaves[leaves >= 0] for leaves in (leaves.cpu() for leaves in exclude)]
     if not lists:
-        return torch.empty(2, 0, dtype=torch.int64, device=device)
-    sizes = torch.tensor([len(leaves) for leaves in lists], device=device)
-    request = torch.repeat_interleave(torch.arange(len(lists), device=device), sizes)
+        return torch.empty(2, 0, dtype=torch.int64)
+    sizes = torch.tensor([len(leaves) for leaves in lists])
+    request = torch.repeat_interleave(torch.arange(len(lists)), sizes)
     pairs: Tensor = torch.unique(torch.stack([request, torch.cat(lists)]), dim=1)
     return pairs
 

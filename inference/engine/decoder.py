@@ -1,7 +1,7 @@
 """Steps of the decoder for many beams: memory projected once a request, self-attention through ancestors.
 
 Rows are beams, request by request: row b * W + w. Keys and values of past tokens are written once, step-major, and
-never moved when beams fork or end; each row carries the cache rows of its own past instead (`_ancestors`), and
+never moved when beams fork or end; each row carries the cache rows of its own past instead (`ancestors`), and
 attention reads through them.
 """
 
@@ -36,8 +36,9 @@ class Decoder:
         self._memory_bias = bias.masked_fill_(~memory.mask, -torch.inf).repeat_interleave(heads, 0).unsqueeze(1)
         self._keys = [states.new_empty(max_tokens, max_rows, width) for _ in weights.layers]
         self._values = [states.new_empty(max_tokens, max_rows, width) for _ in weights.layers]
-        self._ancestors = torch.empty(self._requests, 0, dtype=torch.int64, device=device)  # [R, T] cache rows
-        self._value_rows = self._ancestors  # [R, H, T], set by each step
+        self.ancestors = torch.empty(self._requests, 0, dtype=torch.int64, device=device)
+        """Cache rows [R, T] of each row's past: with what is in the cache, all that changes from step to step."""
+        self._value_rows = self.ancestors  # [R, H, T], set by each step
         self._row = torch.arange(max_rows, device=device)
         self._head = torch.arange(heads, device=device)
         # [H, d]: row h is 1 on the coordinates of head h
@@ -46,7 +47,7 @@ class Decoder:
     @property
     def tokens(self) -> int:
         """How many tokens each row holds."""
-        return self._ancestors.shape[1]
+        return self.ancestors.shape[1]
 
     def advance(
         self,
@@ -65,10 +66,10 @@ class Decoder:
         rows, fed = codes.shape
         start = self.tokens
         places = slice(start, start + fed)
-        past = self._ancestors if parents is None else self._ancestors.index_select(0, parents)
+        past = self.ancestors if parents is None else self.ancestors.index_select(0, parents)
         new = [self._row[:rows] + (start + step) * self._max_rows for step in range(fed)]
-        self._ancestors = torch.cat([past, torch.stack(new, dim=1)], dim=1)
-        self._value_rows = self._ancestors.unsqueeze(1) * self._heads + self._head.unsqueeze(1)
+        self.ancestors = torch.cat([past, torch.stack(new, dim=1)], dim=1)
+        self._value_rows = self.ancestors.unsqueeze(1) * self._heads + self._head.unsqueeze(1)
         embedded = functional.embedding(codes + self._weights.rows[places], self._weights.embeddings)
         x = (embedded + self._weights.positions[places]).view(rows * fed, -1)
         width = x.shape[1]
@@ -104,7 +105,7 @@ class Decoder:
         """
         rows, asked, width = query.shape
         heads, length = self._heads, self.tokens
-        key = self._keys[index].view(-1, width).index_select(0, self._ancestors.view(-1)).view(rows, length, width)
+        key = self._keys[index].view(-1, width).index_select(0, self.ancestors.view(-1)).view(rows, length, width)
         spread = (query.unsqueeze(2) * self._head_mask).view(rows, asked * heads, width)
         scores = torch.bmm(spread, key.transpose(1, 2)).view(rows, asked, heads, length)
         for earlier in range(asked - 1):  # must not see the tokens fed after it

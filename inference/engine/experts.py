@@ -25,10 +25,12 @@ def add_experts(experts: Experts, rows: Tensor, residual: Tensor) -> Tensor:
     all experts on all rows costs two to four times as much, gathering each row's expert weights eight times, and a
     loop over slices in Python five per cent more than the grouped product.
     """
+    if rows.is_cuda and (len(experts.bias) == 1 or rows.dtype != torch.bfloat16):
+        return _add_every_expert(experts, rows, residual)
     gates, chosen = route(experts, rows)
     flat = chosen.flatten()
     order = torch.argsort(flat, stable=True)
-    ends = torch.bincount(flat, minlength=len(experts.bias)).cumsum(0).int()
+    ends = _ends(flat, order, len(experts.bias))
     picked = rows.index_select(0, order // experts.active)
     gate, value = functional.grouped_mm(picked, experts.w_in, offs=ends).chunk(2, dim=-1)
     narrow = functional.grouped_mm(functional.silu(gate).mul_(value), experts.w_out, offs=ends)
@@ -38,3 +40,22 @@ def add_experts(experts: Experts, rows: Tensor, residual: Tensor) -> Tensor:
         place.view_as(chosen), narrow, per_sample_weights=gates.to(narrow.dtype), mode="sum"
     )
     return mixed.add_(residual)
+
+
+def _ends(flat: Tensor, order: Tensor, experts: int) -> Tensor:
+    """After which of the sorted rows each expert's end: int32 [E]. On CUDA a count would wait for the device."""
+    if not flat.is_cuda:
+        return torch.bincount(flat, minlength=experts).cumsum(0).int()
+    each = torch.arange(experts, device=flat.device)
+    return torch.searchsorted(flat.index_select(0, order), each, right=True, out_int32=True)
+
+
+def _add_every_expert(experts: Experts, rows: Tensor, residual: Tensor) -> Tensor:
+    """The same with all experts on all rows: on CUDA grouped products of other than bfloat16 wait for the device."""
+    gate, value = torch.matmul(rows, experts.w_in).chunk(2, dim=-1)  # [E, R, hidden]
+    outputs = torch.matmul(functional.silu(gate).mul_(value), experts.w_out)  # [E, R, d]
+    if len(outputs) == 1:
+        return residual + outputs[0]
+    gates, chosen = route(experts, rows)
+    shares = gates.new_zeros(len(rows), len(outputs)).scatter_(1, chosen, gates).to(outputs.dtype)
+    return residual + (outputs * shares.t().unsqueeze(-1)).sum(0)

@@ -73,6 +73,19 @@ class Prepared(NamedTuple):
         )
 
 
+def tensors_of(prepared: Prepared) -> list[Tensor]:
+    """All tensors of `prepared`, in one order."""
+    found: list[Tensor] = []
+    left: list[object] = list(prepared)
+    while left:
+        one = left.pop()
+        if isinstance(one, Tensor):
+            found.append(one)
+        elif isinstance(one, tuple):
+            left.extend(one)
+    return found
+
+
 def first_rows(model: OneRec) -> Tensor:
     """For each place of a session int64 [m * (L + 1)], the row of BOS and codes at which its tokens begin."""
     config = model.config

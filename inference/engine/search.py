@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from inference.engine.beams import OFTEN_OPEN, Beams
+from inference.engine.captures import CapturedDecoder, Captures
 from inference.engine.constraints import Constraints, Limits
 from inference.engine.decoder import Decoder
+from inference.engine.fixed_constraints import FixedConstraints
 from inference.engine.generated import Generated
 from inference.engine.index import IndexCache
 from inference.engine.memories import Encoded, MemoryCache, content_keys
@@ -31,7 +33,7 @@ from onerec.model.precision import product_dtype
 
 
 class Steps(Protocol):
-    """The decoder of one batch, in torch or by compiled kernels."""
+    """The decoder of one batch: in torch, as CUDA graphs or by compiled kernels."""
 
     packs: bool
     """Whether rows that are left out cost nothing."""
@@ -56,11 +58,12 @@ class Engine:
 
     By default the compiled kernels of `inference.engine.native` run where they are there and fit. Otherwise, and with
     `native=False` or a `dtype`, torch decodes; `dtype` is then the precision of the decoder's products and its
-    residual stream, by default that of the encoder's products (see onerec.model.precision). Softmax,
-    log-probabilities and norms are float32 always. `precise` asks for log-probabilities as the trainer computes
-    them: kernels that multiply in a lower precision than the model's are then left alone. `indexes` is shared between
-    the engines of successive versions. Of encoded histories up to `memory_bytes` are kept for requests with the same
-    history: they are this version's and go with the engine.
+    residual stream, by default that of the encoder's products (see onerec.model.precision). A model on a CUDA device
+    is decoded by torch there, by default in bfloat16, its steps as CUDA graphs. Softmax, log-probabilities and norms
+    are float32 always. `precise` asks for log-probabilities as the trainer computes them: no lower precision than the
+    model's is then used. `indexes` and `captures` are shared between the engines of successive versions. Of encoded
+    histories up to `memory_bytes` are kept for requests with the same history: they are this version's and go with
+    the engine.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Engine:
         *,
         dtype: torch.dtype | None = None,
         indexes: IndexCache | None = None,
+        captures: Captures | None = None,
         native: bool = True,
         precise: bool = False,
         memory_bytes: int = 0,
@@ -81,13 +85,19 @@ class Engine:
         self._model = model.eval()
         self._indexes = indexes or IndexCache()
         own = product_dtype(model.config.bf16, model.bos.detach())
+        fastest = native and not precise and dtype is None
         kernels = usable(model, own if precise else None) if native and dtype is None else None
         self.native = kernels is not None
         """Whether the compiled kernels decode."""
+        self._captured: CapturedDecoder | None = None
         self._weights: NativeWeights | Prepared
         if kernels is not None:
             self.dtype = kernels.dtype
             self._weights = NativeWeights(model, kernels)
+        elif self.device.type == "cuda":
+            self.dtype = dtype or (torch.bfloat16 if fastest else own)
+            self._captured = (captures or Captures()).of(model, Prepared.of(model, self.dtype))
+            self._weights = self._captured.weights
         else:
             self.dtype = dtype or own
             self._weights = Prepared.of(model, self.dtype)
@@ -175,13 +185,13 @@ class Engine:
     ) -> Generated:
         requests, levels = len(history), self.config.levels
         index = self._indexes.get(catalogue.trie, self.device)
-        constraints = Constraints.of(index, requests, limits)
+        constraints = (FixedConstraints if self._captured else Constraints).of(index, requests, limits)
         if len(widths) not in {1, requests}:
             raise ValueError(f"{len(widths)} rows of beam widths for {requests} requests.")
         own = widths.to(self.device) if len(widths) > 1 else None
         widest: list[list[int]] = widths.amax(0).tolist()  # [m, L]
         slots = len(widest)
-        decoder = self._decoder(history.to(self.device), requests * int(widths.max()), slots * (levels + 1))
+        decoder = self._decoder(history.to(self.device), widest, slots * (levels + 1))
         beams = Beams(requests, index, constraints, selection, slots=slots, often_open=self.often_open)
         codes = torch.zeros(requests, 1, dtype=torch.int64, device=self.device)  # BOS
         parents: Tensor | None = None
@@ -204,11 +214,15 @@ class Engine:
             codes = torch.nn.functional.pad(codes, (0, 1))  # the last code and the next item's BOS go in together
         return beams.generated()
 
-    def _decoder(self, history: HistoryBatch, max_rows: int, max_tokens: int) -> Steps:
+    def _decoder(self, history: HistoryBatch, widest: list[list[int]], max_tokens: int) -> Steps:
+        beams = max(map(max, widest))
+        max_rows = len(history) * beams
         if isinstance(self._weights, NativeWeights):
             memories = self._remembered(history)
             return NativeDecoder(self._weights, memories, max_rows=max_rows, max_tokens=max_tokens)
         memory = self._model.encode(history) if self.memories is None else _padded(self._remembered(history))
+        if self._captured is not None:
+            return self._captured.begin(memory, beams, tuple(map(tuple, widest)), max_tokens)
         return Decoder(self._weights, memory, self.config.heads, max_rows=max_rows, max_tokens=max_tokens)
 
     def _remembered(self, history: HistoryBatch) -> list[Encoded]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from inference.engine.constraints import Constraints, Limits
+from inference.engine.fixed_constraints import FixedConstraints
 from inference.engine.index import CatalogueIndex
 from inference.engine.search import Engine
 from onerec.model.trie import Trie
@@ -80,9 +81,10 @@ def test_requests_with_less_than_a_session_left() -> None:
     torch.testing.assert_close(found.log_probs[1, :2], expected[1, :2].sum(-1), atol=TOLERANCE, rtol=0)
 
 
-@given(st.data())
+@pytest.mark.parametrize("kind", [Constraints, FixedConstraints])
+@given(data=st.data())
 @settings(max_examples=40, deadline=None)
-def test_a_child_is_closed_where_nothing_below_it_is_left(data: st.DataObject) -> None:
+def test_a_child_is_closed_where_nothing_below_it_is_left(kind: type[Constraints], data: st.DataObject) -> None:
     """Against counting items one by one, for random catalogues, masks, exclusions and held items."""
     levels, codes, requests, beams = data.draw(st.integers(1, 3)), 3, 2, 2
     key = st.tuples(*[st.integers(0, codes - 1)] * levels)
@@ -94,7 +96,7 @@ def test_a_child_is_closed_where_nothing_below_it_is_left(data: st.DataObject) -
     limits = Limits(
         [torch.tensor(own, dtype=torch.int64) for own in exclude], None if masks is None else torch.tensor(masks)
     )
-    constraints = Constraints.of(CatalogueIndex.of(trie, torch.device("cpu")), requests, limits)
+    constraints = kind.of(CatalogueIndex.of(trie, torch.device("cpu")), requests, limits)
     free = [[i for i in range(len(ids)) if i not in own and (masks is None or masks[i])] for own in exclude]
     assert constraints.supply.expand(requests).tolist() == [len(own) for own in free]
     held = [data.draw(st.lists(st.sampled_from(own), max_size=2, unique=True)) if own else [] for own in free]
