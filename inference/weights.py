@@ -22,6 +22,7 @@ from torch import Tensor
 from inference.following import FollowingThread, Turns
 from inference.weights_metrics import weights_metrics
 from onerec.degraded import Lack
+from onerec.device import CPU
 from onerec.errors import DependencyMissingError, OneRecError
 from onerec.kafka.follow import TopicFollower
 from onerec.kafka.reader import Received
@@ -63,10 +64,10 @@ class ServedVersion(Generic[E]):
 class _Modules:
     """One of the two sets: written by the loading thread while nobody serves from it."""
 
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
+    def __init__(self, name: str, dtype: torch.dtype, device: torch.device) -> None:
         config = preset(name)
-        self.onerec = OneRec(config).to(dtype).eval().requires_grad_(requires_grad=False)
-        self.reward = RewardModel(config).to(dtype).eval().requires_grad_(requires_grad=False)
+        self.onerec = OneRec(config).to(device, dtype).eval().requires_grad_(requires_grad=False)
+        self.reward = RewardModel(config).to(device, dtype).eval().requires_grad_(requires_grad=False)
         self._targets: dict[str, Tensor] = {
             f"{prefix}.{key}": tensor
             for prefix, module in (("onerec", self.onerec), ("reward", self.reward))
@@ -79,7 +80,7 @@ class _Modules:
         return {name: tuple(tensor.shape) for name, tensor in self._targets.items()}
 
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy a version in, cast to the modules' dtypes; nothing is allocated."""
+        """Copy a version in, cast to the modules' dtypes, on their device; the modules stay where they are."""
         with torch.no_grad():
             for name, target in self._targets.items():
                 target.copy_(tensors[name])
@@ -96,8 +97,11 @@ class VersionFollower(Generic[E]):
         service: str = "worker",
         pin_version: int | None = None,
         dtype: torch.dtype = torch.float32,
+        device: torch.device = CPU,
     ) -> None:
         """`prepare` makes the engine of a version, on the loading thread, before it is swapped in.
+
+        The modules, and so the engines, are on `device`.
 
         `pin_version` serves that version whatever is published. Start it with `start()` or as a context manager.
         """
@@ -109,7 +113,7 @@ class VersionFollower(Generic[E]):
         self._metrics = weights_metrics(service)
         self._choice = ServingChoice()
         self._announced: dict[int, ModelVersion] = {}
-        self._sets = [_Modules(settings.model.preset, dtype) for _ in range(2)]
+        self._sets = [_Modules(settings.model.preset, dtype, device) for _ in range(2)]
         self._raw: Loaded | None = None
         self._served: ServedVersion[E] | None = None
         self._next: ServedVersion[E] | None = None

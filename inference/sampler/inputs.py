@@ -29,13 +29,13 @@ WAIT_S = 0.05
 class Inputs:
     """Kept up by threads of its own; to be used by one other thread."""
 
-    def __init__(self, settings: Settings, indexes: IndexCache) -> None:
-        """Begin to follow item-tokens and all partitions of histories."""
+    def __init__(self, settings: Settings, indexes: IndexCache, device: torch.device) -> None:
+        """Begin to follow item-tokens and all partitions of histories; indexes are made on `device`."""
         kafka = settings.kafka
         self._resources = ExitStack()
         self._tags = TagIndex()
         self._items = self._resources.enter_context(
-            CatalogueFollower(kafka, preset(settings.model.preset), service="sampler", indexes=indexes)
+            CatalogueFollower(kafka, preset(settings.model.preset), service="sampler", indexes=indexes, device=device)
         )
         self._histories = self._resources.enter_context(
             HistoryStore(kafka, settings.store.state_dir / "sampler", service="sampler")

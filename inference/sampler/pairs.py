@@ -70,7 +70,7 @@ class PairMaker:
         function of the request.
         """
         batch = history_batch([history], catalogue, self._engine.config)
-        generated = self._candidates(batch, catalogue, exclude, allowed, seed)
+        generated = Generated(*(part.cpu() for part in self._candidates(batch, catalogue, exclude, allowed, seed)))
         whole = (generated.sessions[0] >= 0).all(1)  # [W]: where constraints leave too few items some are not
         sessions, log_probs = generated.sessions[0][whole], generated.log_probs[0][whole]
         if len(sessions) < 2:
@@ -96,16 +96,17 @@ class PairMaker:
             temperature=self._settings.temperature,
             exclude=[exclude],
             allowed=allowed,
-            generator=torch.Generator().manual_seed(seed),
+            generator=torch.Generator(self._engine.device).manual_seed(seed),
         )
 
     def _rewards(self, batch: HistoryBatch, catalogue: CatalogueSnapshot, sessions: Tensor) -> Rewards:
-        """Probabilities [W] of each objective."""
-        rows = sessions.numpy()
-        codes = torch.from_numpy(catalogue.codes_of(rows))  # [W, m, L]
-        duration = duration_feature(torch.from_numpy(catalogue.durations_of(rows)))  # [W, m]
-        logits = self._reward.score_candidates(batch, codes, duration, torch.ones(rows.shape, dtype=torch.bool))
-        return logits.probabilities()
+        """Probabilities [W] of each objective, on CPU."""
+        rows, device = sessions.numpy(), self._engine.device
+        codes = torch.from_numpy(catalogue.codes_of(rows)).to(device)  # [W, m, L]
+        duration = duration_feature(torch.from_numpy(catalogue.durations_of(rows)).to(device))  # [W, m]
+        mask = torch.ones(rows.shape, dtype=torch.bool, device=device)
+        logits = self._reward.score_candidates(batch.to(device), codes, duration, mask)
+        return Rewards(*(each.cpu() for each in logits.probabilities()))
 
 
 def merged(rewards: Rewards, weights: RewardWeights) -> Tensor:

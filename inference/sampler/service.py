@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 
+from inference.engine.captures import Captures
 from inference.engine.index import IndexCache
 from inference.engine.search import Engine
 from inference.sampler import metrics
@@ -22,6 +23,7 @@ from inference.sampler.inputs import Inputs
 from inference.sampler.pairs import Extremes, PairMaker, Scored
 from inference.weights import ServedVersion, VersionFollower
 from onerec.catalogue import CatalogueSnapshot
+from onerec.device import device_of
 from onerec.errors import OneRecError
 from onerec.faust_service import FaustHost, run_faust_service
 from onerec.features import HistoryArrays
@@ -57,15 +59,17 @@ class Sampler:
         settings = host.settings
         self._host = host
         self._settings = settings.inference.sampler
-        indexes = IndexCache()
-        native = settings.inference.decoding.native
-        self._inputs = Inputs(settings, indexes)
+        indexes, captures, native = IndexCache(), Captures(), settings.inference.decoding.native
+        device = device_of(settings.inference.decoding.device, "inference.decoding.device")
+        self._inputs = Inputs(settings, indexes, device)
         host.resources.callback(self._inputs.close)
 
         def prepare(onerec: OneRec, reward: RewardModel) -> PairMaker:
-            return PairMaker(Engine(onerec, indexes=indexes, native=native, precise=True), reward, self._settings)
+            engine = Engine(onerec, indexes=indexes, captures=captures, native=native, precise=True)
+            return PairMaker(engine, reward, self._settings)
 
-        self._versions = host.resources.enter_context(VersionFollower(settings, prepare, service="sampler"))
+        versions = VersionFollower(settings, prepare, service="sampler", device=device)
+        self._versions = host.resources.enter_context(versions)
         self._writer = RecordWriter(settings.kafka)
         self._pending = 0
         self._unacknowledged: Callable[[], int] = lambda: 0

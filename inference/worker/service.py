@@ -7,12 +7,14 @@ import logging
 import torch
 
 from inference.catalogue import CatalogueFollower
+from inference.engine.captures import Captures
 from inference.engine.index import IndexCache
 from inference.engine.search import Engine
 from inference.histories import HistoryStore
 from inference.weights import VersionFollower
 from inference.worker.widths import decoding_widths
 from inference.worker.worker import Worker, output_topic
+from onerec.device import device_of
 from onerec.kafka import admin
 from onerec.kafka.access import require_rights
 from onerec.model.onerec import OneRec
@@ -33,16 +35,19 @@ def run_worker(settings: Settings, stop: Stop) -> None:
     require_rights(settings, "worker")
     if worker.output_topic != RECOMMENDATIONS.name:  # a shadow worker's own topic is in no table: make it here
         admin.create_topics(settings.kafka, topics=(output_topic(settings),))
-    indexes, decoding = IndexCache(), settings.inference.decoding
+    indexes, captures, decoding = IndexCache(), Captures(), settings.inference.decoding
+    device = device_of(decoding.device, "inference.decoding.device")
     decoding_widths(decoding, preset(settings.model.preset))
 
     def prepare(model: OneRec, _reward: RewardModel) -> Engine:
         memory_bytes = decoding.memory_cache_mb << 20
-        return Engine(model, indexes=indexes, native=decoding.native, memory_bytes=memory_bytes)
+        return Engine(model, indexes=indexes, captures=captures, native=decoding.native, memory_bytes=memory_bytes)
 
     with (
-        VersionFollower(settings, prepare, service="worker", pin_version=worker.pin_version) as versions,
-        CatalogueFollower(settings.kafka, preset(settings.model.preset), service="worker", indexes=indexes) as items,
+        VersionFollower(settings, prepare, service="worker", pin_version=worker.pin_version, device=device) as versions,
+        CatalogueFollower(
+            settings.kafka, preset(settings.model.preset), service="worker", indexes=indexes, device=device
+        ) as items,
         HistoryStore(
             settings.kafka, settings.store.state_dir / f"worker-{worker.group}", service="worker"
         ) as histories,
