@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from onerec.model.precision import widen
-from onerec.model.rows import collect_rows, grouped_product, spread_rows
+from onerec.model.rows import collect_rows, grouped_product, on_device, spread_rows
 from onerec.model.swiglu import swiglu
 
 ROUND_ROWS = 32
@@ -43,36 +43,51 @@ class SparseMoE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Rows x [R, d] -> [R, d] without the residual; float32 where the parameters are."""
         gates, chosen = self.route(x)
-        counts, source, places = self._layout(chosen, x.dtype)
+        groups, source, places = self._layout(chosen, x.dtype)
         rows = spread_rows(x, source, places)
-        hidden = swiglu(grouped_product(rows, self.w_in.to(x.dtype), counts))
-        outputs = grouped_product(hidden, self.w_out.to(x.dtype), counts)
+        hidden = swiglu(grouped_product(rows, self.w_in.to(x.dtype), groups))
+        outputs = grouped_product(hidden, self.w_out.to(x.dtype), groups)
         picked = collect_rows(outputs, places.flatten()).view(*places.shape, x.shape[1])  # [R, k, d]
         mixed = picked[:, 0] * gates[:, :1]
         for place in range(1, self.active):
             mixed = mixed + picked[:, place] * gates[:, place : place + 1]
         return mixed
 
-    def _layout(self, chosen: Tensor, dtype: torch.dtype) -> tuple[list[int], Tensor, Tensor]:
-        """Where rows go: (rows by expert, source row of each slot [P], slots of each row [R, k]).
+    def _layout(self, chosen: Tensor, dtype: torch.dtype) -> tuple[list[int] | Tensor, Tensor, Tensor]:
+        """Where rows go: (groups for `grouped_product`, source row of each slot [P], slots of each row [R, k]).
 
         Slots lie expert by expert; within one, in the order of the rows.
         """
         flat = chosen.flatten()
-        self.load = torch.bincount(flat, minlength=self.experts)
         order = torch.argsort(flat, stable=True)
+        self.load = _loads(flat, order, self.experts)
         # oneDNN compiles bfloat16 products for each shape anew: rounding up the row counts keeps shapes few.
         unit = ROUND_ROWS if dtype == torch.bfloat16 and torch.is_grad_enabled() else 1
         sizes = (self.load + unit - 1).div(unit, rounding_mode="floor") * unit
-        shift = (sizes - self.load).cumsum(0) - (sizes - self.load)  # empty slots before each expert
-        counts: list[int] = sizes.tolist()
+        ends = sizes.cumsum(0)
+        shift = ends - sizes - (self.load.cumsum(0) - self.load)  # empty slots before each expert
+        groups: list[int] | Tensor
+        if on_device(flat, dtype):  # as many slots as there can be: to count them would be to wait
+            groups, slots = ends.int(), len(flat) + self.experts * (unit - 1)
+        else:
+            groups = sizes.tolist()
+            slots = sum(groups)
         slot = torch.arange(len(flat), device=flat.device) + shift[flat[order]]
         places = torch.empty_like(flat).scatter_(0, order, slot)
-        source = places.new_zeros(sum(counts)).scatter_(0, slot, order.div(self.active, rounding_mode="floor"))
-        return counts, source, places.view_as(chosen)
+        source = places.new_zeros(slots).scatter_(0, slot, order.div(self.active, rounding_mode="floor"))
+        return groups, source, places.view_as(chosen)
 
     @torch.no_grad()
     def update_bias(self, rate: float) -> None:
         """Raise the bias of under-loaded experts by `rate` and lower that of over-loaded ones."""
         load = self.load.to(self.bias.dtype)
         self.bias += rate * torch.sign(load.mean() - load)
+
+
+def _loads(flat: Tensor, order: Tensor, experts: int) -> Tensor:
+    """How often each expert is in `flat` int64 [N], which `order` sorts: int64 [E]."""
+    if not flat.is_cuda:
+        return torch.bincount(flat, minlength=experts)
+    # There, bincount would wait for the device.
+    each = torch.arange(experts + 1, device=flat.device)
+    return torch.searchsorted(flat[order], each).diff()

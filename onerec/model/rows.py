@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class _Spread(torch.autograd.Function):
@@ -87,9 +88,20 @@ def _products(x: Tensor, weight: Tensor, counts: list[int]) -> Tensor:
     return out
 
 
-def grouped_product(x: Tensor, weight: Tensor, counts: list[int]) -> Tensor:
-    """Rows x [R, d] sorted by group, weight [G, d, h], rows of each group -> [R, h]. Contiguous matrix products."""
+def on_device(rows: Tensor, dtype: torch.dtype) -> bool:
+    """Whether groups of rows that lie with `rows` are told as a tensor: CUDA multiplies them in one go in bfloat16."""
+    return rows.is_cuda and dtype == torch.bfloat16
+
+
+def grouped_product(x: Tensor, weight: Tensor, groups: list[int] | Tensor) -> Tensor:
+    """Rows x [R, d] sorted by group, weight [G, d, h] -> [R, h]. Contiguous matrix products.
+
+    `groups` are the rows of each, or, where `on_device` says so, int32 [G]: after which row each ends. There may be
+    more rows then, whose results and gradients are undefined.
+    """
+    if isinstance(groups, Tensor):
+        return functional.grouped_mm(x, weight, offs=groups)
     if torch.is_grad_enabled():
-        out: Tensor = _GroupedProduct.apply(x, weight, counts)  # type: ignore[no-untyped-call]
+        out: Tensor = _GroupedProduct.apply(x, weight, groups)  # type: ignore[no-untyped-call]
         return out
-    return _products(x, weight, counts)
+    return _products(x, weight, groups)
