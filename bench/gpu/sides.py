@@ -1,0 +1,160 @@
+"""What is timed: a batch of requests, a training step, the peer's search, and the device's rate of multiplication."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from bench.bench import rounded
+from bench.gpu import worlds
+from inference.engine import captures
+from inference.engine.search import Engine
+from onerec.model.presets import ModelConfig
+from onerec.model.sizes import sizes
+from onerec.settings import TrainerSettings
+from trainer.objectives import next_token_loss
+from trainer.placement import moved
+from trainer.state import adamw
+
+WARM = captures.CAPTURED_FROM + 1
+SEEN = 50
+
+
+def timed(work: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
+    """Seconds of each repetition, at least three, the device's work included."""
+    took: list[float] = []
+    end_s = time.perf_counter() + seconds
+    while time.perf_counter() < end_s or len(took) < 3:
+        _wait(device)
+        started_s = time.perf_counter()
+        work()
+        _wait(device)
+        took.append(time.perf_counter() - started_s)
+    return took
+
+
+def gemm(device: torch.device, size: int, seconds: float) -> float:
+    """Floating-point operations a second of square bfloat16 products of random numbers."""
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    torch.mm(a, b)
+    return 2 * size**3 / statistics.median(timed(lambda: torch.mm(a, b), device, seconds))
+
+
+@torch.inference_mode()
+def decode(
+    config: ModelConfig, device: torch.device, *, beam: int, batch: int, items: int, seconds: float, graphs: bool = True
+) -> dict[str, Any]:
+    """A batch of requests, each without 50 items that it has seen: as the worker has them."""
+    known = worlds.catalogue(config, items)
+    history = worlds.histories(config, known, batch)
+    seen = [torch.from_numpy(own) for own in np.random.default_rng(3).integers(0, len(known), (batch, SEEN))]
+    engine = Engine(worlds.model(config, device).eval())
+    before = captures.CAPTURED_FROM
+    captures.CAPTURED_FROM = before if graphs else 1 << 30
+    try:
+
+        def work() -> list[Any]:
+            found: list[Any] = engine.generate(history, known, beam_width=beam, exclude=seen).sessions.tolist()
+            return found
+
+        for _ in range(WARM):
+            work()
+        took = timed(work, device, seconds)
+    finally:
+        captures.CAPTURED_FROM = before
+    median = statistics.median(took)
+    return {
+        "batch": batch,
+        "beam": beam,
+        "dtype": str(engine.dtype).removeprefix("torch."),
+        "graphs": 0 if engine._captured is None else engine._captured.graphs,
+        "items": len(known),
+        "requests_per_s": rounded(batch / median),
+        "ms_a_batch": rounded(1000 * median),
+        "spread": rounded((max(took) - min(took)) / median),
+        "flops_per_s": rounded(batch / median * request_flops(config, beam)),
+    }
+
+
+def request_flops(config: ModelConfig, beam: int) -> int:
+    """Of one request: products and attention alone."""
+    found = sizes(dataclasses.replace(config, beam_width=beam))
+    return found.encode_flops + found.decode_flops
+
+
+def train(config: ModelConfig, device: torch.device, *, batch: int, items: int, seconds: float) -> dict[str, Any]:
+    """Forward, backward, clipping and AdamW on a batch with full histories and full sessions."""
+    settings, known = TrainerSettings(), worlds.catalogue(config, items)
+    model = worlds.model(config, device).train()
+    optimizer = adamw(model, settings.learning_rate, settings)
+    lesson, trie = moved(worlds.sessions(config, known, batch), device), known.trie.to(device)
+
+    def work() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = next_token_loss(model, lesson, trie)
+        assert loss is not None
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_grad_norm_(model.parameters(), settings.clip_norm, foreach=True)
+        optimizer.step()
+        model.update_expert_bias(settings.expert_bias_rate)
+        return float(loss.detach())
+
+    first = work()
+    work()
+    took = timed(work, device, seconds)
+    last, median = work(), statistics.median(took)
+    assert last < first, "the same batch again and again, and its loss does not fall"
+    return {
+        "batch": batch,
+        "products": "bfloat16" if config.bf16 and device.type != "cpu" else "float32",
+        "samples_per_s": rounded(batch / median),
+        "ms_a_step": rounded(1000 * median),
+        "spread": rounded((max(took) - min(took)) / median),
+        "flops_per_s": rounded(batch / median * sizes(config).train_flops),
+        "memory_gb": rounded(torch.cuda.max_memory_allocated(device) / 1e9) if device.type == "cuda" else None,
+    }
+
+
+@torch.inference_mode()
+def peer(device: torch.device, *, beam: int, batch: int, seconds: float) -> dict[str, Any]:
+    """The benches' T5 by transformers' `generate` in bfloat16: 15 tokens, no catalogue, less work than ours."""
+    import transformers  # noqa: PLC0415 - not a dependency
+
+    from bench.decoding import t5  # noqa: PLC0415
+    from bench.decoding.transformers_generate import FREE_TOKENS  # noqa: PLC0415
+
+    model, inputs = t5.model(torch.bfloat16).to(device), t5.inputs(batch).to(device)
+
+    def work() -> list[Any]:
+        found = model.generate(
+            inputs,
+            num_beams=beam,
+            num_return_sequences=beam,
+            do_sample=False,
+            min_new_tokens=FREE_TOKENS,
+            max_new_tokens=FREE_TOKENS,
+        )
+        tokens: list[Any] = found.tolist()
+        return tokens
+
+    work()
+    median = statistics.median(timed(work, device, seconds))
+    return {
+        "peer": f"transformers {transformers.__version__} generate",
+        "batch": batch,
+        "beam": beam,
+        "requests_per_s": rounded(batch / median),
+        "ms_a_batch": rounded(1000 * median),
+    }
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
