@@ -18,7 +18,7 @@ from inference.engine.search import Engine
 from onerec.errors import DependencyMissingError
 from onerec.model.presets import PRESETS, ModelConfig
 from tests.inference import toys
-from tests.inference.test_search import all_items
+from tests.inference.test_search import all_items, teacher_forced
 
 BEAMS = 24
 
@@ -51,6 +51,14 @@ def tolerance(engine: Engine) -> float:
     return {torch.float32: 1e-3, torch.int16: 0.2, torch.bfloat16: 0.5}[engine.dtype]
 
 
+def near_in_bfloat16(found: Tensor, exact: Tensor) -> None:
+    """Log-probabilities of whole sessions. A few are far off: those with a token that went to another expert."""
+    off = (found - exact).abs().flatten()
+    assert float(off.mean()) < 0.1
+    assert float(off.quantile(0.9)) < 0.3
+    assert float(off.max()) < 2.0
+
+
 SHAPES = {
     "experts": shape(),
     "dense": shape(experts=1, active_experts=1),
@@ -73,7 +81,11 @@ def test_it_finds_what_torch_finds(config: ModelConfig, widths: int | tuple[int,
     assert not theirs.native
     found, expected = (engine.generate(history, catalogue, beam_width=widths) for engine in (ours, theirs))
     atol = tolerance(ours)
-    torch.testing.assert_close(found.log_probs, expected.log_probs, atol=atol, rtol=0)
+    if ours.dtype == torch.bfloat16:
+        # A choice may fall otherwise, and few beams do not make up for it: what is found is worth what is said of it.
+        near_in_bfloat16(found.log_probs, teacher_forced(model, history, found.sessions, catalogue).sum(-1))
+    else:
+        torch.testing.assert_close(found.log_probs, expected.log_probs, atol=atol, rtol=0)
     if ours.dtype == torch.float32:
         best = found.sessions[:, 0] == expected.sessions[:, 0]
         tied = (expected.log_probs[:, :1] - expected.log_probs[:, 1:2]).abs() < atol if widths == BEAMS else True
@@ -132,6 +144,13 @@ def test_precise_log_probs_are_those_of_the_model() -> None:
     engine = Engine(model, precise=True)
     assert engine.dtype == torch.float32
     assert engine.native == ("avx2" in binding.kinds())
+
+
+@pytest.mark.parametrize("kind", binding.kinds())
+def test_each_kind_agrees_with_torch(kind: str) -> None:
+    loaded = binding.load(kind)
+    assert loaded is not None
+    assert check.disagreement(loaded) < check.BOUNDS[loaded.dtype]
 
 
 @pytest.fixture(params=binding.kinds())
@@ -220,4 +239,26 @@ def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(DependencyMissingError, match="Install g\\+\\+"):
+        binding.build()
+
+
+def test_what_a_compiler_does_not_know_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As an older one that has AVX-512 and no AMX."""
+
+    class Known:
+        def __init__(self, kind: str) -> None:
+            self._kind = kind
+
+        def build(self) -> Path:
+            if self._kind == "amx_bf16":
+                raise DependencyMissingError(
+                    "c++ cannot compile them: unrecognised option -mamx-tile.", "Take a newer one."
+                )
+            return tmp_path / self._kind
+
+    monkeypatch.setattr(binding, "library", Known)
+    monkeypatch.setattr(binding, "kinds", lambda: ("amx_bf16", "avx512_bf16"))
+    assert binding.build() == [tmp_path / "avx512_bf16"]
+    monkeypatch.setattr(binding, "kinds", lambda: ("amx_bf16",))
+    with pytest.raises(DependencyMissingError, match="mamx-tile"):
         binding.build()

@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "product.h"
+#include "chosen.h"
 
 namespace onerec {
 
@@ -86,15 +86,15 @@ inline float shares_of(float* scores, long length, long space, Element* shares) 
 }
 
 // `count` queries of one head over a memory of `length` positions (`space` with its padding): keys packed as
-// [width, space], values packed as [space, width]. A tile of rows at a time, whose scores stay in the first cache.
-// `scores` and `shares` have room for TILE_ROWS * space.
+// [width, space], values packed as [space, width]. A few rows at a time, whose scores stay in the first cache.
+// `scores` and `shares` have room for MEMORY_ROWS * space.
 inline void over_memory(const Rows& query, long count, const Element* keys, const Element* values, long length,
                         long width, float* scores, Element* shares, Kept* to, long to_stride) {
   const long space = padded(length);
-  float unit[TILE_ROWS], sums[TILE_ROWS];
-  std::fill(unit, unit + TILE_ROWS, 1.0f / SHARES);
-  for (long row = 0; row < count; row += TILE_ROWS) {
-    const long rows = std::min<long>(TILE_ROWS, count - row);
+  float unit[MEMORY_ROWS], sums[MEMORY_ROWS];
+  std::fill(unit, unit + MEMORY_ROWS, 1.0f / SHARES);
+  for (long row = 0; row < count; row += MEMORY_ROWS) {
+    const long rows = std::min<long>(MEMORY_ROWS, count - row);
     product(query.from(row), rows, keys, width, space, StoreFloat{scores, space});
     for (long r = 0; r < rows; ++r) sums[r] = shares_of(scores + r * space, length, space, shares + r * space);
     product({shares, space, unit}, rows, values, space, width, StoreOver{to + row * to_stride, to_stride, sums});

@@ -12,15 +12,18 @@ import torch
 
 from onerec.compiled import Library
 from onerec.errors import DependencyMissingError
+from onerec.machine import machine
 
 LOG = logging.getLogger(__name__)
 FLAGS = ("-fno-math-errno", "-w")  # -w: GCC warns of its own intrinsics
+AVX512 = ("-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16")
 INSTRUCTIONS = {
-    "avx512_bf16": ("-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16"),
+    "amx_bf16": (*AVX512, "-mamx-tile", "-mamx-bf16"),
+    "avx512_bf16": AVX512,
     "avx2_int16": ("-mfma", "-mavx2", "-DONEREC_INT16"),
     "avx2": ("-mfma", "-mavx2"),
 }
-DTYPES = {"avx512_bf16": torch.bfloat16, "avx2_int16": torch.int16, "avx2": torch.float32}
+DTYPES = {"amx_bf16": torch.bfloat16, "avx512_bf16": torch.bfloat16, "avx2_int16": torch.int16, "avx2": torch.float32}
 """What products multiply."""
 COUNTS = ("onerec_lanes", "onerec_element_bytes", "onerec_packed_elements", "onerec_piece")
 """Functions that return a number."""
@@ -78,8 +81,14 @@ class Step(ctypes.Structure):
 def kinds() -> tuple[str, ...]:
     """The kernels of `INSTRUCTIONS` that this processor can run, the fastest first; none without AVX2."""
     if torch.cpu._is_avx512_bf16_supported():
-        return ("avx512_bf16",)
+        return ("amx_bf16", "avx512_bf16") if _has_amx() else ("avx512_bf16",)
     return ("avx2_int16", "avx2") if torch.cpu._is_avx2_supported() else ()
+
+
+@cache
+def _has_amx() -> bool:
+    """Whether this process may use AMX for bfloat16: the kernel grants it on request, to all threads at once."""
+    return "amx_bf16" in str(machine()["features"]) and bool(torch.cpu._init_amx())  # type: ignore[attr-defined]
 
 
 def library(kind: str) -> Library:
@@ -89,7 +98,7 @@ def library(kind: str) -> Library:
         main=Path(__file__).with_name("kernels.cpp"),
         flags=(*FLAGS, *INSTRUCTIONS[kind]),
         what="the decode kernels",
-        hint="AVX-512 with bfloat16 needs GCC 10 or Clang 9, or newer.",
+        hint="AVX-512 with bfloat16 needs GCC 10 or Clang 9, AMX GCC 11 or Clang 12, or newer.",
     )
 
 
@@ -99,15 +108,23 @@ def path(kind: str) -> Path:
 
 
 def build() -> list[Path]:
-    """Compile the libraries of this processor that are not there; returns their paths.
+    """Compile the libraries of this processor that are not there; returns the paths of those that are there then.
 
-    Raises DependencyMissingError without AVX2 or without a compiler that knows the instructions.
+    Raises DependencyMissingError without AVX2 or without a compiler that knows any of the instructions.
     """
-    if not kinds():
-        raise DependencyMissingError(
-            "There are no decode kernels for this processor: it has no AVX2.", "Let torch decode."
-        )
-    return [library(kind).build() for kind in kinds()]
+    built, failed = (
+        list[Path](),
+        DependencyMissingError("There are no decode kernels for this processor: it has no AVX2.", "Let torch decode."),
+    )
+    for kind in kinds():
+        try:
+            built.append(library(kind).build())
+        except DependencyMissingError as error:
+            LOG.info("%s", error)
+            failed = error
+    if not built:
+        raise failed
+    return built
 
 
 class Kernels:

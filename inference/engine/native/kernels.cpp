@@ -14,8 +14,8 @@ void self_attention(const Model& m, const Kept* wide, long length, Kept* mixed) 
   const long d = m.width, width = d / m.heads, space = padded(length);
   Element* keys = arena.take<Element>(packed_elements(width, space));
   Element* values = arena.take<Element>(packed_elements(space, width));
-  float* scores = arena.take<float>(TILE_ROWS * space);
-  Element* shares = arena.take<Element>(TILE_ROWS * space);
+  float* scores = arena.take<float>(MEMORY_ROWS * space);
+  Element* shares = arena.take<Element>(MEMORY_ROWS * space);
   const Rows query = multipliable(wide, 3 * d, length, d, arena);
   for (long h = 0; h < m.heads; ++h) {
     pack_keys(wide + d + h * width, 3 * d, length, space, width, keys);
@@ -120,8 +120,8 @@ void attend_memory(const Model& m, const State& s, long layer, const Chosen& cho
                    long requests, const Rows& query, Kept* mixed) {
   const long d = m.width, width = d / m.heads;
   const long space = padded(*std::max_element(s.lengths + first, s.lengths + first + requests));
-  float* scores = arena.take<float>(TILE_ROWS * space);
-  Element* shares = arena.take<Element>(TILE_ROWS * space);
+  float* scores = arena.take<float>(MEMORY_ROWS * space);
+  Element* shares = arena.take<Element>(MEMORY_ROWS * space);
   for (long b = first; b < first + requests; ++b) {
     const long from = chosen.count(first, b - first) * each, count = chosen.count(b, 1) * each;
     const long size = piece(s.lengths[b], width);
@@ -206,12 +206,14 @@ void onerec_pack(const float* weights, int64_t k, int64_t n, Element* to) {
 
 // Kept rows [m, k] times packed [k, n]: float32 [m, padded n].
 void onerec_product(const Kept* rows, int64_t m, const Element* packed, int64_t k, int64_t n, float* to) {
+  [[maybe_unused]] const Tiles tiles;
   arena.back_to(0);
   product(multipliable(rows, k, m, k, arena), m, packed, k, padded(n), StoreFloat{to, padded(n)});
 }
 
 // Histories x [B, positions, d] float32 (used up) of requests [first, last) to the memory of `state`.
 void onerec_encode(const Model* model, const State* state, float* x, int64_t positions, int64_t first, int64_t last) {
+  [[maybe_unused]] const Tiles tiles;
   for (long request = first; request < last; ++request) {
     arena.back_to(0);
     encode(*model, x + request * positions * model->width, state->lengths[request], state->memory[request]);
@@ -220,6 +222,7 @@ void onerec_encode(const Model* model, const State* state, float* x, int64_t pos
 
 // One step of requests [first, last); their logits are written.
 void onerec_advance(const Model* model, const State* state, const Step* step, int64_t first, int64_t last) {
+  [[maybe_unused]] const Tiles tiles;
   for (long request = first, group; request < last; request += group) {
     for (group = 1; request + group < last; ++group)
       if (step->live.count(request, group + 1) * step->fed > GROUP_ROWS) break;

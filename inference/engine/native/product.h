@@ -212,7 +212,7 @@ inline void tile_of(long count, const Rows& rows, const Element* panel, long k, 
 // Rows [m, k] times packed [k, n], n in whole panels. A panel stays in the first cache while all rows pass. Tiles are
 // evened out: 13 rows of at most 12 become 7 and 6.
 template <class Result>
-inline void product(const Rows& rows, long m, const Element* packed, long k, long n, const Result& result) {
+inline void product_by_vectors(const Rows& rows, long m, const Element* packed, long k, long n, const Result& result) {
   const long tiles = (m + TILE_ROWS - 1) / TILE_ROWS;
   for (long column = 0; column < n; column += PANEL, packed += panel_elements(k))
     for (long t = 0; t < tiles; ++t) {
