@@ -4,7 +4,7 @@ A step is some hundred small kernels, and starting one from Python takes longer 
 together, but it is bound to memory: that of the weights, and that of what it reads and writes. So
 
 * the weights of a further version in the same modules are copied to the place of the first one's;
-* batches are padded to few shapes: requests to a power of two, histories to a power of two of positions;
+* batches are padded to few shapes: requests to a power of two, histories to one of positions or to the longest;
 * a shape that comes once is decoded without a graph. Capturing takes some ten milliseconds a step.
 
 Search, constraints and selection depend on the catalogue, which changes every second, and stay outside.
@@ -22,9 +22,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from inference.engine.decoder import Decoder
+from inference.engine.decoder import ALIGNED, Decoder
 from inference.engine.prepared import Prepared, tensors_of
 from onerec.model.onerec import Memory, OneRec
+from onerec.model.presets import ModelConfig
+from onerec.model.sizes import encoder_tokens
 
 LOG = logging.getLogger(__name__)
 CAPTURED_FROM = 2
@@ -33,8 +35,6 @@ KEPT = 8
 """Shapes whose graphs are kept, those used last."""
 SHORTEST = 64
 """Positions of a memory, at least."""
-ATTEMPTS = 3
-"""So many failures to capture, and a model is decoded without graphs for good."""
 
 
 class Captures:
@@ -50,20 +50,21 @@ class Captures:
         if dtype in known:
             known[dtype].renew(weights)
         else:
-            known[dtype] = CapturedDecoder(weights, model.config.heads)
+            known[dtype] = CapturedDecoder(weights, model.config)
         return known[dtype]
 
 
 class CapturedDecoder:
     """One version's weights at a place of their own, with the graphs that read them. For one thread at a time."""
 
-    def __init__(self, weights: Prepared, heads: int) -> None:
-        self.weights, self._heads = weights, heads
+    def __init__(self, weights: Prepared, config: ModelConfig) -> None:
+        self.weights, self._heads = weights, config.heads
+        self._longest = -(-encoder_tokens(config) // ALIGNED) * ALIGNED
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(weights.embeddings.device)  # type: ignore[no-untyped-call]
         self._seen: Counter[Hashable] = Counter()
         self._plans: OrderedDict[Hashable, Replayed] = OrderedDict()
-        self._failures = 0
+        self._failed = False
 
     @property
     def graphs(self) -> int:
@@ -79,10 +80,10 @@ class CapturedDecoder:
     def begin(self, memory: Memory, widest: int, plan: Hashable, max_tokens: int) -> Decoder | Replayed:
         """Decoding state of a batch of at most `widest` beams a request, whose steps are those of `plan`."""
         requests, positions, _ = memory.states.shape
-        shape = (_power_of_two(requests), max(SHORTEST, _power_of_two(positions)))
+        shape = (_power_of_two(requests), min(max(SHORTEST, _power_of_two(positions)), self._longest))
         key = (shape, widest, plan)
         self._seen[key] += 1
-        if self._seen[key] < CAPTURED_FROM or self._failures >= ATTEMPTS:
+        if self._seen[key] < CAPTURED_FROM or self._failed:
             return Decoder(self.weights, memory, self._heads, requests * widest, max_tokens)
         if key not in self._plans:
             decoder = partial(
@@ -96,20 +97,24 @@ class CapturedDecoder:
         return self._plans[key]
 
     def _capture(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
-        """The kernels that `work` starts, none of which runs; None where they cannot be captured."""
+        """The kernels that `work` starts, none of which runs; None where they cannot be captured.
+
+        After a failure torch's allocator takes itself to be still capturing, so it is not tried again.
+        """
         graph = torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(self._stream):
-                # thread_local: another thread, which loads the next version, may allocate meanwhile.
+                # thread_local: another thread, which loads the next version, may allocate and copy meanwhile. What it
+                # must not do is wait for the whole device.
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
                     work()
                 finally:
                     graph.capture_end()
         except RuntimeError as error:
-            self._failures += 1
-            LOG.warning("a decoding step cannot be captured as a CUDA graph, it is decoded without: %s", error)
+            self._failed = True
+            LOG.warning("decoding steps cannot be captured as CUDA graphs, from here on they are not: %s", error)
             return None
         torch.cuda.current_stream().wait_stream(self._stream)
         return graph

@@ -15,6 +15,8 @@ from inference.engine.experts import add_experts
 from inference.engine.prepared import Layer, Prepared, normalise
 from onerec.model.onerec import Memory
 
+ALIGNED = 8
+"""A multiple of so many elements is what matrix units of a GPU take."""
 VECTOR = 16
 """Softmax over a last dimension shorter than this is not vectorised on CPU: eight times slower at 10 than at 16."""
 
@@ -25,15 +27,27 @@ class Decoder:
     packs = False
     """Rows that are not alive are decoded with the others: the reference, and what fixed shapes on a GPU want."""
 
-    def __init__(self, weights: Prepared, memory: Memory, heads: int, max_rows: int, max_tokens: int) -> None:
+    def __init__(
+        self,
+        weights: Prepared,
+        memory: Memory,
+        heads: int,
+        max_rows: int,
+        max_tokens: int,
+        *,
+        fused: bool | None = None,
+    ) -> None:
+        """`fused`: attend memory by torch's fused kernel, and keep what is multiplied aligned. By default on CUDA."""
         self._weights, self._heads, self._max_rows = weights, heads, max_rows
         states = memory.states.to(weights.embeddings.dtype)
         device = states.device
+        self._fused = states.is_cuda if fused is None else fused
         self._requests, _, width = states.shape
-        self._memory = [_keys_values(layer, states, heads) for layer in weights.layers]
-        # [B * H, 1, S]: 0 where there is memory, -inf where there is padding
-        bias = torch.zeros(memory.mask.shape, dtype=states.dtype, device=device)
-        self._memory_bias = bias.masked_fill_(~memory.mask, -torch.inf).repeat_interleave(heads, 0).unsqueeze(1)
+        project = _split_keys_values if self._fused else _keys_values
+        self._memory = [project(layer, states, heads) for layer in weights.layers]
+        # [B * H, 1, S], or [B, 1, 1, S]: 0 where there is memory, -inf where there is padding
+        bias = torch.zeros(memory.mask.shape, dtype=states.dtype, device=device).masked_fill_(~memory.mask, -torch.inf)
+        self._memory_bias = bias[:, None, None] if self._fused else bias.repeat_interleave(heads, 0).unsqueeze(1)
         self._keys = [states.new_empty(max_tokens, max_rows, width) for _ in weights.layers]
         self._values = [states.new_empty(max_tokens, max_rows, width) for _ in weights.layers]
         self.ancestors = torch.empty(self._requests, 0, dtype=torch.int64, device=device)
@@ -41,6 +55,8 @@ class Decoder:
         self._value_rows = self.ancestors  # [R, H, T], set by each step
         self._row = torch.arange(max_rows, device=device)
         self._head = torch.arange(heads, device=device)
+        # By tokens asked: [rows, Q, H, H, Dh], 0 but where both heads are the same; made when it is needed
+        self._spread: dict[int, Tensor] = {}
         # [H, d]: row h is 1 on the coordinates of head h
         self._head_mask = torch.eye(heads, dtype=states.dtype, device=device).repeat_interleave(width // heads, 1)
 
@@ -105,9 +121,13 @@ class Decoder:
         """
         rows, asked, width = query.shape
         heads, length = self._heads, self.tokens
-        key = self._keys[index].view(-1, width).index_select(0, self.ancestors.view(-1)).view(rows, length, width)
-        spread = (query.unsqueeze(2) * self._head_mask).view(rows, asked * heads, width)
-        scores = torch.bmm(spread, key.transpose(1, 2)).view(rows, asked, heads, length)
+        places, space = self.ancestors, length
+        if self._fused:  # products with a length that is no multiple of 8 are slow on a GPU
+            space = -(-length // ALIGNED) * ALIGNED
+            places = functional.pad(places, (0, space - length))
+        key = self._keys[index].view(-1, width).index_select(0, places.view(-1)).view(rows, space, width)
+        spread = self._spread_heads(query).view(rows, asked * heads, width)
+        scores = torch.bmm(spread, key.transpose(1, 2)).view(rows, asked, heads, space)[..., :length]
         for earlier in range(asked - 1):  # must not see the tokens fed after it
             scores[:, earlier, :, earlier + 1 - asked :] = -torch.inf
         weights = _softmax_short(scores).reshape(rows * asked * heads, length)
@@ -116,12 +136,27 @@ class Decoder:
         mixed = functional.embedding_bag(places, table, per_sample_weights=weights, mode="sum")
         return mixed.view(rows * asked, width)
 
+    def _spread_heads(self, query: Tensor) -> Tensor:
+        """Query [R, Q, d] -> [R, Q, H, d] with zeros outside each head's coordinates."""
+        if not self._fused:
+            return query.unsqueeze(2) * self._head_mask
+        rows, asked, width = query.shape
+        heads = self._heads
+        if asked not in self._spread:
+            self._spread[asked] = query.new_zeros(self._max_rows, asked, heads, heads, width // heads)
+        spread = self._spread[asked][:rows]
+        spread.diagonal(dim1=2, dim2=3).copy_(query.view(rows, asked, heads, -1).transpose(2, 3))
+        return spread.view(rows, asked, heads, width)
+
     def _cross_attention(self, index: int, layer: Layer, x: Tensor) -> Tensor:
         """X [B * W * P, d] plus attention over memory, beams folded into the query axis: [B * W * P, d]."""
         width, heads = x.shape[1], self._heads
-        key, value = self._memory[index]  # [B * H, Dh, S], [B * H, S, Dh]
+        key, value = self._memory[index]
         query = torch.mm(normalise(x, self._weights.norm_floor), layer.cross_q)
         query = query.view(self._requests, -1, heads, width // heads).transpose(1, 2)
+        if self._fused:
+            seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=self._memory_bias, scale=1.0)
+            return torch.addmm(x, seen.transpose(1, 2).reshape(-1, width), layer.cross_out)
         query = query.reshape(self._requests * heads, -1, width // heads)
         scores = torch.baddbmm(self._memory_bias, query, key)
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(x.dtype)
@@ -136,6 +171,14 @@ def _keys_values(layer: Layer, states: Tensor, heads: int) -> tuple[Tensor, Tens
     kv = kv.view(batch, length, 2, heads, width // heads)
     key = kv[:, :, 0].permute(0, 2, 3, 1).reshape(batch * heads, width // heads, length)
     return key, kv[:, :, 1].transpose(1, 2).reshape(batch * heads, length, width // heads)
+
+
+def _split_keys_values(layer: Layer, states: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """The same as torch's fused attention takes them: both [B, H, S, Dh]."""
+    batch, length, width = states.shape
+    kv = torch.mm(states.reshape(batch * length, width), layer.cross_kv)
+    key, value = kv.view(batch, length, 2, heads, width // heads).permute(2, 0, 3, 1, 4).contiguous()
+    return key, value
 
 
 def _softmax_short(scores: Tensor) -> Tensor:

@@ -90,6 +90,21 @@ def test_steps_of_padded_batches_are_those_of_the_decoder(fails_at: int) -> None
     assert plan.captured == 4 if fails_at > 6 else plan.captured < fails_at or not plan.captured
 
 
+@torch.inference_mode()
+def test_what_a_gpu_multiplies_is_what_a_cpu_multiplies() -> None:
+    """The decoder's fused and aligned form, here on the CPU."""
+    model, catalogue = toys.model(CONFIG, scale=1.5), toys.catalogue(CONFIG, 60)
+    memory = model.encode(toys.histories(CONFIG, catalogue, [8, 0, 3]))
+    plain, fused = (
+        Decoder(Prepared.of(model, torch.float32), memory, CONFIG.heads, 3 * WIDEST, TOKENS, fused=fused)
+        for fused in (False, True)
+    )
+    for level, codes, parents in steps(3, (6, 6, 6), seed=0):
+        torch.testing.assert_close(
+            fused.advance(level, codes, parents), plain.advance(level, codes, parents), atol=1e-5, rtol=0
+        )
+
+
 def test_all_weights_are_found_in_one_order() -> None:
     first, second = (Prepared.of(toys.model(CONFIG, seed=seed), torch.float32) for seed in (1, 2))
     assert [one.shape for one in tensors_of(first)] == [one.shape for one in tensors_of(second)]
