@@ -67,10 +67,10 @@ def causal_bias(length: int, device: torch.device) -> Tensor:
 
 
 def _split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
-    """[B, T, parts * d] -> `parts` contiguous tensors [B, H, T, Dh]."""
+    """[B, T, parts * d] -> `parts` tensors [B, H, T, Dh]; contiguous but on CUDA, whose kernels need no copy."""
     batch, length, width = x.shape
-    split = x.view(batch, length, parts, heads, width // parts // heads).permute(2, 0, 3, 1, 4).contiguous()
-    return tuple(split.unbind(0))
+    split = x.view(batch, length, parts, heads, width // parts // heads).permute(2, 0, 3, 1, 4)
+    return tuple((split if x.is_cuda else split.contiguous()).unbind(0))
 
 
 class SelfAttention(nn.Module):

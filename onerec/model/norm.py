@@ -45,7 +45,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """[..., d] -> [..., d], as `dtype` or that of x."""
         dtype = dtype or x.dtype
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not x.is_cuda:  # CUDA has one kernel for all of it
             out: Tensor = _Normalise.apply(x, self.weight, dtype)  # type: ignore[no-untyped-call]
             return out
         return functional.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), EPSILON).to(dtype)
