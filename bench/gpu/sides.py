@@ -89,8 +89,15 @@ def request_flops(config: ModelConfig, beam: int) -> int:
     return found.encode_flops + found.decode_flops
 
 
-def train(config: ModelConfig, device: torch.device, *, batch: int, items: int, seconds: float) -> dict[str, Any]:
-    """Forward, backward, clipping and AdamW on a batch with full histories and full sessions."""
+def train(
+    config: ModelConfig, device: torch.device, *, batch: int, items: int, seconds: float, repeatable: bool = True
+) -> dict[str, Any]:
+    """Forward, backward, clipping and AdamW on a batch with full histories and full sessions.
+
+    `repeatable`: by kernels that repeat their bits, as the trainer's are.
+    """
+    torch.use_deterministic_algorithms(repeatable)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     settings, known = TrainerSettings(), worlds.catalogue(config, items)
     model = worlds.model(config, device).train()
     optimizer = adamw(model, settings.learning_rate, settings)
@@ -106,13 +113,17 @@ def train(config: ModelConfig, device: torch.device, *, batch: int, items: int, 
         model.update_expert_bias(settings.expert_bias_rate)
         return float(loss.detach())
 
-    first = work()
-    work()
-    took = timed(work, device, seconds)
-    last, median = work(), statistics.median(took)
+    try:
+        first = work()
+        work()
+        took = timed(work, device, seconds)
+        last, median = work(), statistics.median(took)
+    finally:
+        torch.use_deterministic_algorithms(False)
     assert last < first, "the same batch again and again, and its loss does not fall"
     return {
         "batch": batch,
+        "repeatable": repeatable,
         "products": "bfloat16" if config.bf16 and device.type != "cpu" else "float32",
         "samples_per_s": rounded(batch / median),
         "ms_a_step": rounded(1000 * median),

@@ -1,4 +1,4 @@
-"""What cannot be measured on two cores and is assumed: each with why, printed with every plan."""
+"""What is not measured on the two cores and is assumed: each with why, printed with every plan."""
 
 from __future__ import annotations
 
@@ -29,8 +29,13 @@ class Assumptions:
     broker_partitions: float = assumed(4000.0, "replicas of partitions that one broker holds")
     ranks_efficiency: float = assumed(0.85, "of linear, by gradient exchange between a trainer's ranks")
     gpu_tflops: float = assumed(989.0, "dense bfloat16 peak of an H100 SXM")
-    gpu_serving_mfu: float = assumed(0.288, "OneRec technical report, serving (arXiv 2506.13695)")
-    gpu_training_mfu: float = assumed(0.237, "the same report, training")
+    gpu_serving_mfu: float = assumed(
+        0.175,
+        "measured: decode_1b_beam128_batch32 of docs/gpu-report.json; OneRec's report has .288 (arXiv 2506.13695)",
+    )
+    gpu_training_mfu: float = assumed(
+        0.187, "measured: train_1b_batch128 of docs/gpu-report.json; the same report has .237"
+    )
 
     def why(self) -> dict[str, tuple[float, str]]:
         """Value and reason of each."""

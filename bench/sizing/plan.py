@@ -84,7 +84,7 @@ class GpuPlan:
 
 
 def gpus(requests_per_s: int, assume: Assumptions, config: ModelConfig | None = None) -> GpuPlan:
-    """By operations alone, at the shares of the peak that the paper reports."""
+    """By operations alone, at the shares of the peak that `assume` names."""
     model = config or preset("1b")
     sessions = requests_per_s * assume.exposures / model.session_items * assume.learned
     peak, room = assume.gpu_tflops * 1e12, assume.headroom
