@@ -167,12 +167,35 @@ inline void pack_values(const Kept* values, long stride, long length, long space
 #else
 // Keys [length, width] with `stride` between positions -> packed [width, space], padding 0.
 inline void pack_keys(const Kept* keys, long stride, long length, long space, long width, Element* to) {
-  pack(width, space, [=](long c, long t) { return t < length ? keys[t * stride + c] : Kept(0); }, to);
+  if constexpr (PAIR == 1)
+    return pack(width, space, [=](long c, long t) { return t < length ? keys[t * stride + c] : Kept(0); }, to);
+  for (long from = 0; from < space; from += PANEL, to += panel_elements(width))
+    for (long column = 0; column < PANEL; ++column) {  // a pair of a key's elements at a time
+      const Kept* key = keys + (from + column) * stride;
+      Element* place = to + column * PAIR;
+      const bool there = from + column < length;
+      for (long c = 0; c < width; c += PAIR, place += PAIR * PANEL) {
+        if (there)
+          std::memcpy(place, key + c, PAIR * sizeof(Element));
+        else
+          std::fill(place, place + PAIR, Element(0));
+      }
+    }
 }
 
 // Values [length, width] with `stride` between positions -> packed [space, width], padding 0.
 inline void pack_values(const Kept* values, long stride, long length, long space, long width, Element* to) {
-  pack(space, width, [=](long t, long c) { return t < length ? values[t * stride + c] : Kept(0); }, to);
+  if constexpr (PAIR == 1)
+    return pack(space, width, [=](long t, long c) { return t < length ? values[t * stride + c] : Kept(0); }, to);
+  static const Kept nothing[PANEL] = {};
+  for (long from = 0; from < width; from += PANEL, to += panel_elements(space)) {
+    Element* place = to;
+    for (long t = 0; t < space; t += PAIR, place += PAIR * PANEL) {  // two positions, interleaved
+      const Kept* even = t < length ? values + t * stride + from : nothing;
+      const Kept* odd = t + 1 < length ? values + (t + 1) * stride + from : nothing;
+      for (long i = 0; i < PANEL; ++i) place[2 * i] = even[i], place[2 * i + 1] = odd[i];
+    }
+  }
 }
 #endif
 
