@@ -88,7 +88,7 @@ def kinds() -> tuple[str, ...]:
 @cache
 def _has_amx() -> bool:
     """Whether this process may use AMX for bfloat16: the kernel grants it on request, to all threads at once."""
-    return "amx_bf16" in str(machine()["features"]) and bool(torch.cpu._init_amx())  # type: ignore[attr-defined]
+    return "amx_bf16" in str(machine()["features"]) and bool(torch.cpu._init_amx())
 
 
 def library(kind: str) -> Library:

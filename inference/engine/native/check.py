@@ -58,12 +58,12 @@ def disagreement(kernels: Kernels) -> float:
         fed = torch.randint(config.codes, (config.levels, 2 * BEAMS, 1))
     mask = torch.arange(config.history_items) < torch.tensor([[config.history_items], [3]])
     history = HistoryBatch(codes, torch.zeros_like(codes[..., 0]), mask)
-    sizes = {"max_rows": 2 * BEAMS, "max_tokens": config.levels + 1}
+    most, length = 2 * BEAMS, config.levels + 1
     tokens, positions = model.encoder_inputs(history)
     weights = NativeWeights(model, kernels)
     both = (
-        Decoder(Prepared.of(model, torch.float32), model.encode(history), config.heads, **sizes),
-        NativeDecoder(weights, encode(weights, tokens, positions), **sizes),
+        Decoder(Prepared.of(model, torch.float32), model.encode(history), config.heads, most, length),
+        NativeDecoder(weights, encode(weights, tokens, positions), max_rows=most, max_tokens=length),
     )
     worst = 0.0
     for level in range(config.levels):
