@@ -52,7 +52,7 @@ class Intake:
         caught_up = False
         for (source, number), batch in batches.items():
             caught_up = self._join(batch, source, partitions[number], now_ms, caught_up=caught_up)
-            partitions[number].inputs[source].moved((batch[-1].offset() or 0) + 1, now_s)
+            partitions[number].moved(source, (batch[-1].offset() or 0) + 1, now_s)
         for (source, number), end in ends.items():
             partitions[number].inputs[source].reached(end)
         return sum(map(len, batches.values()))

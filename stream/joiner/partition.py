@@ -85,6 +85,17 @@ class Partition:
         impressions, actions = self.inputs
         return (impressions.next_offset, actions.next_offset)
 
+    def moved(self, source: int, next_offset: int, now_s: float) -> None:
+        """Messages of an input came, up to this offset.
+
+        Where both inputs had stood still, the other one is waited for anew: what was done with these impressions may
+        have been produced with them and is only fetched after them.
+        """
+        if all(one.is_idle(now_s, self.settings.idle_close_s) for one in self.inputs):
+            for one in self.inputs:
+                one.moved_s = now_s
+        self.inputs[source].moved(next_offset, now_s)
+
     def advance(self, now_s: float) -> None:
         """Let the watermark pass what it can, and close everything once the inputs have stood still long enough."""
         idle = [source for source in INPUTS if self.inputs[source].is_idle(now_s, self.settings.idle_close_s)]
