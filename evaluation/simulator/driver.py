@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from evaluation import metrics
 from evaluation.simulator.crowd import Ask, Crowd, Exposed
 from onerec.kafka.admin import end_offsets
 from onerec.kafka.dead_letters import PassedOver
@@ -114,6 +115,7 @@ class Driver:
         self._outgoing: list[tuple[int, int, Topic, Any]] = []
         self._numbers = itertools.count()
         self._told_s = time.monotonic()
+        self._shown = 0
 
     def run(self, stop: Stopped) -> None:
         """Simulate the span, or until asked to stop."""
@@ -123,6 +125,7 @@ class Driver:
             while asks := self._crowd.due(end_ms):
                 self._ask(asks, stop)
             self._send_before(end_ms)
+            self._show()
             self._tell(end_ms)
             begin_ms = end_ms
         self._send_before(2**62)
@@ -174,6 +177,15 @@ class Driver:
         stamped = dataclasses.replace(record, produced_ms=time.time_ns() // 1_000_000)
         self._writer.send(topic, id_key(user_id), stamped, timestamp_ms=time_ms)
         self.sent[topic.name] += 1
+
+    def _show(self) -> None:
+        """Set the gauges."""
+        visits = [visit for visit in self._crowd.finished if visit.shown]
+        if len(visits) > self._shown:
+            self._shown = len(visits)
+            metrics.SIMULATED_VISITS.set(len(visits))
+            metrics.SIMULATED_WATCH.set(sum(visit.watch_ms for visit in visits) / 1000 / len(visits))
+            metrics.SIMULATED_ITEMS.set(sum(len(visit.shown) for visit in visits) / len(visits))
 
     def _tell(self, end_ms: int) -> None:
         if time.monotonic() - self._told_s < TELL_S:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evaluation.simulator.crowd import Crowd, chosen_users
+from evaluation.simulator.crowd import Crowd, Visit, chosen_users
 from evaluation.simulator.driver import Driver, Span
 from evaluation.simulator.fit import fit_on_kuairand, half_of, is_held_out, states_of
 from evaluation.simulator.model import Simulator
@@ -97,13 +97,30 @@ def run_simulate(
 def summary_of(driver: Driver, crowd: Crowd, wall_s: float) -> dict[str, Any]:
     """What was sent, and what the visits that have ended were like."""
     visits = [visit for visit in crowd.finished if visit.shown]
+    items = max(1, sum(len(visit.shown) for visit in visits))
     return {
         "exposures": driver.sent[IMPRESSIONS.name],
         "records": dict(driver.sent),
         "unanswered": sum(driver.unanswered.values()),
         "visits": len(visits),
         "watch_time_per_visit_s": round(float(np.mean([visit.watch_ms for visit in visits] or [0])) / 1000, 3),
+        "watch_time_by_quarter_s": by_quarter(visits),
+        "likes_per_1000": round(1000 * sum(visit.likes for visit in visits) / items, 2),
+        "follows_per_1000": round(1000 * sum(visit.follows for visit in visits) / items, 2),
         "items_per_visit": round(float(np.mean([len(visit.shown) for visit in visits] or [0])), 3),
         "latency_ms_p50": round(float(np.median(driver.latencies_ms or [0.0])), 1),
         "wall_s": round(wall_s, 1),
     }
+
+
+def by_quarter(visits: Sequence[Visit]) -> list[list[float]]:
+    """Mean and standard error, s, of the expected watch time of a visit in each quarter of them, the earliest first.
+
+    Empty for fewer than eight. Users of the quarters differ, and so do hours: it is no measure of what was learned.
+    """
+    if len(visits) < 8:
+        return []
+    found = []
+    for part in np.array_split(np.array([visit.expected_watch_ms for visit in visits]) / 1000, 4):
+        found.append([round(float(part.mean()), 3), round(float(part.std(ddof=1) / np.sqrt(len(part))), 3)])
+    return found

@@ -21,7 +21,7 @@ BROKER_VARIABLE = "ONEREC_BOOTSTRAP_SERVERS"
 
 
 def demo(
-    events: Annotated[int, typer.Option(min=100, help="Exposures of the log to replay.")] = 20_000,
+    events: Annotated[int, typer.Option(min=100, help="Exposures of the log to replay, or to simulate.")] = 20_000,
     seed_seconds: Annotated[float, typer.Option(min=1.0, help="Wall time for training the seed model.")] = 50.0,
     preset: Annotated[str, typer.Option(help="Model preset; see `onerec model`.")] = "small",
     report: Annotated[Path | None, typer.Option(help="Write the report as JSON, with no live view.")] = None,
@@ -77,7 +77,7 @@ def _run(console: Console, *, directory: Path, **asked: Any) -> dict[str, Any]:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     config = directory / "onerec.toml"
-    progress = Progress()
+    progress = Progress(simulated=options.simulate)
     with broker_of(options) as (servers, broker):
         config.write_text(configuration(options, servers))
         environment = {"ONEREC_CONFIG": str(config.resolve()), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}

@@ -39,7 +39,9 @@ is a moment after the one before it has told that it is done."""
 DONE = ("stream_joiner_sessions_total", "trainer_sessions_total", "inference_sampler_pairs_total")
 MAX_UNANSWERED = 48
 SIMULATED_USERS = 500
-"""At least; each sees about one item a day, and the more there are, the more of them ask together."""
+EXPOSURES_OF_A_USER = 2
+"""So many simulated users there are at least, and so many exposures each has about: all come within a day, many come
+back, and the more there are, the more of them ask together."""
 ASK_AHEAD_MS = 300_000
 """Enough event time for the worker to fill its batches; far less than the 30 minutes between a user's visits."""
 
@@ -78,6 +80,8 @@ class Progress:
     first_recommendation_s: float | None = None
     swaps: int = 0
     samples: Samples = field(default_factory=Samples)
+    simulated: bool = False
+    """Whether users are simulated: what counts is then what they watch, and not what a log foretells."""
     on_change: Callable[[Progress], None] = field(default=lambda _: None)
 
     def enter(self, stage: str) -> None:
@@ -167,9 +171,13 @@ class Demo:
         traced = {VARIABLE: str(self.options.profile_folder.resolve())} if self.options.profile else {}
         self.supervisor.start("trainer", "trainer", "run", OMP_NUM_THREADS="2", **traced)
         self.supervisor.start("joiner", "stream", "joiner")
-        self.supervisor.start(EVALUATOR, "evaluation", "prequential", "--report", str(self._file("prequential.json")))
-        self._wait_ready("trainer", "joiner", EVALUATOR)
-        for name, role in zip(SERVING, ("worker", "worker", "sampler"), strict=True):
+        if self.options.simulate:
+            self._wait_ready("trainer", "joiner")
+        else:
+            report = str(self._file("prequential.json"))
+            self.supervisor.start(EVALUATOR, "evaluation", "prequential", "--report", report)
+            self._wait_ready("trainer", "joiner", EVALUATOR)
+        for name in self._serving:
             shadow = (
                 {
                     "ONEREC_INFERENCE__WORKER__PIN_VERSION": "1",
@@ -180,18 +188,26 @@ class Demo:
                 if name == "shadow"
                 else traced
             )
-            self.supervisor.start(name, "inference", role, **shadow)
-        self._wait_ready(*SERVING)
+            self.supervisor.start(name, "inference", "sampler" if name == "sampler" else "worker", **shadow)
+        self._wait_ready(*self._serving)
+
+    @property
+    def _serving(self) -> tuple[str, ...]:
+        """Simulated users act on what they are shown: the frozen seed would be judged on answers nobody saw."""
+        return tuple(name for name in SERVING if not (self.options.simulate and name == "shadow"))
 
     def _live(self) -> None:
         who = "simulated users act" if self.options.simulate else "the log flows"
-        self.progress.enter(f"live: {who}, the model learns while it serves")
+        live = f"live: {who}, the model learns while it serves"
+        self.progress.enter("simulated users are fitted to the people of the log" if self.options.simulate else live)
         replay = self.supervisor.start(REPLAY, *self._events(), "--summary", str(self._file("replay.json")))
         sampling = Sampling(self.options.profile_folder) if self.options.profile else None
         if sampling is not None:
             sampling.begin(self.supervisor.process_ids())
         while replay.running:
             self._tick(except_for=REPLAY)
+            if self.progress.stage != live and self.progress.samples.get("onerec_ready", job=REPLAY):
+                self.progress.enter(live)
         if sampling is not None:
             sampling.end()
         self.supervisor.finished(replay)
@@ -199,7 +215,7 @@ class Demo:
     def _events(self) -> tuple[str, ...]:
         """What sends requests, impressions and actions."""
         if self.options.simulate:
-            people = max(SIMULATED_USERS, self.options.events // 5)
+            people = max(SIMULATED_USERS, self.options.events // EXPOSURES_OF_A_USER)
             return (
                 *("evaluation", "simulate", "--users", str(people)),
                 *("--exposures", str(self.options.events), "--hours", "240"),
@@ -248,16 +264,17 @@ class Demo:
         self.supervisor.stop((*SERVING, "joiner", EVALUATOR, "tokenizer", "trainer"))
         self.supervisor.run(REPORT, "evaluation", "report", "--out", str(self._file("topics.json")), timeout_s=120.0)
         replayed = json.loads(self._file("replay.json").read_text())
+        own = "simulated" if self.options.simulate else "prequential"
+        found = replayed if self.options.simulate else json.loads(self._file("prequential.json").read_text())
         audit, reproduced = self._audit(), self._reproduce(version)
         return {
             "events_produced": replayed["exposures"],
-            **({"simulated": replayed} if self.options.simulate else {}),
             "records_produced": replayed["records"],
             **json.loads(self._file("topics.json").read_text()),
             "swaps": swaps,
             "audit": audit,
             "reproduced": reproduced,
-            "prequential": json.loads(self._file("prequential.json").read_text()),
+            own: found,
             "first_recommendation_s": round(self.progress.first_recommendation_s or 0.0, 1),
             "wall_s": round(wall_s, 1),
             "cpu_s": {name: round(used, 1) for name, used in self.usage.cpu_s.items()},

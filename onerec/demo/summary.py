@@ -23,7 +23,10 @@ def _flow(report: Mapping[str, Any]) -> Table:
     return _pairs(
         "What flowed",
         [
-            ("exposures replayed", f"{report['events_produced']:,}"),
+            (
+                "exposures simulated" if "simulated" in report else "exposures replayed",
+                f"{report['events_produced']:,}",
+            ),
             ("sessions joined", f"{report['sessions']:,}"),
             ("sessions learned from", f"{report['sessions_trained']:,}"),
             ("lost / duplicated", f"{report['lost']} / {report['duplicated']}"),
@@ -54,7 +57,7 @@ def _speed(report: Mapping[str, Any]) -> Table:
 
 
 def _learning(report: Mapping[str, Any]) -> Table:
-    loss, reward, quality = report["loss"], report["reward"], report["prequential"]
+    loss, reward = report["loss"], report["reward"]
     rows = [
         ("next-token loss", f"{_or_dash(loss['first'], '.3f')} → {_or_dash(loss['last'], '.3f')}"),
         ("preference pairs made / learned", f"{report['preference_pairs']:,} / {report['pairs_trained']:,}"),
@@ -63,21 +66,33 @@ def _learning(report: Mapping[str, Any]) -> Table:
             f"{_or_dash(reward['chosen_swt_mean'], '.3f')} / {_or_dash(reward['rejected_swt_mean'], '.3f')} of 1",
         ),
         ("", ""),
-        *_simulated(report),
+        *(_simulated(report["simulated"]) if "simulated" in report else _foretold(report["prequential"])),
+    ]
+    return _pairs("What it learned", rows)
+
+
+def _foretold(quality: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
         (f"HitRate@10 of {quality['visits']:,} visits", "tested before learned from"),
         ("  OneRec, learning online", _or_dash(quality["hit_rate_at_10"], ".4f")),
         ("  the same seed, frozen", _or_dash(quality["frozen_hit_rate_at_10"], ".4f")),
         ("  running co-occurrence", _or_dash(quality["cooccurrence_hit_rate_at_10"], ".4f")),
         ("  decayed popularity", _or_dash(quality["popularity_hit_rate_at_10"], ".4f")),
     ]
-    return _pairs("What it learned", rows)
 
 
-def _simulated(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Of simulated users, who only saw what OneRec showed: the others' hit rates are then no comparison."""
-    if (own := report.get("simulated")) is None:
-        return []
-    return [(f"watch time of {own['visits']:,} simulated visits", f"{own['watch_time_per_visit_s']:.1f} s each")]
+def _simulated(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of simulated users, who only saw what OneRec showed: nothing to compare with but visits of other hours."""
+    quarters = found["watch_time_by_quarter_s"]
+    ends = (
+        (f"    expected in the {name} quarter", quarters[at]) for name, at in (("first", 0), ("last", -1)) if quarters
+    )
+    return [
+        (f"{found['visits']:,} simulated visits", f"{found['items_per_visit']:.2f} items each"),
+        ("  watch time of a visit", f"{found['watch_time_per_visit_s']:.1f} s"),
+        *((name, f"{mean:.1f} ± {error:.1f} s") for name, (mean, error) in ends),
+        ("  likes / follows of 1,000 items", f"{found['likes_per_1000']:.0f} / {found['follows_per_1000']:.1f}"),
+    ]
 
 
 def _bits(reproduced: Mapping[str, Any]) -> str:

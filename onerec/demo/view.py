@@ -80,7 +80,8 @@ class LoopView:
         title = Text(f" {elapsed:5.0f} s   {progress.stage}", style="bold")
         loop = Text.from_markup(PICTURE)
         columns = Table.grid(padding=(0, 4))
-        columns.add_row(self._flow(progress.samples), self._model(progress.samples), self._quality(progress.samples))
+        last = self._watched if progress.simulated else self._quality
+        columns.add_row(self._flow(progress.samples), self._model(progress.samples), last(progress.samples))
         return Group(title, Panel(loop, border_style="dim"), columns)
 
     def _flow(self, samples: Samples) -> Table:
@@ -112,6 +113,13 @@ class LoopView:
         rates = samples.by("evaluation_hit_rate", "system")
         for key, words in SYSTEMS:
             table.add_row(words, _number(rates.get(key), digits=4))
+        return table
+
+    def _watched(self, samples: Samples) -> Table:
+        visits = samples.get("evaluation_simulated_visits")
+        table = Table(f"{visits:,.0f} simulated visits", "of each", box=None, header_style="bold")
+        table.add_row("watch time", _number(samples.get("evaluation_simulated_watch_seconds"), " s", 1))
+        table.add_row("items", _number(samples.get("evaluation_simulated_items"), digits=2))
         return table
 
 

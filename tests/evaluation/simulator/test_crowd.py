@@ -7,6 +7,7 @@ import numpy as np
 from evaluation.simulator.crowd import Visit, chosen_users, expected_watch_ms
 from evaluation.simulator.driver import records_of, request_of
 from evaluation.simulator.fit import new_user
+from evaluation.simulator.live import by_quarter
 from evaluation.simulator.state import SESSION_GAP_MS
 from schemas.packed import unpack_longs
 from schemas.records import Action, ActionKind, Impression
@@ -92,3 +93,9 @@ def test_an_exposure_is_an_impression_and_actions_within_the_window() -> None:
             assert view.watch_ms == min(exposed.answer.watch_ms, 20_000) == view.time_ms - shown.time_ms
             assert like.kind is ActionKind.LIKE
             assert shown.time_ms <= like.time_ms <= view.time_ms
+
+
+def test_quarters_are_of_the_visits_in_their_order() -> None:
+    visits = [Visit(user, NOW, expected_watch_ms=1000.0 * (10 + user // 4)) for user in range(16)]
+    assert by_quarter(visits) == [[10.0, 0.0], [11.0, 0.0], [12.0, 0.0], [13.0, 0.0]]
+    assert by_quarter(visits[:7]) == []

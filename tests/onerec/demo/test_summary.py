@@ -1,0 +1,71 @@
+"""The page at the end of the demo, and the picture while it runs."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from onerec.demo.loop import Progress
+from onerec.demo.summary import print_summary
+from onerec.demo.view import LoopView
+from onerec.metrics import Samples
+
+REPORT = Path(__file__).parents[3] / "docs" / "demo-report.json"
+SIMULATED = {
+    "visits": 1_700,
+    "items_per_visit": 1.19,
+    "watch_time_per_visit_s": 24.31,
+    "watch_time_by_quarter_s": [[21.26, 0.74], [22.0, 0.7], [22.5, 0.7], [23.47, 0.78]],
+    "likes_per_1000": 21.4,
+    "follows_per_1000": 1.4,
+}
+
+
+def shown(what: Any) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    if isinstance(what, dict):
+        print_summary(what, console)
+    else:
+        console.print(what)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    waits = {"sample_freshness_s": {"p50": 1.0, "p99": None}}
+    checks = {"audit": {"lost": 0, "duplicated": 0, "wrong": 0}, "reproduced": {"version": 9, "identical": True}}
+    return json.loads(REPORT.read_text()) | waits | checks | changes
+
+
+def test_a_replayed_log_is_foretold() -> None:
+    text = shown(report())
+    assert "exposures replayed" in text
+    assert "HitRate@10 of 6,054 visits" in text
+    assert "running co-occurrence" in text
+
+
+def test_simulated_users_are_told_by_what_they_watched_and_compared_with_nothing() -> None:
+    found = report(simulated=SIMULATED)
+    del found["prequential"]
+    text = shown(found)
+    assert "exposures simulated" in text
+    assert "1,700 simulated visits" in text
+    assert "21.3 ± 0.7 s" in text
+    assert "23.5 ± 0.8 s" in text
+    assert "HitRate" not in text
+    assert "co-occurrence" not in text
+    few = shown(found | {"simulated": SIMULATED | {"watch_time_by_quarter_s": []}})
+    assert "last quarter" not in few
+
+
+def test_the_picture_of_simulated_users_has_no_hit_rates() -> None:
+    samples = Samples({"evaluation_simulated_visits": {(): 12.0}, "evaluation_simulated_watch_seconds": {(): 21.5}})
+    text = shown(LoopView().render(Progress(simulated=True, samples=samples)))
+    assert "12 simulated visits" in text
+    assert "21.5 s" in text
+    assert "HR@10" not in text
+    assert "HR@10" in shown(LoopView().render(Progress()))
