@@ -18,10 +18,10 @@ model learns watch times, which histories do not tell, and the cascade has the s
 run are of the other half, as they were before 25 April 2022). Draws are functions of seed, user, item and time. The log
 is a thinned sample, so a simulated session has 1.2 items on average and returns are hours apart.
 
-**Figures.** Watch time per session (a visit from the request to leaving) over the visits that end after the first
-quarter of the run, with 95 % intervals by a bootstrap over users. `expected` takes each item's mean watch time instead
-of the one drawn: the same quantity with less noise. Uplift is relative. Judged by a simulator that was fitted on what
-another system chose to show, the figures compare arms on that simulator and say nothing of people.
+**Figures.** Watch time per session (a visit from the request to leaving) over the visits that begin after the first
+quarter of the run and end within it, with 95 % intervals by a bootstrap over users. `expected` takes each item's mean
+watch time instead of the one drawn: the same quantity with less noise. Uplift is relative. Judged by a simulator that
+was fitted on what another system chose to show, the figures compare arms on that simulator and say nothing of people.
 """
 
 from __future__ import annotations

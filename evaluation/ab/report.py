@@ -6,15 +6,16 @@ import json
 import logging
 import re
 import textwrap
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.ab.protocol import ARMS, BOOTSTRAPS, BURN_IN, COMPARED, Form, described
+from evaluation.ab.protocol import ARMS, BOOTSTRAPS, BURN_IN, COMPARED, FULL, Form, described
 from evaluation.ab.system import VISITS, run_trial
 from evaluation.table1.origin import ROOT, commit
 from onerec.machine import machine
@@ -35,8 +36,11 @@ def run(form: Form, seeds: Sequence[int], folder: Path = DEFAULT_FOLDER) -> dict
         place = folder / f"{form.name}-{form.digest()}-{seed}"
         done = place / "done.json"
         if not done.is_file():
+            started_s = time.monotonic()
             found = run_trial(form, seed, place)
-            done.write_text(json.dumps({"system": found, "commit": commit(), "machine": machine()}, indent=2) + "\n")
+            minutes = round((time.monotonic() - started_s) / 60, 1)
+            origin = {"system": found | {"minutes": minutes}, "commit": commit(), "machine": machine()}
+            done.write_text(json.dumps(origin, indent=2) + "\n")
         origin = json.loads(done.read_text())
         drive = json.loads((place / f"{VISITS}.json").read_text())
         systems.append(origin["system"] | {"seed": seed, "drive": drive})
@@ -143,15 +147,51 @@ def write_paper(paper: Path, result: dict[str, Any]) -> None:
     """Put protocol and tables between their marks in docs/paper.md; makes the file where there is none."""
     form, where = result["protocol"], result["machine"]
     section = (
-        f"{BEGIN}## Closed loop: A/B with simulated users\n\nMade by `python -m evaluation ab --paper`; form "
-        f"`{form['name']}`: {form['users'] or 'all held-out'} users, {form['hours']:g} hours of event time, seeds "
+        f"{BEGIN}## Closed loop: A/B with simulated users\n\nMade by `python -m evaluation ab {_option(form)}--paper`; "
+        f"form `{form['name']}`: {form['users'] or 'all held-out'} users, {form['hours']:g} hours of event time, seeds "
         f"{', '.join(map(str, result['seeds']))}, commit {', '.join(one[:7] for one in result['commits'])}, on "
-        f"{where['cpu']}.\n\n{textwrap.dedent(form['text']).strip()}\n\n{table(result)}{END}"
+        f"{where['cpu']}.\n\n{_quick(form)}{textwrap.dedent(form['text']).strip()}\n\n{table(result)}\n"
+        f"{_running(result['systems'])}{END}"
     )
     before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
     marked = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     whole = marked.sub(lambda _: section, before) if marked.search(before) else before.rstrip() + "\n\n" + section
     paper.write_text(whole)
+
+
+def _option(form: dict[str, Any]) -> str:
+    return "" if form["name"] == FULL.name else f"--{form['name']} "
+
+
+def _quick(form: dict[str, Any]) -> str:
+    """What a quick form is."""
+    if form["name"] == FULL.name:
+        return ""
+    full = {name: "all" if value is None else value for name, value in asdict(FULL).items()}
+    less = [
+        f"{name.replace('_', ' ')} {own} instead of {full[name]}"
+        for name in asdict(FULL)
+        if name != "name" and (own := form[name]) != full[name]
+    ]
+    return (
+        "These are figures of the quick form: models trained for seconds. They show that the loop runs with all arms "
+        "at once, and which arm is better only as far as the intervals say. "
+        f"Against the full form: {', '.join(less)}.\n\n"
+    )
+
+
+def _running(systems: Sequence[dict[str, Any]]) -> str:
+    """What became of the records, seed by seed."""
+    lines = []
+    for one in systems:
+        drive, letters = one["drive"], one["dead_letters"]
+        refused = ", ".join(f"{count} {reason}" for reason, count in letters.items()) or "none"
+        lines.append(
+            f"Seed {one['seed']}: {drive['records']['requests']:,} requests, {drive['unanswered']} unanswered, median "
+            f"latency {drive['latency_ms_p50']:.0f} ms; {one['pairs']['made']:.0f} preference pairs made, "
+            f"{one['pairs']['learned']:.0f} learned from; dead letters: {refused}; {one['minutes']:g} minutes.\n"
+        )
+    return "\n".join(lines)
 
 
 def _with_interval(figure: list[float], form: str) -> str:

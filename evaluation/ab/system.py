@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from evaluation.ab.protocol import CASCADE, ONEREC, TOPICS, Form
+from evaluation.feed import Feed
 from onerec.cli.demo import BROKER_VARIABLE
 from onerec.demo.loop import Demo, Options, Progress, broker_of, configuration
 from onerec.demo.supervisor import Supervisor
 from onerec.demo.view import shown
 from onerec.settings import Settings, load_settings
+from schemas.reasons import Reason
+from schemas.topics import DEAD_LETTERS
 
 PLAIN = "plain"
 DRIVE = "drive"
 VISITS = "visits"
+READ_S = 120.0
 
 
 class Trial(Demo):
@@ -78,7 +83,32 @@ class Trial(Demo):
             for job in ("worker", f"worker-{PLAIN}")
         }
         versions = {job: samples.get("trainer_version", job=job) for job in ("trainer", f"trainer-{PLAIN}")}
-        return {"workers": found, "trainer_versions": versions, "peak_rss_mb": round(self.usage.peak_bytes / 1e6)}
+        return {
+            "workers": found,
+            "trainer_versions": versions,
+            "pairs": {
+                "made": samples.get("inference_sampler_pairs_total"),
+                "learned": samples.get("trainer_pairs_total", job="trainer"),
+            },
+            "dead_letters": self._dead_letters(),
+            "peak_rss_mb": round(self.usage.peak_bytes / 1e6),
+        }
+
+    def _dead_letters(self) -> dict[str, int]:
+        """By reader and reason, read from the topic."""
+        feed, found = Feed(self.settings.kafka, (DEAD_LETTERS,)), Counter[str]()
+        try:
+            feed.read_to_end(
+                lambda batch: found.update(
+                    f"{one.record.service}: {one.record.reason}"
+                    for one in batch
+                    if one.record.reason != Reason.REPLAYED
+                ),
+                READ_S,
+            )
+        finally:
+            feed.close()
+        return dict(found)
 
 
 def run_trial(form: Form, seed: int, directory: Path) -> dict[str, Any]:

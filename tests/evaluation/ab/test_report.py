@@ -10,8 +10,18 @@ import pytest
 
 from evaluation.ab.protocol import ARMS, CASCADE, IPA, ONEREC, QUICK, arm_of, described
 from evaluation.ab.report import summarised, table, write_paper
+from evaluation.ab.system import _configuration
+from onerec.demo.loop import Options
+from onerec.settings import load_settings
 
 SPAN = np.array([0, 1000])
+SYSTEM = {
+    "seed": 1,
+    "minutes": 4.2,
+    "pairs": {"made": 31.0, "learned": 30.0},
+    "dead_letters": {"joiner: late": 9},
+    "drive": {"records": {"requests": 1_900}, "unanswered": 2, "latency_ms_p50": 218.0},
+}
 MEANS = {CASCADE: 20_000, ONEREC: 40_000, IPA: 40_000}
 
 
@@ -68,6 +78,7 @@ def test_the_table_goes_into_the_paper_once(tmp_path: Path) -> None:
         "seeds": [1],
         "commits": ["abcdef0123"],
         "machine": {"cpu": "a CPU"},
+        "systems": [SYSTEM],
         **summarised([visits(1)]),
     }
     paper = tmp_path / "paper.md"
@@ -77,3 +88,19 @@ def test_the_table_goes_into_the_paper_once(tmp_path: Path) -> None:
     text = paper.read_text()
     assert text.count("## Closed loop") == 1
     assert table(result) in text
+    assert "`python -m evaluation ab --quick --paper`" in text
+    assert "users 1500 instead of all" in text
+    assert "1,900 requests, 2 unanswered" in text
+    assert "dead letters: 9 joiner: late" in text
+
+
+def test_the_run_is_configured_by_its_form(tmp_path: Path) -> None:
+    """Both trainers have seeds of equal samples, whatever the machine's speed."""
+    file = tmp_path / "onerec.toml"
+    file.write_text(_configuration(Options(tmp_path, 0, 1.0, "small", None), "127.0.0.1:9", QUICK, seed=7))
+    settings = load_settings(file)
+    assert settings.trainer.random_seed == 7
+    assert settings.trainer.seed.samples == QUICK.seed_samples
+    assert settings.trainer.seed.threads == 1
+    assert settings.inference.sampler.share == QUICK.pair_share
+    assert settings.inference.sampler.candidates == QUICK.candidates

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from evaluation.simulator.check import heads, wasserstein
-from evaluation.simulator.fit import Half, fit, half_of, is_fitted, is_held_out, new_user, rates_of, shown_items, walk
+from evaluation.simulator.fit import Half, fit, half_of, is_fitted, is_held_out, new_user, rates_of, walk
 from evaluation.simulator.model import FEATURES, HEADS, ItemRates, Simulator, threshold_ms
 from evaluation.simulator.state import SESSION_GAP_MS, ShownItem, UserState
 from onerec.settings import LabelSettings
 from stream.replay.kuairand import KuaiRand
-from stream.replay.log import Items
+from tests.evaluation.simulator.tagged import tagged_items
 
 NOW = 1_651_000_000_000
 RATES = ItemRates({}, {"cats": np.array([0.6, 0.1])}, np.array([0.3, 0.02]))
@@ -109,18 +109,7 @@ def test_an_unseen_item_is_judged_by_its_tags() -> None:
 
 @pytest.fixture(scope="module")
 def catalogue() -> dict[int, ShownItem]:
-    """Of the real items, with embeddings of their tags alone: quickly made."""
-    log = KuaiRand()
-    table = log._read("videos.parquet")
-    ids = np.asarray(table["video_id"], np.int64)
-    tags = tuple(tuple(tag for tag in str(row).split(",") if tag) for row in table["tag"].to_pylist())
-    names = {tag: place for place, tag in enumerate(sorted({tag for row in tags for tag in row}))}
-    embeddings = np.zeros((len(ids), len(names)), np.float32)
-    for row, own in enumerate(tags):
-        embeddings[row, [names[tag] for tag in own]] = 1
-    durations = np.nan_to_num(np.asarray(table["video_duration"], np.float64)).astype(np.int64)
-    authors = np.asarray(table["author_id"], np.int64)
-    return shown_items(Items(ids, embeddings, durations, authors, tags, np.zeros_like(ids)))
+    return tagged_items()
 
 
 def halves() -> tuple[Half, Half]:
