@@ -143,7 +143,9 @@ def figures(
 @app.command()
 def streaming(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="A shorter seed and four days of ten, in minutes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A fifth of the users, a short seed, until 28 April: in minutes.")
+    ] = False,
     short: Annotated[bool, typer.Option("--short", help="All users and the full seed, until 30 April.")] = False,
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3; all by default in the full form.")] = "",
     out: Annotated[Path | None, typer.Option(help="evaluation/results/streaming[-FORM].json by default.")] = None,
@@ -151,6 +153,9 @@ def streaming(
     choose: Annotated[
         bool, typer.Option("--choose", help="Instead compare recipes on the visits before the report.")
     ] = False,
+    daily: Annotated[
+        bool, typer.Option("--daily/--without-daily", help="Whether the daily batch is trained, half of the time.")
+    ] = True,
 ) -> None:
     """Online learning against a daily refresh and counts, by prequential evaluation; kept in runs/streaming."""
     from evaluation.streaming import protocol, report  # noqa: PLC0415
@@ -167,7 +172,7 @@ def streaming(
 
             write(compare(form), out or RESULTS / f"streaming-choices{suffix}.json")
             return
-        summary = report.summarise(run(form, chosen), form)
+        summary = report.summarise(run(form, chosen, daily=daily), form)
         write(summary, out or RESULTS / f"streaming{suffix}.json")
         if paper:
             from evaluation.streaming.figure import draw  # noqa: PLC0415 - needs matplotlib

@@ -5,19 +5,24 @@ All of them rank the full catalogue without the items that the user has already 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from evaluation.baselines.cooccurrence import Cooccurrence
 from evaluation.baselines.popularity import DecayedPopularity
 from evaluation.ranking import TOP
-from evaluation.rows import ItemRows, Rows, best
+from evaluation.rows import ItemRows, Rows, Scores, best
 from onerec.settings import EvaluationSettings
 
 POPULARITY, COOCCURRENCE, COMBINED = "popularity", "cooccurrence", "cooccurrence_popularity"
 SYSTEMS = (POPULARITY, COOCCURRENCE, COMBINED)
 """COMBINED is co-occurrence times the root of popularity: the strongest baseline known for this log."""
+
+
+def power_name(power: float) -> str:
+    """The name of co-occurrence times popularity to a power."""
+    return f"{COOCCURRENCE} x {POPULARITY}^{power:g}"
 
 
 class Baselines:
@@ -50,15 +55,23 @@ class Baselines:
             self._popularity.add(row, time_ms)
         shown.append(row)
 
-    def ranked(self, user_id: int) -> dict[str, list[int]]:
-        """Each baseline's best items for the user, at most TOP."""
-        shown = self._shown.get(user_id, [])
-        seen, items = np.array(shown, dtype=np.int64), len(self._items)
-        popularity = self._popularity.scores(items)
-        pairs = self._pairs.scores(self._recent(shown), items)
-        combined = pairs * np.sqrt(popularity)
-        scores = ((POPULARITY, popularity), (COOCCURRENCE, pairs), (COMBINED, combined))
-        return {name: self._items.ids(best(values, TOP, seen).tolist()) for name, values in scores}
+    def ranked(self, user_id: int, powers: Sequence[float] = ()) -> dict[str, list[int]]:
+        """Each baseline's best items for the user, at most TOP; and by its name each power of popularity asked for."""
+        popularity, pairs = self.scores(user_id)
+        seen = np.array(self._shown.get(user_id, []), dtype=np.int64)
+        scores = {POPULARITY: popularity, COOCCURRENCE: pairs, COMBINED: pairs * np.sqrt(popularity)}
+        scores |= {power_name(power): pairs * popularity**power for power in powers}
+        return {name: self._items.ids(best(values, TOP, seen).tolist()) for name, values in scores.items()}
+
+    def scores(self, user_id: int) -> tuple[Scores, Scores]:
+        """Popularity and the user's co-occurrence [rows], up to a factor; what the user has seen is not left out."""
+        items = len(self._items)
+        recent = self._recent(self._shown.get(user_id, []))
+        return self._popularity.scores(items), self._pairs.scores(recent, items)
+
+    def item_ids(self, first: int = 0) -> list[int]:
+        """The items of the rows from `first` on."""
+        return self._items.ids(range(first, len(self._items)))
 
     def _recent(self, shown: list[int]) -> Rows:
         return np.array(shown[-self._settings.cooccurrence_last :], dtype=np.int64)

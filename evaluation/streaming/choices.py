@@ -19,9 +19,8 @@ from evaluation.baselines.running import SYSTEMS
 from evaluation.streaming import study
 from evaluation.streaming.learner import seeded
 from evaluation.streaming.protocol import BEGIN_MS, DAILY, DAY_MS, FROZEN, ONLINE, REPORT_MS, Form, Recipe
-from evaluation.streaming.run import DEFAULT_FOLDER, folder_of, kept, seed_file
+from evaluation.streaming.run import DEFAULT_FOLDER, Rankings, folder_of, kept, only_rankings, seed_file
 from evaluation.streaming.stream import Timeline, load
-from evaluation.streaming.study import Longs
 from onerec.model.presets import ModelConfig, preset
 from onerec.settings import EvaluationSettings, JoinerSettings
 from trainer.state import TrainState
@@ -56,15 +55,20 @@ def choose(form: Form, folder: Path = DEFAULT_FOLDER, *, config: ModelConfig | N
         made = replace(before, recipe=recipe)
         return seeded(made, own, timeline(), SEED, seed_file(form, own, SEED, folder), daily=daily)
 
-    def online(recipe: Recipe) -> Callable[[], dict[str, Longs]]:
-        systems = (ONLINE, FROZEN) if recipe == Recipe() else (ONLINE,)
-        return lambda: study.online(timeline(), state(recipe, daily=False), recipe, systems)
+    def online(recipe: Recipe) -> Callable[[], Rankings]:
+        def make() -> Rankings:
+            systems = (ONLINE, FROZEN) if recipe == Recipe() else (ONLINE,)
+            found = study.online(timeline(), state(recipe, daily=False), recipe, only=systems)
+            return only_rankings({name: own.ranked for name, own in found.items()})
 
-    def daily(recipe: Recipe) -> Callable[[], dict[str, Longs]]:
-        return lambda: study.daily(timeline(), state(recipe, daily=True), recipe)
+        return make
 
-    counts = kept(place, "counts", timeline, lambda: study.counts(timeline(), EvaluationSettings()))
-    found: dict[str, Any] = {"counts": {name: _means(counts, name) for name in SYSTEMS}}
+    def daily(recipe: Recipe) -> Callable[[], Rankings]:
+        return lambda: only_rankings(study.daily(timeline(), state(recipe, daily=True), recipe))
+
+    counts = kept(place, "counts", timeline, lambda: only_rankings(study.counts(timeline(), EvaluationSettings())))
+    names = dict.fromkeys((*SYSTEMS, *study.POWERS.values()))
+    found: dict[str, Any] = {"counts": {name: _means(counts, name) for name in names}}
     for kind, recipes, make, system in (
         ("online", ONLINE_RECIPES, online, ONLINE),
         ("daily", DAILY_RECIPES, daily, DAILY),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evaluation.baselines.running import COMBINED
-from evaluation.streaming.protocol import DAILY, FROZEN, INTERVALS_MS, ONLINE
+from evaluation.streaming.protocol import CHOSEN, DAILY, FROZEN, INTERVALS_MS, ONLINE, WITH_COUNTS
 from onerec.errors import DependencyMissingError
 
 
@@ -32,12 +31,16 @@ def draw(summary: dict[str, Any], path: Path) -> None:
         capsize=3,
         label="online",
     )
-    for name, style in ((DAILY, "-."), (FROZEN, ":"), (COMBINED, "--")):
+    for name, style in ((WITH_COUNTS, "-"), (DAILY, "-."), (FROZEN, ":"), (CHOSEN, "--")):
+        if name not in systems:
+            continue
         intervals.axhline(systems[name]["hit_rate_at_10"]["mean"], linestyle=style, color="grey", label=name)
     intervals.set(xscale="log", xlabel="synchronisation interval, s", ylabel="HitRate@10")
     intervals.legend(fontsize="small")
     names = [row["day"][5:] for row in summary["by_day"]]
-    for name in (ONLINE, DAILY, FROZEN, COMBINED):
+    for name in (WITH_COUNTS, ONLINE, DAILY, FROZEN, CHOSEN):
+        if name not in systems:
+            continue
         days.plot(names, [row["hit_rate_at_10"][name] for row in summary["by_day"]], marker=".", label=name)
     days.set(xlabel="day of 2022", ylabel="HitRate@10")
     days.legend(fontsize="small")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -32,6 +33,33 @@ from trainer.update import NOTHING_TO_LEARN
 
 CHUNK = 64
 Longs = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The most probable items of visits [V, BEAM], best first: leaves, -1 for none, and log-probabilities, -inf."""
+
+    leaves: Longs
+    log_probs: Floats
+
+    @classmethod
+    def of(cls, visits: int) -> Self:
+        """None yet."""
+        return cls(np.full((visits, BEAM), -1, np.int64), np.full((visits, BEAM), -np.inf, np.float32))
+
+    @property
+    def ranked(self) -> Longs:
+        """[V, TOP]."""
+        return self.leaves[:, :TOP]
+
+    def put(self, rows: Longs, other: Candidates) -> None:
+        """Those of some visits."""
+        self.leaves[rows], self.log_probs[rows] = other.leaves, other.log_probs
+
+    def at(self, rows: Any) -> Candidates:
+        """Those of some visits."""
+        return Candidates(self.leaves[rows], self.log_probs[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,32 +133,64 @@ class Server:
     """Ranks for visits with the weights of one version."""
 
     def __init__(self, timeline: Timeline, config: ModelConfig, indexes: IndexCache) -> None:
+        self.version = -1
+        self.holders = 0
+        """How many arms serve with it."""
         self._timeline = timeline
         self._model = OneRec(config).eval()
         self._indexes = indexes
         self._engine: Engine | None = None
 
-    def serve(self, model: OneRec, dtype: torch.dtype) -> None:
+    def serve(self, model: OneRec, dtype: torch.dtype, version: int) -> None:
         """Take over the weights of `model`, rounded as a version's are."""
         weights = model.state_dict()
         rounded = {name: w.to(dtype).to(w.dtype) if w.is_floating_point() else w for name, w in weights.items()}
         self._model.load_state_dict(rounded)
         self._engine = None
+        self.version = version
 
-    def rank(self, cases: Longs) -> Longs:
-        """Leaves int64 [len(cases), TOP] for these visits, the best first, -1 for none."""
+    def rank(self, cases: Longs) -> Candidates:
+        """The most probable items for these visits."""
+        found = Candidates.of(len(cases))
+        if not len(cases):
+            return found
         if self._engine is None:
             self._engine = Engine(self._model, indexes=self._indexes)
-        parts = [np.empty((0, TOP), np.int64)]
         config, timeline = self._engine.config, self._timeline
         for begin in range(0, len(cases), CHUNK):
             chunk = cases[begin : begin + CHUNK].tolist()
             histories = [timeline.history(case, config.history_items) for case in chunk]
-            found = self._engine.rank(
+            generated = self._engine.rank(
                 history_batch(histories, timeline.catalogue, config),
                 timeline.catalogue,
                 beam_width=BEAM,
                 exclude=[torch.from_numpy(timeline.seen(case)) for case in chunk],
             )
-            parts.append(found.first_leaves[:, :TOP].numpy())
-        return np.concatenate(parts)
+            width = generated.first_leaves.shape[1]
+            found.leaves[begin : begin + len(chunk), :width] = generated.first_leaves.numpy()
+            found.log_probs[begin : begin + len(chunk), :width] = generated.first_log_probs.numpy()
+        return found
+
+
+class Servers:
+    """Servers of a training's weights: one for all arms that take over the same version."""
+
+    def __init__(self, timeline: Timeline, state: TrainState) -> None:
+        self._timeline, self._state, self._indexes = timeline, state, IndexCache()
+        self._dtype = getattr(torch, state.settings.publish_dtype)
+        self._all: list[Server] = []
+
+    def exchange(self, before: Server | None) -> Server:
+        """The server of the weights as they are now; `before` is given back."""
+        if before is not None:
+            before.holders -= 1
+        version = self._state.step
+        found = next((one for one in self._all if one.holders and one.version == version), None)
+        if found is None:
+            found = next((one for one in self._all if not one.holders), None)
+            if found is None:
+                found = Server(self._timeline, self._state.config, self._indexes)
+                self._all.append(found)
+            found.serve(self._state.onerec, self._dtype, version)
+        found.holders += 1
+        return found

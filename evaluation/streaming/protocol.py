@@ -6,8 +6,9 @@
 **Test, then train.** Before each visit (a user's exposures with no gap of 30 minutes) every system ranks the whole
 catalogue without what the user has been shown before. It is scored on what the user then watched long or liked:
 HitRate@10 and NDCG@10 over the visits that hold such an item, of users with three earlier exposures or more. Reported
-are the visits from 27 April on; those of 25 and 26 April are for choices (`--choose`), and every system has learned
-from them when the report begins. Batch and rate are the trainer's defaults.
+are the visits from 27 April on; those of 25 and 26 April are for choices, and every system has learned from them when
+the report begins. So chosen, by NDCG@10, are the weights of `online + …` and the power of `counts, chosen`. Batch and
+rate are the trainer's defaults; `--choose` compares others.
 
 **The stream without Kafka.** The joiner's own code makes sessions of the log and says at which event time each closes:
 two minutes after its last exposure at the earliest. The trainer's own step (`trainer.step.apply_step`) learns from them
@@ -23,8 +24,13 @@ out: ten days pass in minutes. What they add to the delay is measured by `onerec
   `batch_epochs` passes, then served for a day.
 - `frozen`: the seed.
 - `popularity`, `cooccurrence`, `cooccurrence_popularity`: counts that run on with the stream, exposure by exposure and
-  without waiting for a visit's end. The last, co-occurrence times the root of popularity of a half-life of six hours,
-  is the strongest count known for this log.
+  without waiting for a visit's end. The last is co-occurrence times the root of popularity of a half-life of six hours.
+- `counts, chosen`: co-occurrence times popularity to the power that was best before the report. With the three above
+  it is all that is known to be strong on this log without a model.
+- `online + popularity`, `online + counts`: the 32 best items of `online` in another order, by the sum of the model's
+  log-probability and the weighed logarithms of an item's share of popularity, and of co-occurrence with what the user
+  has been shown; both run on with the stream. Nothing is ranked that the model has not found. It is a step after the
+  system that `onerec up` serves, and no part of it.
 
 **Figures.** Means over visits; differences are paired by visit, first averaged over seeds, with the standard error over
 visits. Seeds make initial weights, order of the seed's samples and dropout. The log shows what Kuaishou's own system
@@ -49,7 +55,9 @@ REPORT_MS = BEGIN_MS + 2 * DAY_MS
 MIN_HISTORY = 3
 TOP = 10
 BEAM = 32
+"""Of the search, and how many of the best items are candidates for another order."""
 ONLINE, FROZEN, DAILY = "online", "frozen", "daily batch"
+CHOSEN, WITH_POPULARITY, WITH_COUNTS = "counts, chosen", "online + popularity", "online + counts"
 INTERVALS_MS = {
     ONLINE: 1_000,
     "sync 30 s": 30_000,
@@ -81,7 +89,7 @@ class Form:
 
     name: str
     users_of: int  # one user of so many
-    from_ms: int  # visits are tested from here on
+    from_ms: int  # visits are reported from here on, those before are for choices
     end_ms: int  # of the stream
     samples: int  # of the seed
     recipe: Recipe = Recipe()
@@ -94,7 +102,8 @@ class Form:
 FULL = Form(name="full", users_of=1, from_ms=REPORT_MS, end_ms=BEGIN_MS + 10 * DAY_MS, samples=240_000)
 SHORT = Form(name="short", users_of=1, from_ms=REPORT_MS, end_ms=BEGIN_MS + 6 * DAY_MS, samples=240_000)
 """As the full form, until 30 April."""
-QUICK = Form(name="quick", users_of=1, from_ms=REPORT_MS, end_ms=BEGIN_MS + 4 * DAY_MS, samples=30_000)
+QUICK = Form(name="quick", users_of=5, from_ms=REPORT_MS, end_ms=BEGIN_MS + 4 * DAY_MS, samples=10_000)
+"""A fifth of the users until 28 April, a seed of half a minute: shows that the study runs."""
 
 
 def chosen(user_ids: NDArray[np.int64], one_of: int) -> NDArray[np.bool_]:

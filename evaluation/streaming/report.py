@@ -15,12 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.baselines.running import COMBINED, COOCCURRENCE, POPULARITY
-from evaluation.streaming.protocol import BEGIN_MS, DAILY, DAY_MS, FROZEN, INTERVALS_MS, ONLINE, Form, described
-from evaluation.streaming.run import COUNTS, STREAM, VISITS
+from evaluation.streaming.protocol import (
+    BEGIN_MS,
+    CHOSEN,
+    DAILY,
+    DAY_MS,
+    FROZEN,
+    FULL,
+    INTERVALS_MS,
+    ONLINE,
+    WITH_COUNTS,
+    WITH_POPULARITY,
+    Form,
+    described,
+)
+from evaluation.streaming.run import COUNTS, REORDERED, STREAM, VISITS
+from evaluation.streaming.study import POWERS
 from onerec.errors import DependencyMissingError
 
-SYSTEMS = (*INTERVALS_MS, DAILY, FROZEN, COMBINED, COOCCURRENCE, POPULARITY)
-AGAINST = tuple(system for system in SYSTEMS if system != ONLINE)
+SYSTEMS = (WITH_COUNTS, WITH_POPULARITY, *INTERVALS_MS, DAILY, FROZEN, CHOSEN, COMBINED, COOCCURRENCE, POPULARITY)
+OURS = {WITH_COUNTS: "online_counts_minus", ONLINE: "online_minus"}
+"""What the others are compared with, and the key of the differences."""
 METRICS = ("hit", "ndcg")
 NAMES = {"hit": "hit_rate_at_10", "ndcg": "ndcg_at_10"}
 BEGIN, END = "<!-- streaming -->\n", "<!-- /streaming -->\n"
@@ -36,6 +51,8 @@ class Measured:
     ndcg: dict[str, Floats]
     seeds: list[int]
     origins: list[dict[str, Any]]
+    chosen: dict[str, list[Any]]
+    """By system what was chosen on the visits before the report, one entry for each seed."""
 
     def of(self, metric: str) -> dict[str, Floats]:
         """One metric."""
@@ -43,30 +60,48 @@ class Measured:
         return found
 
 
-def read(place: Path) -> Measured:
-    """The files of a folder. Raises DependencyMissingError where it has no seed."""
+def read(place: Path, form: Form) -> Measured:
+    """The files of a folder, of the visits that are reported. Raises DependencyMissingError where it has no seed."""
     seeds = sorted(int(path.stem.split(".")[1]) for path in place.glob(f"{STREAM}.*.npz"))
     if not seeds:
         raise DependencyMissingError(f"{place} holds no seed.", "Run `python -m evaluation streaming` first.")
-    parts = [place / f"{COUNTS}.npz", *sorted(place.glob(f"{STREAM}.*.npz")), *sorted(place.glob("daily-batch.*.npz"))]
+    names = (COUNTS, f"{STREAM}.*", f"{REORDERED}.*", "daily-batch.*")
     columns: dict[str, dict[str, list[Floats]]] = {metric: {} for metric in METRICS}
-    origins = []
-    for path in parts:
-        with np.load(path) as file:
-            origins.append(json.loads(str(file["origin"])))
-            for name in file.files:
-                system, _, metric = name.rpartition("/")
-                if metric in columns:
-                    columns[metric].setdefault(system, []).append(file[name].astype(np.float64))
-    hit, ndcg = ({system: np.stack(rows) for system, rows in columns[metric].items()} for metric in METRICS)
+    origins, chosen = [], dict[str, list[Any]]()
     with np.load(place / f"{VISITS}.npz") as file:
         begin_ms = file["begin_ms"]
-    return Measured(begin_ms, hit, ndcg, seeds, origins)
+    told = begin_ms >= form.from_ms
+    for path in (path for name in names for path in sorted(place.glob(f"{name}.npz"))):
+        with np.load(path) as file:
+            origins.append(json.loads(str(file["origin"])))
+            for system, own in origins[-1]["chosen"].items():
+                chosen.setdefault(system, []).append(own)
+            scores = {name: file[name].astype(np.float64) for name in file.files if name.endswith(METRICS)}
+        if path.stem == COUNTS:
+            _choose_counts(scores, chosen, told)
+        for name, values in scores.items():
+            system, _, metric = name.rpartition("/")
+            columns[metric].setdefault(system, []).append(values[told])
+    hit, ndcg = ({system: np.stack(rows) for system, rows in columns[metric].items()} for metric in METRICS)
+    return Measured(begin_ms[told], hit, ndcg, seeds, origins, chosen)
+
+
+def _choose_counts(scores: dict[str, Floats], chosen: dict[str, list[Any]], told: NDArray[np.bool_]) -> None:
+    """Add the power of popularity that was best before the report as a system of its own."""
+    before = {power: _mean_of(scores[f"{name}/ndcg"][~told]) for power, name in POWERS.items()}
+    best = max(before, key=lambda power: before[power])
+    chosen[CHOSEN] = [{"popularity": best, "ndcg_before": {f"{power:g}": ndcg for power, ndcg in before.items()}}]
+    for metric in METRICS:
+        scores[f"{CHOSEN}/{metric}"] = scores[f"{POWERS[best]}/{metric}"]
+
+
+def _mean_of(values: Floats) -> float:
+    return round(float(values.mean()), 5) if len(values) else 0.0
 
 
 def summarise(place: Path, form: Form) -> dict[str, Any]:
     """The figures of a form's folder."""
-    measured = read(place)
+    measured = read(place, form)
     systems = [system for system in SYSTEMS if system in measured.hit]
     return {
         "protocol": described(form),
@@ -78,10 +113,14 @@ def summarise(place: Path, form: Form) -> dict[str, Any]:
         "systems": {
             system: {NAMES[metric]: _spread(measured.of(metric)[system]) for metric in METRICS} for system in systems
         },
-        "online_minus": {
-            system: {NAMES[metric]: paired(measured.of(metric), ONLINE, system) for metric in METRICS}
-            for system in AGAINST
-            if system in systems
+        "chosen_before": measured.chosen,
+        **{
+            key: {
+                system: {NAMES[metric]: paired(measured.of(metric), ours, system) for metric in METRICS}
+                for system in systems
+                if system != ours
+            }
+            for ours, key in OURS.items()
         },
         "by_day": _by_day(measured, systems),
     }
@@ -118,20 +157,37 @@ def _by_day(measured: Measured, systems: list[str]) -> list[dict[str, Any]]:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """Markdown: every system, and what `online` is better by on the same visits."""
-    head = ["system", "HitRate@10", "NDCG@10", "online minus it, HitRate@10", "NDCG@10"]
+    """Markdown: every system, and what ours are better by on the same visits."""
+    head = ["system", "HitRate@10", "NDCG@10"]
+    head += [f"{ours} minus it, {metric}" for ours in OURS for metric in ("HitRate@10", "NDCG@10")]
     lines = [_line(head), _line(["---"] * len(head))]
     for system, figures in summary["systems"].items():
-        own = [_mean(figures[name]) for name in NAMES.values()]
-        against = summary["online_minus"].get(system)
-        others = [_difference(against[name]) for name in NAMES.values()] if against else ["", ""]
-        lines.append(_line([system, *own, *others]))
+        cells = [_mean(figures[name]) for name in NAMES.values()]
+        for key in OURS.values():
+            against = summary[key].get(system)
+            cells += [_difference(against[name]) for name in NAMES.values()] if against else ["", ""]
+        lines.append(_line([system, *cells]))
     return "\n".join(lines) + "\n"
+
+
+def choices(summary: dict[str, Any]) -> str:
+    """What was chosen before the report, as sentences."""
+    found = summary["chosen_before"]
+    weights = []
+    for system in (WITH_POPULARITY, WITH_COUNTS):
+        own = ", ".join(f"{one['popularity']:g} and {one['cooccurrence']:g}" for one in found.get(system, ()))
+        weights += [f"`{system}`: {own}"] if own else []
+    counts = "".join(f" `{CHOSEN}`: popularity to the power {one['popularity']:g}." for one in found.get(CHOSEN, ()))
+    return (
+        "Chosen on the visits before the report, weights of popularity and of co-occurrence for each seed: "
+        f"{'; '.join(weights)}.{counts}\n"
+    )
 
 
 def day_table(summary: dict[str, Any]) -> str:
     """Markdown: HitRate@10 by day."""
-    systems = [system for system in (ONLINE, DAILY, FROZEN, COMBINED, COOCCURRENCE) if system in summary["systems"]]
+    wanted = (WITH_COUNTS, ONLINE, DAILY, FROZEN, CHOSEN, COMBINED, COOCCURRENCE)
+    systems = [system for system in wanted if system in summary["systems"]]
     lines = [_line(["day", "visits", *systems]), _line(["---"] * (2 + len(systems)))]
     for row in summary["by_day"]:
         rates = [f"{row['hit_rate_at_10'][system]:.4f}" for system in systems]
@@ -145,16 +201,30 @@ def write_paper(paper: Path, summary: dict[str, Any], plot: str | None) -> None:
     picture = f"\n![HitRate@10 by synchronisation interval and by day]({plot})\n" if plot else ""
     text = textwrap.dedent(form["text"]).strip()
     section = (
-        f"{BEGIN}## Learning from the stream\n\nMade by `python -m evaluation streaming --paper`; form "
+        f"{BEGIN}## Learning from the stream\n\nMade by `python -m evaluation streaming {_option(form)}--paper`; form "
         f"`{form['name']}`: one user of {form['users_of']}, {summary['visits']:,} visits, seeds "
         f"{', '.join(map(str, summary['seeds']))}, a seed of {form['samples']:,} samples, commit "
-        f"{', '.join(one[:7] for one in summary['commits'])}, on {where['cpu']}.\n\n{text}\n\n"
-        f"{table(summary)}{picture}\n{day_table(summary)}{END}"
+        f"{', '.join(one[:7] for one in summary['commits'])}, on {where['cpu']}.\n\n{_quick(form)}{text}\n\n"
+        f"{table(summary)}\n{choices(summary)}{picture}\n{day_table(summary)}{END}"
     )
     before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
     marked = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     whole = marked.sub(lambda _: section, before) if marked.search(before) else before.rstrip() + "\n\n" + section
     paper.write_text(whole)
+
+
+def _option(form: dict[str, Any]) -> str:
+    return "" if form["name"] == FULL.name else f"--{form['name']} "
+
+
+def _quick(form: dict[str, Any]) -> str:
+    """What the quick form is."""
+    if form["users_of"] == FULL.users_of:
+        return ""
+    return (
+        "These are figures of the quick form: few users and a seed trained for half a minute. They show that the study "
+        "runs, not which system is better.\n\n"
+    )
 
 
 def _mean(figure: dict[str, float]) -> str:

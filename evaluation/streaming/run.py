@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.streaming import study
-from evaluation.streaming.learner import seeded
-from evaluation.streaming.protocol import DAILY, Form
+from evaluation.streaming import reorder, study
+from evaluation.streaming.learner import Candidates, seeded
+from evaluation.streaming.protocol import DAILY, ONLINE, Form
 from evaluation.streaming.stream import Timeline, load
 from evaluation.streaming.study import Longs, Scores
 from evaluation.table1.origin import ROOT, SOURCES, commit, source_digest
@@ -25,8 +25,15 @@ from trainer.state import TrainState
 
 LOG = logging.getLogger(__name__)
 Column = np.ndarray[tuple[int, ...], np.dtype[Any]]
+Rankings = tuple[dict[str, Longs], dict[str, Any]]
+"""Leaves [V, TOP] by system, and what was chosen for them on the visits before the report."""
 DEFAULT_FOLDER = ROOT / "runs" / "streaming"
-COUNTS, STREAM, VISITS = "counts", "stream", "visits"
+COUNTS, STREAM, VISITS, CANDIDATES, REORDERED = "counts", "stream", "visits", "candidates", "reordered"
+SEED_SOURCES = (
+    *(path for path in SOURCES if not path.startswith(("evaluation/", "inference/"))),
+    "evaluation/streaming/stream.py",
+)
+"""All that changes a seed's weights."""
 OWN_SOURCES = (
     *(path for path in SOURCES if not path.startswith("evaluation/")),
     "evaluation/baselines/cooccurrence.py",
@@ -35,6 +42,7 @@ OWN_SOURCES = (
     "evaluation/ranking.py",
     "evaluation/rows.py",
     "evaluation/streaming/learner.py",
+    "evaluation/streaming/reorder.py",
     "evaluation/streaming/stream.py",
     "evaluation/streaming/study.py",
     "stream/joiner/sessions.py",
@@ -45,14 +53,26 @@ OWN_SOURCES = (
 """All that changes a score. A change of any of them makes a folder of its own."""
 
 
-def run(form: Form, seeds: Sequence[int], folder: Path = DEFAULT_FOLDER, *, config: ModelConfig | None = None) -> Path:
-    """Fill the folder of this form and this code with the scores of every system and seed; the folder."""
+def run(
+    form: Form,
+    seeds: Sequence[int],
+    folder: Path = DEFAULT_FOLDER,
+    *,
+    config: ModelConfig | None = None,
+    daily: bool = True,
+) -> Path:
+    """Fill the folder of this form and this code with the scores of every system and seed; the folder.
+
+    Without `daily` the daily batch is left out, which is as long as all else.
+    """
     place = folder_of(form, folder)
     work = _Work(form, config or preset("small"), place, folder)
     torch.set_num_threads(1)
     work.counts()
     for seed in seeds:
         work.stream(seed)
+        work.reordered(seed)
+    for seed in seeds if daily else ():
         work.daily(seed)
     return place
 
@@ -66,26 +86,33 @@ def folder_of(form: Form, folder: Path = DEFAULT_FOLDER) -> Path:
 
 def seed_file(form: Form, config: ModelConfig, seed: int, folder: Path = DEFAULT_FOLDER) -> Path:
     """Where a seed's weights are: they depend on less than the scores, and several forms share them."""
-    code = source_digest(sources=OWN_SOURCES)
+    code = source_digest(sources=SEED_SOURCES)
     return folder / f"seed-{config.name}-{form.users_of}-{form.samples}-{code}.{seed}.safetensors"
 
 
-def kept(
-    place: Path, name: str, timeline: Callable[[], Timeline], make: Callable[[], dict[str, Longs]]
-) -> dict[str, Column]:
-    """`SYSTEM/hit` and `SYSTEM/ndcg` of each visit for the rankings that `make` gives, from the folder where there."""
+def kept(place: Path, name: str, timeline: Callable[[], Timeline], make: Callable[[], Rankings]) -> dict[str, Column]:
+    """`SYSTEM/hit` and `SYSTEM/ndcg` of each visit for the rankings that `make` gives, from the folder where there.
+
+    `origin` says where they come from, and what was chosen.
+    """
     path = place / f"{name}.npz"
     if not path.is_file():
         started_s = time.monotonic()
-        rankings = make()
+        rankings, chosen = make()
         scores = {system: Scores.of(ranked, timeline().cases.truth) for system, ranked in rankings.items()}
         columns = {f"{system}/hit": own.hits for system, own in scores.items()}
         columns |= {f"{system}/ndcg": own.ndcgs for system, own in scores.items()}
-        origin = {"commit": commit(), "machine": machine(), "seconds": round(time.monotonic() - started_s, 1)}
+        seconds = round(time.monotonic() - started_s, 1)
+        origin = {"commit": commit(), "machine": machine(), "seconds": seconds, "chosen": chosen}
         _save(path, **columns, origin=np.array(json.dumps(origin)))
         LOG.info("%s: %s", name, {system: round(float(own.hits.mean()), 4) for system, own in scores.items()})
     with np.load(path) as file:
         return {column: file[column] for column in file.files}
+
+
+def only_rankings(rankings: dict[str, Longs]) -> Rankings:
+    """Where nothing was chosen."""
+    return rankings, {}
 
 
 class _Work:
@@ -106,24 +133,46 @@ class _Work:
         if not (self._place / f"{VISITS}.npz").is_file():
             cases = self.timeline.cases
             _save(self._place / f"{VISITS}.npz", begin_ms=cases.begin_ms, earlier=cases.shown - cases.first)
-        self._keep(COUNTS, lambda: study.counts(self.timeline, EvaluationSettings()))
+        self._keep(COUNTS, lambda: only_rankings(study.counts(self.timeline, EvaluationSettings())))
 
     def stream(self, seed: int) -> None:
-        """All that one online training serves."""
-        self._keep(f"{STREAM}.{seed}", lambda: study.online(self.timeline, self._seeded(seed), self._form.recipe))
+        """All that one online training serves; the candidates of `online`, too."""
+
+        def make() -> Rankings:
+            form = self._form
+            found = study.online(self.timeline, self._seeded(seed), form.recipe, form.from_ms)
+            _save(self._candidates(seed), leaves=found[ONLINE].leaves, log_probs=found[ONLINE].log_probs)
+            return only_rankings({name: own.ranked for name, own in found.items()})
+
+        self._keep(f"{STREAM}.{seed}", make)
+
+    def reordered(self, seed: int) -> None:
+        """The candidates of `online` in another order."""
+
+        def make() -> Rankings:
+            with np.load(self._candidates(seed)) as file:
+                found = Candidates(file["leaves"], file["log_probs"])
+            return reorder.reordered(self.timeline, found, EvaluationSettings(), self._form.from_ms)
+
+        self._keep(f"{REORDERED}.{seed}", make)
 
     def daily(self, seed: int) -> None:
         """The daily batch."""
-        self._keep(
-            f"{DAILY.replace(' ', '-')}.{seed}",
-            lambda: study.daily(self.timeline, self._seeded(seed, daily=True), self._form.recipe),
-        )
+
+        def make() -> Rankings:
+            state = self._seeded(seed, daily=True)
+            return only_rankings(study.daily(self.timeline, state, self._form.recipe, self._form.from_ms))
+
+        self._keep(f"{DAILY.replace(' ', '-')}.{seed}", make)
+
+    def _candidates(self, seed: int) -> Path:
+        return self._place / f"{CANDIDATES}.{seed}.npz"
 
     def _seeded(self, seed: int, *, daily: bool = False) -> TrainState:
         file = seed_file(self._form, self._config, seed, self._folder)
         return seeded(self._form, self._config, self.timeline, seed, file, daily=daily)
 
-    def _keep(self, name: str, make: Callable[[], dict[str, Longs]]) -> None:
+    def _keep(self, name: str, make: Callable[[], Rankings]) -> None:
         kept(self._place, name, lambda: self.timeline, make)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.streaming.protocol import MIN_HISTORY, Form, chosen
+from evaluation.streaming.protocol import BEGIN_MS, MIN_HISTORY, Form, chosen
 from evaluation.table1.world import EVERYTHING, Keep, KuaiRandOf, of_users, with_long_views
 from onerec.catalogue import Catalogue, CatalogueSnapshot
 from onerec.features import HistoryArrays
@@ -113,7 +113,7 @@ def load(form: Form, config: ModelConfig, joiner: JoinerSettings, log: Log | Non
         items=rows.items,
         leaves=catalogue.leaves(rows.items),
         labels=rows.labels,
-        cases=_cases(rows, exposures, visits, catalogue, joiner.feedback_window_ms).since(form.from_ms),
+        cases=_cases(rows, exposures, visits, catalogue, joiner.feedback_window_ms).since(BEGIN_MS),
     )
 
 

@@ -18,7 +18,7 @@ USERS = 150
 FORM = Form(
     name="small",
     users_of=1,
-    from_ms=BEGIN_MS,
+    from_ms=BEGIN_MS + DAY_MS,
     end_ms=BEGIN_MS + 5 * DAY_MS,
     samples=256,
     recipe=Recipe(batch=8, wait_s=600, batch_epochs=2),

@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 
 from evaluation.baselines.running import SYSTEMS as COUNTED
-from evaluation.streaming import report, study
-from evaluation.streaming.learner import batches, settings_of
-from evaluation.streaming.protocol import BEGIN_MS, DAILY, DAY_MS, FROZEN, INTERVALS_MS, ONLINE, TOP
+from evaluation.streaming import learner, report, study
+from evaluation.streaming.learner import Candidates, batches, settings_of
+from evaluation.streaming.protocol import (
+    BEGIN_MS,
+    CHOSEN,
+    DAILY,
+    DAY_MS,
+    FROZEN,
+    INTERVALS_MS,
+    ONLINE,
+    WITH_COUNTS,
+    WITH_POPULARITY,
+)
 from evaluation.streaming.run import run
 from onerec.settings import EvaluationSettings
 from tests.evaluation.streaming.small_stream import CONFIG, FORM, timeline
@@ -24,14 +34,19 @@ class Witness:
     asked = 0
 
     def __init__(self, *_: object) -> None:
-        self._step = 0
+        self.version = -1
+        self.holders = 0
 
-    def serve(self, model: Any, _: object) -> None:
-        self._step = model.step
+    def serve(self, model: Any, _: object, version: int) -> None:
+        assert model.step == version
+        assert not self.holders, "somebody still serves with it"
+        self.version = version
 
-    def rank(self, cases: Any) -> Any:
+    def rank(self, cases: Any) -> Candidates:
         Witness.asked += len(cases)
-        return np.full((len(cases), TOP), self._step)
+        found = Candidates.of(len(cases))
+        found.leaves[:] = self.version
+        return found
 
 
 @pytest.fixture
@@ -45,33 +60,39 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> TrainState:
         state.onerec.step = state.step  # type: ignore[assignment]
 
     Witness.asked = 0
-    monkeypatch.setattr(study, "Server", Witness)
+    monkeypatch.setattr(learner, "Server", Witness)
     monkeypatch.setattr(study, "learn", learn)
     monkeypatch.setattr(study, "learn_day", learn)
     return state
 
 
 def test_weights_serve_from_the_first_multiple_of_the_interval_after_their_step(counting: TrainState) -> None:
-    found = study.online(timeline(), counting, FORM.recipe)
+    served = study.online(timeline(), counting, FORM.recipe, FORM.from_ms)
+    found = {system: candidates.ranked for system, candidates in served.items()}
     times = np.array([batch.time_ms for batch in batches(timeline().sessions, FORM.recipe)])
     begin_ms = timeline().cases.begin_ms
+    told = begin_ms >= FORM.from_ms
+    assert 0 < told.sum() < len(told)
     for system, every_ms in INTERVALS_MS.items():
         exchanged_ms = begin_ms // every_ms * every_ms
-        assert found[system][:, 0].tolist() == np.searchsorted(times, exchanged_ms, side="right").tolist(), system
-    assert not found[FROZEN].any()
-    assert Witness.asked < 0.9 * len(found) * len(begin_ms), "what another arm served from the same version is reused"
-    assert len(np.unique(found[ONLINE])) > 20 > len(np.unique(found["sync 1 day"]))
+        steps = np.searchsorted(times, exchanged_ms, side="right")
+        rows = told | (system == ONLINE)
+        assert found[system][rows, 0].tolist() == steps[rows].tolist(), system
+        assert (found[system][~rows] == -1).all()
+    assert not found[FROZEN][told].any()
+    assert Witness.asked < 0.9 * len(found) * told.sum(), "what another arm served from the same version is reused"
+    assert len(np.unique(found[ONLINE])) > 20 > len(np.unique(found["sync 1 day"][told]))
 
 
 def test_the_daily_batch_serves_what_it_learned_at_midnight(counting: TrainState) -> None:
-    found = study.daily(timeline(), counting, FORM.recipe)[DAILY]
+    found = study.daily(timeline(), counting, FORM.recipe, BEGIN_MS)[DAILY]
     days = (timeline().cases.begin_ms - BEGIN_MS) // DAY_MS
     assert found[:, 0].tolist() == days.tolist()
 
 
 def test_counts_leave_out_what_the_user_has_seen() -> None:
     found = study.counts(timeline(), EvaluationSettings())
-    assert set(found) == set(COUNTED)
+    assert set(found) == {*COUNTED, *study.POWERS.values()}
     for ranked in found.values():
         assert (ranked >= 0).any(1).mean() > 0.9
         for case, row in enumerate(ranked.tolist()):
@@ -80,13 +101,17 @@ def test_counts_leave_out_what_the_user_has_seen() -> None:
 
 def test_a_run_is_kept_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evaluation.streaming.run.load", lambda *_: timeline())
-    place = run(FORM, [1], tmp_path, config=CONFIG)
+    place = run(FORM, [1], tmp_path, config=CONFIG, daily=False)
+    assert DAILY not in report.summarise(place, FORM)["systems"]
+    assert run(FORM, [1], tmp_path, config=CONFIG) == place
     monkeypatch.setattr("evaluation.streaming.run.load", lambda *_: pytest.fail("nothing is missing"))
     assert run(FORM, [1], tmp_path, config=CONFIG) == place
 
     summary = report.summarise(place, FORM)
     assert set(summary["systems"]) == set(report.SYSTEMS)
-    assert summary["visits"] == len(timeline().cases)
+    assert summary["visits"] == (timeline().cases.begin_ms >= FORM.from_ms).sum()
+    assert set(summary["chosen_before"]) == {CHOSEN, WITH_COUNTS, WITH_POPULARITY}
+    assert summary["chosen_before"][WITH_POPULARITY][0]["cooccurrence"] == 0
     for figures in summary["systems"].values():
         assert 0 <= figures["hit_rate_at_10"]["mean"] < 0.5
     one, other = (summary["systems"][system]["hit_rate_at_10"]["mean"] for system in (ONLINE, FROZEN))
@@ -97,4 +122,5 @@ def test_a_run_is_kept_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for _ in range(2):
         report.write_paper(paper, summary, None)
     assert paper.read_text().count("## Learning from the stream") == 1
+    assert "`counts, chosen`: popularity to the power" in paper.read_text()
     assert paper.read_text().startswith("# Title\n\nText.\n")

@@ -38,7 +38,8 @@ def shown(what: Any) -> str:
 def report(**changes: Any) -> dict[str, Any]:
     waits = {"sample_freshness_s": {"p50": 1.0, "p99": None}}
     checks = {"audit": {"lost": 0, "duplicated": 0, "wrong": 0}, "reproduced": {"version": 9, "identical": True}}
-    return json.loads(REPORT.read_text()) | waits | checks | changes
+    whole: dict[str, Any] = json.loads(REPORT.read_text()) | waits | checks | changes
+    return whole
 
 
 def test_a_replayed_log_is_foretold() -> None:
