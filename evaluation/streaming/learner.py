@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +12,18 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from evaluation.streaming.protocol import BEAM, TOP, Form, Recipe
 from evaluation.streaming.stream import Closed, Timeline
+from evaluation.table1.origin import commit
 from inference.engine.index import IndexCache
 from inference.engine.search import Engine
 from onerec.errors import CheckFailedError
 from onerec.features import history_batch
 from onerec.kafka.reader import Received
+from onerec.machine import machine
 from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig
 from onerec.settings import SeedSettings, TrainerSettings
@@ -119,14 +124,24 @@ def seeded(form: Form, config: ModelConfig, timeline: Timeline, seed: int, file:
     """A trainer that has its seed and nothing of the stream; the weights are kept in `file`."""
     state = TrainState.new(config, settings_of(form, seed, daily=daily))
     if not file.is_file():
+        started_s = time.monotonic()
         samples = cut(timeline.past(), timeline.catalogue, config)
         train_seed(state, samples, timeline.catalogue, SampleCount(form.samples), on_step=lambda _: None)
+        origin = {"commit": commit(), "machine": machine(), "seconds": round(time.monotonic() - started_s, 1)}
         unfinished = file.with_suffix(".part")
-        save_file({name: tensor.contiguous() for name, tensor in state.weights().items()}, unfinished)
+        weights = {name: tensor.contiguous() for name, tensor in state.weights().items()}
+        save_file(weights, unfinished, metadata={"origin": json.dumps(origin)})
         unfinished.replace(file)
     state.load_models(load_file(file))
     state.restart_optimizers()
     return state
+
+
+def seed_origin(file: Path) -> dict[str, Any]:
+    """Where a seed's weights come from, as their file says."""
+    with safe_open(file, "pt") as weights:
+        found: dict[str, Any] = json.loads((weights.metadata() or {}).get("origin", "{}"))
+    return found
 
 
 class Server:

@@ -106,6 +106,7 @@ def summarise(place: Path, form: Form) -> dict[str, Any]:
     return {
         "protocol": described(form),
         "seeds": measured.seeds,
+        "seeds_trained": [json.loads(path.read_text()) for path in sorted(place.glob("seed.*.json"))],
         "commits": sorted({origin["commit"] for origin in measured.origins}),
         "machine": measured.origins[0]["machine"],
         "minutes": {"all": round(sum(origin["seconds"] for origin in measured.origins) / 60, 1)},

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from evaluation.streaming import reorder, study
-from evaluation.streaming.learner import Candidates, seeded
+from evaluation.streaming.learner import Candidates, seed_origin, seeded
 from evaluation.streaming.protocol import DAILY, ONLINE, Form
 from evaluation.streaming.stream import Timeline, load
 from evaluation.streaming.study import Longs, Scores
@@ -170,7 +170,9 @@ class _Work:
 
     def _seeded(self, seed: int, *, daily: bool = False) -> TrainState:
         file = seed_file(self._form, self._config, seed, self._folder)
-        return seeded(self._form, self._config, self.timeline, seed, file, daily=daily)
+        state = seeded(self._form, self._config, self.timeline, seed, file, daily=daily)
+        (self._place / f"seed.{seed}.json").write_text(json.dumps(seed_origin(file), indent=2) + "\n")
+        return state
 
     def _keep(self, name: str, make: Callable[[], Rankings]) -> None:
         kept(self._place, name, lambda: self.timeline, make)

@@ -110,6 +110,9 @@ def test_a_run_is_kept_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     summary = report.summarise(place, FORM)
     assert set(summary["systems"]) == set(report.SYSTEMS)
     assert summary["visits"] == (timeline().cases.begin_ms >= FORM.from_ms).sum()
+    (trained,) = summary["seeds_trained"]
+    assert trained["commit"]
+    assert trained["seconds"] > 0
     assert set(summary["chosen_before"]) == {CHOSEN, WITH_COUNTS, WITH_POPULARITY}
     assert summary["chosen_before"][WITH_POPULARITY][0]["cooccurrence"] == 0
     for figures in summary["systems"].values():
