@@ -156,10 +156,13 @@ def streaming(
     daily: Annotated[
         bool, typer.Option("--daily/--without-daily", help="Whether the daily batch is trained, half of the time.")
     ] = True,
+    so_far: Annotated[
+        bool, typer.Option("--so-far", help="Run nothing: report the days that an unfinished run has come to.")
+    ] = False,
 ) -> None:
     """Online learning against a daily refresh and counts, by prequential evaluation; kept in runs/streaming."""
     from evaluation.streaming import protocol, report  # noqa: PLC0415
-    from evaluation.streaming.run import run  # noqa: PLC0415 - loads torch
+    from evaluation.streaming import run as runs  # noqa: PLC0415 - loads torch
     from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
 
     configure_logging("evaluation")
@@ -172,7 +175,11 @@ def streaming(
 
             write(compare(form), out or RESULTS / f"streaming-choices{suffix}.json")
             return
-        summary = report.summarise(run(form, chosen, daily=daily), form)
+        if so_far:
+            place, until_ms = runs.so_far(form, chosen)
+            summary = report.summarise(place, form, until_ms)
+        else:
+            summary = report.summarise(runs.run(form, chosen, daily=daily), form)
         write(summary, out or RESULTS / f"streaming{suffix}.json")
         if paper:
             from evaluation.streaming.figure import draw  # noqa: PLC0415 - needs matplotlib

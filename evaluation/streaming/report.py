@@ -30,7 +30,7 @@ from evaluation.streaming.protocol import (
     described,
 )
 from evaluation.streaming.run import COUNTS, REORDERED, STREAM, VISITS
-from evaluation.streaming.study import POWERS
+from evaluation.streaming.study import NEVER_MS, POWERS
 from onerec.errors import DependencyMissingError
 
 SYSTEMS = (WITH_COUNTS, WITH_POPULARITY, *INTERVALS_MS, DAILY, FROZEN, CHOSEN, COMBINED, COOCCURRENCE, POPULARITY)
@@ -60,8 +60,11 @@ class Measured:
         return found
 
 
-def read(place: Path, form: Form) -> Measured:
-    """The files of a folder, of the visits that are reported. Raises DependencyMissingError where it has no seed."""
+def read(place: Path, form: Form, until_ms: int = NEVER_MS) -> Measured:
+    """The files of a folder, of the visits that are reported and begin before `until_ms`.
+
+    Raises DependencyMissingError where it has no seed.
+    """
     seeds = sorted(int(path.stem.split(".")[1]) for path in place.glob(f"{STREAM}.*.npz"))
     if not seeds:
         raise DependencyMissingError(f"{place} holds no seed.", "Run `python -m evaluation streaming` first.")
@@ -70,7 +73,7 @@ def read(place: Path, form: Form) -> Measured:
     origins, chosen = [], dict[str, list[Any]]()
     with np.load(place / f"{VISITS}.npz") as file:
         begin_ms = file["begin_ms"]
-    told = begin_ms >= form.from_ms
+    early, told = begin_ms < form.from_ms, (begin_ms >= form.from_ms) & (begin_ms < until_ms)
     for path in (path for name in names for path in sorted(place.glob(f"{name}.npz"))):
         with np.load(path) as file:
             origins.append(json.loads(str(file["origin"])))
@@ -78,7 +81,7 @@ def read(place: Path, form: Form) -> Measured:
                 chosen.setdefault(system, []).append(own)
             scores = {name: file[name].astype(np.float64) for name in file.files if name.endswith(METRICS)}
         if path.stem == COUNTS:
-            _choose_counts(scores, chosen, told)
+            _choose_counts(scores, chosen, early)
         for name, values in scores.items():
             system, _, metric = name.rpartition("/")
             columns[metric].setdefault(system, []).append(values[told])
@@ -86,9 +89,9 @@ def read(place: Path, form: Form) -> Measured:
     return Measured(begin_ms[told], hit, ndcg, seeds, origins, chosen)
 
 
-def _choose_counts(scores: dict[str, Floats], chosen: dict[str, list[Any]], told: NDArray[np.bool_]) -> None:
+def _choose_counts(scores: dict[str, Floats], chosen: dict[str, list[Any]], early: NDArray[np.bool_]) -> None:
     """Add the power of popularity that was best before the report as a system of its own."""
-    before = {power: _mean_of(scores[f"{name}/ndcg"][~told]) for power, name in POWERS.items()}
+    before = {power: _mean_of(scores[f"{name}/ndcg"][early]) for power, name in POWERS.items()}
     best = max(before, key=lambda power: before[power])
     chosen[CHOSEN] = [{"popularity": best, "ndcg_before": {f"{power:g}": ndcg for power, ndcg in before.items()}}]
     for metric in METRICS:
@@ -99,12 +102,13 @@ def _mean_of(values: Floats) -> float:
     return round(float(values.mean()), 5) if len(values) else 0.0
 
 
-def summarise(place: Path, form: Form) -> dict[str, Any]:
-    """The figures of a form's folder."""
-    measured = read(place, form)
+def summarise(place: Path, form: Form, until_ms: int = NEVER_MS) -> dict[str, Any]:
+    """The figures of a form's folder, of the visits that begin before `until_ms`: the day an unfinished run is at."""
+    measured = read(place, form, until_ms)
     systems = [system for system in SYSTEMS if system in measured.hit]
     return {
         "protocol": described(form),
+        "unfinished_until": _date(until_ms) if until_ms < form.end_ms else None,
         "seeds": measured.seeds,
         "seeds_trained": [json.loads(path.read_text()) for path in sorted(place.glob("seed.*.json"))],
         "commits": sorted({origin["commit"] for origin in measured.origins}),
@@ -152,9 +156,12 @@ def _by_day(measured: Measured, systems: list[str]) -> list[dict[str, Any]]:
     for day in np.unique(days).tolist():
         rows = days == day
         rates = {system: round(float(measured.hit[system][:, rows].mean()), 5) for system in systems}
-        date = datetime.fromtimestamp((BEGIN_MS + day * DAY_MS) / 1000, UTC).date().isoformat()
-        found.append({"day": date, "visits": int(rows.sum()), "hit_rate_at_10": rates})
+        found.append({"day": _date(BEGIN_MS + day * DAY_MS), "visits": int(rows.sum()), "hit_rate_at_10": rates})
     return found
+
+
+def _date(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).date().isoformat()
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -201,11 +208,12 @@ def write_paper(paper: Path, summary: dict[str, Any], plot: str | None) -> None:
     form, where = summary["protocol"], summary["machine"]
     picture = f"\n![HitRate@10 by synchronisation interval and by day]({plot})\n" if plot else ""
     text = textwrap.dedent(form["text"]).strip()
+    notes = _quick(form) + _unfinished(summary)
     section = (
         f"{BEGIN}## Learning from the stream\n\nMade by `python -m evaluation streaming {_option(form)}--paper`; form "
         f"`{form['name']}`: one user of {form['users_of']}, {summary['visits']:,} visits, seeds "
         f"{', '.join(map(str, summary['seeds']))}, a seed of {form['samples']:,} samples, commit "
-        f"{', '.join(one[:7] for one in summary['commits'])}, on {where['cpu']}.\n\n{_quick(form)}{text}\n\n"
+        f"{', '.join(one[:7] for one in summary['commits'])}, on {where['cpu']}.\n\n{notes}{text}\n\n"
         f"{table(summary)}\n{choices(summary)}{picture}\n{day_table(summary)}{END}"
     )
     before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
@@ -225,6 +233,13 @@ def _quick(form: dict[str, Any]) -> str:
     return (
         "These are figures of the quick form: few users and a seed trained for half a minute. They show that the study "
         "runs, not which system is better.\n\n"
+    )
+
+
+def _unfinished(summary: dict[str, Any]) -> str:
+    until = summary["unfinished_until"]
+    return (
+        f"The run had not ended: visits are those before {until}, and there is no daily batch yet.\n\n" if until else ""
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from evaluation.streaming.protocol import DAILY, ONLINE, Form
 from evaluation.streaming.stream import Timeline, load
 from evaluation.streaming.study import Longs, Scores
 from evaluation.table1.origin import ROOT, SOURCES, commit, source_digest
+from onerec.errors import DependencyMissingError
 from onerec.machine import machine
 from onerec.model.presets import ModelConfig, preset
 from onerec.settings import EvaluationSettings, JoinerSettings
@@ -29,6 +31,8 @@ Rankings = tuple[dict[str, Longs], dict[str, Any]]
 """Leaves [V, TOP] by system, and what was chosen for them on the visits before the report."""
 DEFAULT_FOLDER = ROOT / "runs" / "streaming"
 COUNTS, STREAM, VISITS, CANDIDATES, REORDERED = "counts", "stream", "visits", "candidates", "reordered"
+SO_FAR = "so-far"
+"""The folder of what an unfinished run has come to, as of its last midnight."""
 SEED_SOURCES = (
     *(path for path in SOURCES if not path.startswith(("evaluation/", "inference/"))),
     "evaluation/streaming/stream.py",
@@ -90,6 +94,21 @@ def seed_file(form: Form, config: ModelConfig, seed: int, folder: Path = DEFAULT
     return folder / f"seed-{config.name}-{form.users_of}-{form.samples}-{code}.{seed}.safetensors"
 
 
+def so_far(form: Form, seeds: Sequence[int], folder: Path = DEFAULT_FOLDER) -> tuple[Path, int]:
+    """A folder with what an unfinished run has come to, without its daily batch, and the time before which that is.
+
+    Raises DependencyMissingError where no seed has come past the first day that is reported.
+    """
+    place = folder_of(form, folder)
+    work = _Work(form, preset("small"), place, folder)
+    reached_ms = min((work.copy_so_far(seed) for seed in seeds), default=0)
+    if reached_ms <= form.from_ms:
+        raise DependencyMissingError(
+            f"No seed of {place} has come past the first day that is reported.", "Wait until one has."
+        )
+    return place / SO_FAR, reached_ms
+
+
 def kept(place: Path, name: str, timeline: Callable[[], Timeline], make: Callable[[], Rankings]) -> dict[str, Column]:
     """`SYSTEM/hit` and `SYSTEM/ndcg` of each visit for the rankings that `make` gives, from the folder where there.
 
@@ -99,15 +118,20 @@ def kept(place: Path, name: str, timeline: Callable[[], Timeline], make: Callabl
     if not path.is_file():
         started_s = time.monotonic()
         rankings, chosen = make()
-        scores = {system: Scores.of(ranked, timeline().cases.truth) for system, ranked in rankings.items()}
-        columns = {f"{system}/hit": own.hits for system, own in scores.items()}
-        columns |= {f"{system}/ndcg": own.ndcgs for system, own in scores.items()}
-        seconds = round(time.monotonic() - started_s, 1)
-        origin = {"commit": commit(), "machine": machine(), "seconds": seconds, "chosen": chosen}
-        _save(path, **columns, origin=np.array(json.dumps(origin)))
-        LOG.info("%s: %s", name, {system: round(float(own.hits.mean()), 4) for system, own in scores.items()})
+        _save_scores(path, timeline(), rankings, chosen, time.monotonic() - started_s)
     with np.load(path) as file:
         return {column: file[column] for column in file.files}
+
+
+def _save_scores(
+    path: Path, timeline: Timeline, rankings: dict[str, Longs], chosen: dict[str, Any], seconds: float
+) -> None:
+    scores = {system: Scores.of(ranked, timeline.cases.truth) for system, ranked in rankings.items()}
+    columns = {f"{system}/hit": own.hits for system, own in scores.items()}
+    columns |= {f"{system}/ndcg": own.ndcgs for system, own in scores.items()}
+    origin = {"commit": commit(), "machine": machine(), "seconds": round(seconds, 1), "chosen": chosen}
+    _save(path, **columns, origin=np.array(json.dumps(origin)))
+    LOG.info("%s: %s", path.stem, {system: round(float(own.hits.mean()), 4) for system, own in scores.items()})
 
 
 def only_rankings(rankings: dict[str, Longs]) -> Rankings:
@@ -136,25 +160,42 @@ class _Work:
         self._keep(COUNTS, lambda: only_rankings(study.counts(self.timeline, EvaluationSettings())))
 
     def stream(self, seed: int) -> None:
-        """All that one online training serves; the candidates of `online`, too."""
+        """All that one online training serves; the candidates of `online`, too. Each midnight what there is so far."""
 
         def make() -> Rankings:
-            form = self._form
-            found = study.online(self.timeline, self._seeded(seed), form.recipe, form.from_ms)
-            _save(self._candidates(seed), leaves=found[ONLINE].leaves, log_probs=found[ONLINE].log_probs)
+            form, started_s = self._form, time.monotonic()
+
+            def on_day(reached_ms: int, found: dict[str, Candidates]) -> None:
+                rankings = {name: own.ranked for name, own in found.items()}
+                path = self._so_far(STREAM, seed)
+                _save_scores(path, self.timeline, rankings, {}, time.monotonic() - started_s)
+                _save(self._so_far(CANDIDATES, seed), **_columns(found[ONLINE]), reached_ms=np.array(reached_ms))
+
+            found = study.online(self.timeline, self._seeded(seed), form.recipe, form.from_ms, on_day=on_day)
+            _save(self._place / f"{CANDIDATES}.{seed}.npz", **_columns(found[ONLINE]))
             return only_rankings({name: own.ranked for name, own in found.items()})
 
         self._keep(f"{STREAM}.{seed}", make)
 
     def reordered(self, seed: int) -> None:
         """The candidates of `online` in another order."""
+        path = self._place / f"{CANDIDATES}.{seed}.npz"
+        self._keep(f"{REORDERED}.{seed}", lambda: self._reorder(path))
 
-        def make() -> Rankings:
-            with np.load(self._candidates(seed)) as file:
-                found = Candidates(file["leaves"], file["log_probs"])
-            return reorder.reordered(self.timeline, found, EvaluationSettings(), self._form.from_ms)
-
-        self._keep(f"{REORDERED}.{seed}", make)
+    def copy_so_far(self, seed: int) -> int:
+        """Complete the folder of what there is so far; the time before which visits have been ranked, 0 for none."""
+        path = self._so_far(CANDIDATES, seed)
+        if not path.is_file():
+            return 0
+        with np.load(path) as file:
+            reached_ms = int(file["reached_ms"])
+        for name in (f"{VISITS}.npz", f"{COUNTS}.npz", f"seed.{seed}.json"):
+            shutil.copy(self._place / name, path.parent / name)
+        started_s = time.monotonic()
+        rankings, chosen = self._reorder(path)
+        target = self._so_far(REORDERED, seed)
+        _save_scores(target, self.timeline, rankings, chosen, time.monotonic() - started_s)
+        return reached_ms
 
     def daily(self, seed: int) -> None:
         """The daily batch."""
@@ -165,8 +206,15 @@ class _Work:
 
         self._keep(f"{DAILY.replace(' ', '-')}.{seed}", make)
 
-    def _candidates(self, seed: int) -> Path:
-        return self._place / f"{CANDIDATES}.{seed}.npz"
+    def _so_far(self, name: str, seed: int) -> Path:
+        folder = self._place / SO_FAR
+        folder.mkdir(exist_ok=True)
+        return folder / f"{name}.{seed}.npz"
+
+    def _reorder(self, candidates: Path) -> Rankings:
+        with np.load(candidates) as file:
+            found = Candidates(file["leaves"], file["log_probs"])
+        return reorder.reordered(self.timeline, found, EvaluationSettings(), self._form.from_ms)
 
     def _seeded(self, seed: int, *, daily: bool = False) -> TrainState:
         file = seed_file(self._form, self._config, seed, self._folder)
@@ -176,6 +224,10 @@ class _Work:
 
     def _keep(self, name: str, make: Callable[[], Rankings]) -> None:
         kept(self._place, name, lambda: self.timeline, make)
+
+
+def _columns(candidates: Candidates) -> dict[str, Column]:
+    return {"leaves": candidates.leaves, "log_probs": candidates.log_probs}
 
 
 def _save(path: Path, **columns: Column) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -95,11 +95,18 @@ class _Arm:
 
 
 def online(
-    timeline: Timeline, state: TrainState, recipe: Recipe, from_ms: int = BEGIN_MS, only: Iterable[str] = ()
+    timeline: Timeline,
+    state: TrainState,
+    recipe: Recipe,
+    from_ms: int = BEGIN_MS,
+    *,
+    only: Iterable[str] = (),
+    on_day: Callable[[int, dict[str, Candidates]], None] = lambda *_: None,
 ) -> dict[str, Candidates]:
     """What `frozen` and each synchronisation interval find, from one training; `only` some of them.
 
-    `online` also for visits before `from_ms`: by them another order of its candidates is chosen.
+    `online` also for visits before `from_ms`: by them another order of its candidates is chosen. `on_day` is given each
+    midnight (UTC) and what has been found for all visits before it.
     """
     intervals = {FROZEN: NEVER_MS, **INTERVALS_MS}
     wanted = set(only) or set(intervals)
@@ -109,9 +116,15 @@ def online(
         if name in wanted:
             first_ms = BEGIN_MS if name == ONLINE else from_ms
             arms[name] = _Arm(timeline, servers, every_ms, first_ms, arms.get(ONLINE))
+    midnight_ms = BEGIN_MS + DAY_MS
     for batch in batches(timeline.sessions, recipe):
         for arm in arms.values():
             arm.before_step(batch.time_ms)
+        if batch.time_ms >= midnight_ms:
+            for arm in arms.values():
+                arm.rank_before(midnight_ms)
+            on_day(midnight_ms, {name: arm.found for name, arm in arms.items()})
+            midnight_ms += DAY_MS
         learn(state, timeline, batch.sessions)
         for arm in arms.values():
             arm.after_step(batch.time_ms)

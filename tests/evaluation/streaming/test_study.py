@@ -22,7 +22,7 @@ from evaluation.streaming.protocol import (
     WITH_COUNTS,
     WITH_POPULARITY,
 )
-from evaluation.streaming.run import run
+from evaluation.streaming.run import run, so_far
 from onerec.settings import EvaluationSettings
 from tests.evaluation.streaming.small_stream import CONFIG, FORM, timeline
 from trainer.state import TrainState
@@ -67,8 +67,18 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> TrainState:
 
 
 def test_weights_serve_from_the_first_multiple_of_the_interval_after_their_step(counting: TrainState) -> None:
-    served = study.online(timeline(), counting, FORM.recipe, FORM.from_ms)
+    days: dict[int, dict[str, Any]] = {}
+
+    def on_day(midnight_ms: int, early: dict[str, Candidates]) -> None:
+        days[midnight_ms] = {system: own.ranked.copy() for system, own in early.items()}
+
+    served = study.online(timeline(), counting, FORM.recipe, FORM.from_ms, on_day=on_day)
     found = {system: candidates.ranked for system, candidates in served.items()}
+    for midnight_ms, early in days.items():
+        before = timeline().cases.begin_ms < midnight_ms
+        for system, ranked in early.items():
+            assert np.array_equal(ranked[before], found[system][before]), (system, midnight_ms)
+    assert list(days) == [BEGIN_MS + day * DAY_MS for day in (1, 2, 3, 4, 5)]
     times = np.array([batch.time_ms for batch in batches(timeline().sessions, FORM.recipe)])
     begin_ms = timeline().cases.begin_ms
     told = begin_ms >= FORM.from_ms
@@ -119,6 +129,21 @@ def test_a_run_is_kept_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert 0 <= figures["hit_rate_at_10"]["mean"] < 0.5
     one, other = (summary["systems"][system]["hit_rate_at_10"]["mean"] for system in (ONLINE, FROZEN))
     assert summary["online_minus"][FROZEN]["hit_rate_at_10"]["difference"] == pytest.approx(one - other, abs=2e-5)
+
+    file = place / "so-far" / "candidates.1.npz"
+    with np.load(file) as found:
+        columns = {name: found[name] for name in found.files}
+    np.savez(file, **columns | {"reached_ms": np.array(BEGIN_MS + 4 * DAY_MS)})
+    monkeypatch.setattr("evaluation.streaming.run.load", lambda *_: timeline())
+    early, until_ms = so_far(FORM, [1], tmp_path)
+    assert until_ms == BEGIN_MS + 4 * DAY_MS
+    unfinished = report.summarise(early, FORM, until_ms)
+    assert unfinished["unfinished_until"] == "2022-04-29"
+    assert unfinished["by_day"] == [
+        {**day, "hit_rate_at_10": {name: rate for name, rate in day["hit_rate_at_10"].items() if name != DAILY}}
+        for day in summary["by_day"]
+        if day["day"] < "2022-04-29"
+    ]
 
     paper = tmp_path / "paper.md"
     paper.write_text("# Title\n\nText.\n")
