@@ -13,7 +13,7 @@ HOUR_MS = 3_600_000
 
 
 class DriftingLog:
-    """Every visit shows an item that nobody watches long and then one of the day's, which everybody does."""
+    """Every visit shows one of the day's items, which everybody watches long, and then one that nobody does."""
 
     def items(self) -> Items:
         embeddings = np.random.default_rng(1).normal(size=(ITEMS, 16)).astype(np.float32)
@@ -38,7 +38,7 @@ class DriftingLog:
                 for visit, item in enumerate(random.choice(liked, VISITS, replace=False).tolist()):
                     hour = 8 * visit + 6 * random.random()
                     at_ms = BEGIN_MS + day * DAY_MS + int(hour * HOUR_MS)
-                    rows.append((at_ms, user, int(random.choice(others)), 1_000))
-                    rows.append((at_ms + 5_000, user, item, 30_000))
+                    rows.append((at_ms, user, item, 30_000))
+                    rows.append((at_ms + 35_000, user, int(random.choice(others)), 1_000))
         times, users, items, watch = (np.array(column, np.int64) for column in zip(*sorted(rows), strict=True))
         return Exposures(users, items, times, watch, np.full(len(rows), 40_000), np.zeros(len(rows), np.uint8))
