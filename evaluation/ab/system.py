@@ -115,7 +115,7 @@ def run_trial(form: Form, seed: int, directory: Path) -> dict[str, Any]:
     """Start everything, run, stop everything; what the services said. The visits lie in `directory`/visits.npz."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    options = Options(directory, 0, 1.0, "small", os.environ.get(BROKER_VARIABLE))
+    options = Options(directory, 0, 1.0, "small", os.environ.get(BROKER_VARIABLE), simulate=True)
     config, progress = directory / "onerec.toml", Progress()
     with broker_of(options) as (servers, broker):
         config.write_text(_configuration(options, servers, form, seed))

@@ -38,6 +38,8 @@ CALM_SCRAPES = 3
 is a moment after the one before it has told that it is done."""
 DONE = ("stream_joiner_sessions_total", "trainer_sessions_total", "inference_sampler_pairs_total")
 MAX_UNANSWERED = 48
+IDLE_S, SIMULATED_IDLE_S = 4.0, 20.0
+"""Simulated users wait for their answers between an item and what they do with it: on a busy machine for seconds."""
 SIMULATED_USERS = 500
 EXPOSURES_OF_A_USER = 2
 """So many simulated users there are at least, and so many exposures each has about: all come within a day, many come
@@ -93,6 +95,7 @@ class Progress:
 
 def configuration(options: Options, bootstrap_servers: str) -> str:
     """The TOML file of the run; other commands take it by `--config` and then talk to the running demo."""
+    idle_s = SIMULATED_IDLE_S if options.simulate else IDLE_S
     return f"""\
 # Written by `onerec demo`. Use it while the demo runs: onerec recommend 712 --config {options.directory}/onerec.toml
 [kafka]
@@ -106,7 +109,7 @@ uri = "{(options.directory / "store").resolve()}"
 preset = "{options.preset}"
 
 [stream.joiner]
-idle_close_s = 4.0          # wall time; the log's night is minutes long here
+idle_close_s = {idle_s}          # wall time; the log's night is minutes long here
 
 [inference.decoding]
 later_beam_width = 4        # the ranked next items come from the first slot and keep the full width

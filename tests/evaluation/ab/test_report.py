@@ -97,10 +97,12 @@ def test_the_table_goes_into_the_paper_once(tmp_path: Path) -> None:
 def test_the_run_is_configured_by_its_form(tmp_path: Path) -> None:
     """Both trainers have seeds of equal samples, whatever the machine's speed."""
     file = tmp_path / "onerec.toml"
-    file.write_text(_configuration(Options(tmp_path, 0, 1.0, "small", None), "127.0.0.1:9", QUICK, seed=7))
+    options = Options(tmp_path, 0, 1.0, "small", None, simulate=True)
+    file.write_text(_configuration(options, "127.0.0.1:9", QUICK, seed=7))
     settings = load_settings(file)
     assert settings.trainer.random_seed == 7
     assert settings.trainer.seed.samples == QUICK.seed_samples
     assert settings.trainer.seed.threads == 1
     assert settings.inference.sampler.share == QUICK.pair_share
     assert settings.inference.sampler.candidates == QUICK.candidates
+    assert settings.stream.joiner.idle_close_s >= 20, "no window closes while users wait for their answers"
