@@ -30,6 +30,7 @@ class Visit:
     watch_ms: int = 0
     expected_watch_ms: float = 0.0
     """What the items shown would be watched for on average, drawn over: less noise than `watch_ms`."""
+    long_views: int = 0
     likes: int = 0
     follows: int = 0
 
@@ -106,6 +107,7 @@ class Crowd:
             exposed.append(Exposed(ask.request_id, ask.user_id, item, position, time_ms, answer))
             visit.shown.append(item_id)
             visit.watch_ms += answer.watch_ms
+            visit.long_views += answer.long_view
             visit.likes += answer.like
             visit.follows += answer.follow
             if answer.return_ms is not None:

@@ -104,7 +104,7 @@ def summary_of(driver: Driver, crowd: Crowd, wall_s: float) -> dict[str, Any]:
         "unanswered": sum(driver.unanswered.values()),
         "visits": len(visits),
         "watch_time_per_visit_s": round(float(np.mean([visit.watch_ms for visit in visits] or [0])) / 1000, 3),
-        "watch_time_by_quarter_s": by_quarter(visits),
+        "by_quarter": by_quarter(visits),
         "likes_per_1000": round(1000 * sum(visit.likes for visit in visits) / items, 2),
         "follows_per_1000": round(1000 * sum(visit.follows for visit in visits) / items, 2),
         "items_per_visit": round(float(np.mean([len(visit.shown) for visit in visits] or [0])), 3),
@@ -113,14 +113,25 @@ def summary_of(driver: Driver, crowd: Crowd, wall_s: float) -> dict[str, Any]:
     }
 
 
-def by_quarter(visits: Sequence[Visit]) -> list[list[float]]:
-    """Mean and standard error, s, of the expected watch time of a visit in each quarter of them, the earliest first.
+def by_quarter(visits: Sequence[Visit]) -> list[dict[str, Any]]:
+    """What each quarter of the visits was like, the earliest first; empty for fewer than eight visits.
 
-    Empty for fewer than eight. Users of the quarters differ, and so do hours: it is no measure of what was learned.
+    Mean and standard error of a visit's expected watch time, the share of items watched long, and how many different
+    items were shown. Users and hours of the quarters differ: it shows where the loop goes, and is no comparison.
     """
     if len(visits) < 8:
         return []
     found = []
-    for part in np.array_split(np.array([visit.expected_watch_ms for visit in visits]) / 1000, 4):
-        found.append([round(float(part.mean()), 3), round(float(part.std(ddof=1) / np.sqrt(len(part))), 3)])
+    for rows in np.array_split(np.arange(len(visits)), 4):
+        own = [visits[row] for row in rows.tolist()]
+        watch_s = np.array([visit.expected_watch_ms for visit in own]) / 1000
+        error = float(watch_s.std(ddof=1) / np.sqrt(len(own)))
+        shown = [item for visit in own for item in visit.shown]
+        found.append(
+            {
+                "expected_watch_time_s": [round(float(watch_s.mean()), 3), round(error, 3)],
+                "long_view_share": round(sum(visit.long_views for visit in own) / max(1, len(shown)), 4),
+                "different_items": len(set(shown)),
+            }
+        )
     return found

@@ -83,16 +83,21 @@ def _foretold(quality: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _simulated(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Of simulated users, who only saw what OneRec showed: nothing to compare with but visits of other hours."""
-    quarters = found["watch_time_by_quarter_s"]
-    ends = (
-        (f"    expected in the {name} quarter", quarters[at]) for name, at in (("first", 0), ("last", -1)) if quarters
-    )
-    return [
+    rows = [
         (f"{found['visits']:,} simulated visits", f"{found['items_per_visit']:.2f} items each"),
         ("  watch time of a visit", f"{found['watch_time_per_visit_s']:.1f} s"),
-        *((name, f"{mean:.1f} ± {error:.1f} s") for name, (mean, error) in ends),
         ("  likes / follows of 1,000 items", f"{found['likes_per_1000']:.0f} / {found['follows_per_1000']:.1f}"),
     ]
+    if quarters := found["by_quarter"]:
+        first, last = quarters[0], quarters[-1]
+        times = " → ".join("{:.1f} ± {:.1f}".format(*own["expected_watch_time_s"]) for own in (first, last))
+        rows += [
+            ("  first → last quarter of them", ""),
+            ("    items watched long", f"{first['long_view_share']:.0%} → {last['long_view_share']:.0%}"),
+            ("    watch time expected", f"{times} s"),
+            ("    different items", f"{first['different_items']:,} → {last['different_items']:,}"),
+        ]
+    return rows
 
 
 def _bits(reproduced: Mapping[str, Any]) -> str:

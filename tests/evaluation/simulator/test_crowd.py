@@ -96,6 +96,12 @@ def test_an_exposure_is_an_impression_and_actions_within_the_window() -> None:
 
 
 def test_quarters_are_of_the_visits_in_their_order() -> None:
-    visits = [Visit(user, NOW, expected_watch_ms=1000.0 * (10 + user // 4)) for user in range(16)]
-    assert by_quarter(visits) == [[10.0, 0.0], [11.0, 0.0], [12.0, 0.0], [13.0, 0.0]]
+    visits = [
+        Visit(user, NOW, [1, user], expected_watch_ms=1000.0 * (10 + user // 4), long_views=user // 8)
+        for user in range(16)
+    ]
+    assert by_quarter(visits) == [
+        {"expected_watch_time_s": [10.0 + row, 0.0], "long_view_share": share, "different_items": different}
+        for row, (share, different) in enumerate([(0.0, 4), (0.0, 5), (0.5, 5), (0.5, 5)])
+    ]
     assert by_quarter(visits[:7]) == []

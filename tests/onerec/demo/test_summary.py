@@ -19,7 +19,10 @@ SIMULATED = {
     "visits": 1_700,
     "items_per_visit": 1.19,
     "watch_time_per_visit_s": 24.31,
-    "watch_time_by_quarter_s": [[21.26, 0.74], [22.0, 0.7], [22.5, 0.7], [23.47, 0.78]],
+    "by_quarter": [
+        {"expected_watch_time_s": [21.26, 0.74], "long_view_share": 0.31, "different_items": 210},
+        {"expected_watch_time_s": [23.47, 0.78], "long_view_share": 0.36, "different_items": 170},
+    ],
     "likes_per_1000": 21.4,
     "follows_per_1000": 1.4,
 }
@@ -55,11 +58,12 @@ def test_simulated_users_are_told_by_what_they_watched_and_compared_with_nothing
     text = shown(found)
     assert "exposures simulated" in text
     assert "1,700 simulated visits" in text
-    assert "21.3 ± 0.7 s" in text
-    assert "23.5 ± 0.8 s" in text
+    assert "21.3 ± 0.7 → 23.5 ± 0.8 s" in text
+    assert "31% → 36%" in text
+    assert "210 → 170" in text
     assert "HitRate" not in text
     assert "co-occurrence" not in text
-    few = shown(found | {"simulated": SIMULATED | {"watch_time_by_quarter_s": []}})
+    few = shown(found | {"simulated": SIMULATED | {"by_quarter": []}})
     assert "last quarter" not in few
 
 
