@@ -39,6 +39,9 @@ exposures from 1 May on, without videos the user had seen before, over the cases
 **Seeds.** Each row is trained with each seed; the table gives mean and standard deviation over seeds. The judge is one
 and the same, trained with a seed of its own.
 
+**Generative rows.** OneRec and TIGER train by the seed recipe of the trainer on `samples` sessions, TIGER on twice as
+many items, newer ones more often, without dropout; half-lives are counted in items for both.
+
 **Preference rows.** They start from OneRec in the larger size with the same seed and go on for the same number of steps
 at a constant rate, each with next-token loss on sessions and lambda times its preference loss on pairs: best and worst
 of a user's candidates (`preference_candidates` by beam search) by the training reward model. Lambda is chosen for each
@@ -110,7 +113,7 @@ FULL = Form(
     cases=4000,
     candidates=32,
     epochs=20,
-    samples=400_000,
+    samples=100_000,  # a user's newest session five times; with 400,000 it is learned by heart
     judge_samples=200_000,
     reward_samples=100_000,
     judge_epochs=3,

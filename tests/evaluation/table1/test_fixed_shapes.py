@@ -11,12 +11,12 @@ import torch
 
 from evaluation.table1 import fixed_shapes
 from evaluation.table1.fixed_shapes import EveryExpert, SampleTable
-from evaluation.table1.generative import tiger, train_generative
+from evaluation.table1.generative import lessons, tiger, train_generative
 from evaluation.table1.world import World
 from onerec.model.moe import SparseMoE
 from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig
-from onerec.settings import SeedSettings, TrainerSettings
+from onerec.settings import TrainerSettings
 from tests.evaluation.table1.small_world import CONFIG, small_world
 from trainer.budget import SampleCount
 from trainer.objectives import next_token_loss
@@ -72,7 +72,7 @@ def test_loss_gradients_and_load_are_the_trainers(world: World, config: ModelCon
 def test_a_seed_takes_the_trainers_steps(world: World) -> None:
     count, side = 1024, world.rows
     expected = train_generative(side, CONFIG, count, seed=3)
-    settings = TrainerSettings(random_seed=3, seed=SeedSettings(threads=1, reward_every=10**9))
+    settings = TrainerSettings(random_seed=3, seed=lessons(CONFIG))
     model = with_every_expert(TrainState.new(CONFIG, settings).onerec)
     fixed_shapes.train(model, samples_of(world, CONFIG), side.catalogue, SampleCount(count), settings)
     for name, parameter in expected.state_dict().items():
