@@ -126,6 +126,7 @@ def summarise(place: Path, form: Form, until_ms: int = NEVER_MS) -> dict[str, An
                 if system != ours
             }
             for ours, key in OURS.items()
+            if ours in systems
         },
         "by_day": _by_day(measured, systems),
     }
@@ -172,7 +173,7 @@ def table(summary: dict[str, Any]) -> str:
     for system, figures in summary["systems"].items():
         cells = [_mean(figures[name]) for name in NAMES.values()]
         for key in OURS.values():
-            against = summary[key].get(system)
+            against = summary.get(key, {}).get(system)
             cells += [_difference(against[name]) for name in NAMES.values()] if against else ["", ""]
         lines.append(_line([system, *cells]))
     return "\n".join(lines) + "\n"
@@ -209,8 +210,9 @@ def write_paper(paper: Path, summary: dict[str, Any], plot: str | None) -> None:
     picture = f"\n![HitRate@10 by synchronisation interval and by day]({plot})\n" if plot else ""
     text = textwrap.dedent(form["text"]).strip()
     notes = _quick(form) + _unfinished(summary)
+    command = f"python -m evaluation streaming {_option(summary)}--paper"
     section = (
-        f"{BEGIN}## Learning from the stream\n\nMade by `python -m evaluation streaming {_option(form)}--paper`; form "
+        f"{BEGIN}## Learning from the stream\n\nMade by `{command}`; form "
         f"`{form['name']}`: one user of {form['users_of']}, {summary['visits']:,} visits, seeds "
         f"{', '.join(map(str, summary['seeds']))}, a seed of {form['samples']:,} samples, commit "
         f"{', '.join(one[:7] for one in summary['commits'])}, on {where['cpu']}.\n\n{notes}{text}\n\n"
@@ -222,8 +224,9 @@ def write_paper(paper: Path, summary: dict[str, Any], plot: str | None) -> None:
     paper.write_text(whole)
 
 
-def _option(form: dict[str, Any]) -> str:
-    return "" if form["name"] == FULL.name else f"--{form['name']} "
+def _option(summary: dict[str, Any]) -> str:
+    name, has_daily = summary["protocol"]["name"], DAILY in summary["systems"]
+    return ("" if name == FULL.name else f"--{name} ") + ("" if has_daily else "--without-daily ")
 
 
 def _quick(form: dict[str, Any]) -> str:
@@ -238,6 +241,8 @@ def _quick(form: dict[str, Any]) -> str:
 
 def _unfinished(summary: dict[str, Any]) -> str:
     until = summary["unfinished_until"]
+    if not until and DAILY not in summary["systems"]:
+        return "The daily batch was left out.\n\n"
     return (
         f"The run had not ended: visits are those before {until}, and there is no daily batch yet.\n\n" if until else ""
     )
