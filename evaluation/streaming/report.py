@@ -168,12 +168,13 @@ def _date(time_ms: int) -> str:
 def table(summary: dict[str, Any]) -> str:
     """Markdown: every system, and what ours are better by on the same visits."""
     head = ["system", "HitRate@10", "NDCG@10"]
-    head += [f"{ours} minus it, {metric}" for ours in OURS for metric in ("HitRate@10", "NDCG@10")]
+    ours = {name: key for name, key in OURS.items() if key in summary}
+    head += [f"{name} minus it, {metric}" for name in ours for metric in ("HitRate@10", "NDCG@10")]
     lines = [_line(head), _line(["---"] * len(head))]
     for system, figures in summary["systems"].items():
         cells = [_mean(figures[name]) for name in NAMES.values()]
-        for key in OURS.values():
-            against = summary.get(key, {}).get(system)
+        for key in ours.values():
+            against = summary[key].get(system)
             cells += [_difference(against[name]) for name in NAMES.values()] if against else ["", ""]
         lines.append(_line([system, *cells]))
     return "\n".join(lines) + "\n"
@@ -187,10 +188,8 @@ def choices(summary: dict[str, Any]) -> str:
         own = ", ".join(f"{one['popularity']:g} and {one['cooccurrence']:g}" for one in found.get(system, ()))
         weights += [f"`{system}`: {own}"] if own else []
     counts = "".join(f" `{CHOSEN}`: popularity to the power {one['popularity']:g}." for one in found.get(CHOSEN, ()))
-    return (
-        "Chosen on the visits before the report, weights of popularity and of co-occurrence for each seed: "
-        f"{'; '.join(weights)}.{counts}\n"
-    )
+    told = f"weights of popularity and of co-occurrence for each seed: {'; '.join(weights)}." if weights else ""
+    return f"Chosen on the visits before the report: {told}{counts}\n"
 
 
 def day_table(summary: dict[str, Any]) -> str:
@@ -241,8 +240,9 @@ def _quick(form: dict[str, Any]) -> str:
 
 def _unfinished(summary: dict[str, Any]) -> str:
     until = summary["unfinished_until"]
-    if not until and DAILY not in summary["systems"]:
-        return "The daily batch was left out.\n\n"
+    missing = [f"`{system}`" for system in (DAILY, WITH_POPULARITY, WITH_COUNTS) if system not in summary["systems"]]
+    if not until and missing:
+        return f"Not run here: {', '.join(missing)}.\n\n"
     return (
         f"The run had not ended: visits are those before {until}, and there is no daily batch yet.\n\n" if until else ""
     )
