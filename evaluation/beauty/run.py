@@ -21,8 +21,11 @@ from onerec.machine import machine
 LOG = logging.getLogger(__name__)
 DEFAULT_FOLDER = ROOT / "runs" / "beauty"
 SOURCES = (
+    "evaluation/baselines/recorded.py",
     "evaluation/baselines/sasrec.py",
     "evaluation/baselines/sequences.py",
+    "evaluation/baselines/targets.py",
+    "evaluation/baselines/training.py",
     "evaluation/baselines/transformer.py",
     "evaluation/beauty/[!r]*.py",
     "evaluation/beauty/rows.py",

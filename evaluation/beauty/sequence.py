@@ -15,10 +15,10 @@ from torch.optim import AdamW
 
 from evaluation.baselines.sasrec import SASRec
 from evaluation.baselines.sequences import POSITIVE, SequenceBatch
+from evaluation.baselines.training import BETAS, CLIP_NORM, rate_share
 from evaluation.baselines.transformer import TrunkSettings
 from evaluation.beauty.accuracy import Scores, figures, itemwise
 from evaluation.beauty.dataset import Beauty, windows
-from evaluation.beauty.training import CLIP_NORM, rate_share
 
 LOG = logging.getLogger(__name__)
 TRUNK = TrunkSettings(length=50, width=128, layers=2, heads=2, hidden=256, dropout=0.5)
@@ -53,7 +53,7 @@ def train_sasrec(
     sequences = torch.from_numpy(windows(items, begins, ends, TRUNK.length + 1)).to(device)
     users = np.flatnonzero(ends - begins >= 2)
     model = SASRec(beauty.item_count, TRUNK, "softmax").to(device).train()
-    optimizer = AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True)
+    optimizer = AdamW(model.parameters(), lr=0.0, betas=BETAS, weight_decay=recipe.weight_decay, fused=True)
     looks = {recipe.epochs - round(k * recipe.epochs / 2 / recipe.looks) for k in range(recipe.looks)}
     steps, step, started_s = recipe.epochs * -(-len(users) // recipe.batch), 0, time.monotonic()
     best, best_epoch, weights = -1.0, 0, model.state_dict()

@@ -12,26 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW
 
-from evaluation.beauty.captured import Captured
+from evaluation.baselines.recorded import RecordedSteps
+from evaluation.baselines.training import BETAS, CLIP_NORM, rate_share
 from evaluation.beauty.model import ItemOneRec, code_loss, history_of, item_loss
 from evaluation.beauty.samples import Samples
-from onerec.errors import CheckFailedError
 from onerec.model.moe import SparseMoE
 from onerec.model.trie import Trie
 
 LOG = logging.getLogger(__name__)
-CLIP_NORM = 1.0
 EXPERT_BIAS_RATE = 1e-3
-WARMUP_SHARE = 0.05
-FINAL_SHARE = 0.02
 TIMED_EPOCHS = 3
-BETAS = (0.9, 0.98)
+WIDTHS = (4, 8, 12, 20)
+"""Of histories on a GPU, which has a graph for each; on a CPU a batch is as wide as its longest history."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,66 +60,54 @@ class Trained:
 
 
 class Learner:
-    """One model in training: the step, which may be captured, and the averaged weights."""
+    """One model in training, and the average of its weights."""
 
     def __init__(
         self, model: ItemOneRec, samples: Samples, trie: Trie, recipe: Recipe, *, size: int, steps: int
     ) -> None:
         self._forget = 1 / max(1.0, recipe.averaged_share * steps)
-        self.model, self._samples, self._trie, self._recipe = model.train(), samples, trie, recipe
+        self._model, self._samples, self._trie, self._recipe = model.train(), samples, trie, recipe
         self.averaged = copy.deepcopy(model).eval()
-        device = model.bos.device
-        on_gpu = device.type == "cuda"
-        self.rate = torch.zeros((), device=device)
-        self._optimizer = AdamW(
-            model.parameters(),
-            lr=self.rate if on_gpu else 0.0,
+        self._gpu = model.bos.device.type == "cuda"
+        self._steps = RecordedSteps(
+            model,
+            self._loss,
+            [samples.targets.new_zeros(size)],
             betas=BETAS,
             weight_decay=recipe.weight_decay,
-            fused=True,
-            capturable=on_gpu,
+            clip_norm=CLIP_NORM,
+            after=self._average,
         )
-        if on_gpu:
-            self.rate = self._optimizer.param_groups[0]["lr"]
-        self.run = Captured(self._step, size, device)
 
-    def step(self, rows: Tensor, longest: int, rate: float) -> Tensor:
-        """One step on rows [B] of the samples, whose histories have at most `longest` items; the loss."""
-        self.rate.fill_(rate)
-        if self.rate.device.type == "cpu":
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
-        return self.run(rows, longest)
+    def step(self, rows: Tensor, longest: int, rate: float) -> None:
+        """One step on rows [B] of the samples, whose histories have at most `longest` items."""
+        width = next(width for width in WIDTHS if width >= longest) if self._gpu else longest
+        self._steps.step(width, [rows], rate)
 
-    def _step(self, rows: Tensor, width: int) -> Tensor:
-        model, recipe, targets = self.model, self._recipe, self._samples.targets[rows]
+    def mean_loss(self) -> float:
+        """Of the steps since the last call. Raises CheckFailedError where it is not finite."""
+        return self._steps.mean_loss("OneRec")
+
+    def _loss(self, width: int, rows: Tensor) -> Tensor:
+        model, recipe, targets = self._model, self._recipe, self._samples.targets[rows]
         memory = model.encode(history_of(self._samples.histories[rows, :width], self._trie))
         loss = code_loss(model.code_log_probs(memory, targets.unsqueeze(1), self._trie), recipe.smoothing)
         if recipe.item_weight:
             loss = loss + recipe.item_weight * item_loss(model.item_logits(memory), targets, recipe.smoothing)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        clip_grad_norm_(model.parameters(), CLIP_NORM, foreach=True)
-        self._optimizer.step()
-        model.update_expert_bias(EXPERT_BIAS_RATE)
-        with torch.no_grad():
-            own: list[Tensor] = list(model.parameters())
-            averaged: list[Tensor] = list(self.averaged.parameters())
-            torch._foreach_lerp_(averaged, own, self._forget)
-            for mine, theirs in zip(_experts(model), _experts(self.averaged), strict=True):
-                theirs.bias.copy_(mine.bias)
-        return loss.detach()
+        return loss
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        self._model.update_expert_bias(EXPERT_BIAS_RATE)
+        own: list[Tensor] = list(self._model.parameters())
+        averaged: list[Tensor] = list(self.averaged.parameters())
+        torch._foreach_lerp_(averaged, own, self._forget)
+        for mine, theirs in zip(_experts(self._model), _experts(self.averaged), strict=True):
+            theirs.bias.copy_(mine.bias)
 
 
 def _experts(model: ItemOneRec) -> list[SparseMoE]:
     return [block.moe for block in model.decoder.stack()]
-
-
-def rate_share(share: float) -> float:
-    """Share of the full learning rate at this share of the steps: up, then linearly down."""
-    if share < WARMUP_SHARE:
-        return max(share, 1e-3) / WARMUP_SHARE
-    return max(FINAL_SHARE, 1.0 - (share - WARMUP_SHARE) / (1.0 - WARMUP_SHARE))
 
 
 def train(
@@ -155,17 +138,14 @@ def train(
     epochs, epoch, first_s = recipe.epochs, 0, 0.0
     while epoch < epochs:
         epoch += 1
-        losses = []
         batches = samples.epoch(recipe.backward_share, size, generator)
         longest = samples.lengths[batches].amax(1).tolist()
         for batch, width in zip(batches.to(device), longest, strict=True):
             share = done / (epochs * steps_an_epoch)
-            losses.append(learner.step(batch, width, recipe.learning_rate * rate_share(share)).clone())
+            learner.step(batch, width, recipe.learning_rate * rate_share(share))
             done += 1
-        loss = float(torch.stack(losses).mean())
+        loss = learner.mean_loss()
         spent_s = time.monotonic() - started_s
-        if not np.isfinite(loss):
-            raise CheckFailedError(f"The loss is {loss}.", "Lower the learning rate.")
         if epoch == 1:
             first_s = spent_s  # of which much is preparation
         if recipe.seconds is not None and epoch == TIMED_EPOCHS:
@@ -176,7 +156,7 @@ def train(
             found.append([epoch, loss, value])
             LOG.info("epoch %d of %d, loss %.4f, validation %.4f, %.0f s", epoch, epochs, loss, value, spent_s)
             if best is None or value > best[0]:
-                best = (value, epoch, {k: v.clone() for k, v in learner.averaged.state_dict().items()})
+                best = (value, epoch, {k: v.to("cpu", copy=True) for k, v in learner.averaged.state_dict().items()})
     assert best is not None
     learner.averaged.load_state_dict(best[2])
     seconds = time.monotonic() - started_s
