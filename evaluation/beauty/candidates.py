@@ -20,7 +20,7 @@ from inference.engine.search import Engine
 from onerec.catalogue import CatalogueSnapshot
 
 LogPrior = Callable[[Tensor], Tensor]
-PACKED = {"cpu": 4_096, "cuda": 65_536}
+PACKED = {"cpu": 4_096, "cuda": 16_384}
 """Candidates whose log-probabilities are computed at once."""
 
 
@@ -74,15 +74,16 @@ def candidates(
     width: int,
     *,
     prior: LogPrior | None = None,
-    users: int | None = None,
+    users: Longs | None = None,
 ) -> Candidates:
-    """The beams of all members, `width` items each, put together; for the first `users` or all.
+    """The beams of all members, `width` items each, put together; for `users` or all.
 
     `prior` gives log-probabilities [B, N] of all items by counts for histories [B, n].
     """
-    histories = beauty.histories(part, members[0].model.config.history_items)[:users]
+    rows = np.arange(len(beauty)) if users is None else users
+    histories = beauty.histories(part, members[0].model.config.history_items)[rows]
     merged = once(np.concatenate([beam(member, histories, width) for member in members], axis=1))
-    whole = seen_items(beauty, part)[:users]
+    whole = seen_items(beauty, part)[rows]
     seen = np.concatenate([(merged[at, :, None] == whole[at, None, :]).any(2) for at in batches(merged, 512)])
     columns: dict[str, list[Tensor]] = {"codes": [], "vectors": [], "counts": []}
     tries = [member.catalogue.trie.to(member.model.bos.device) for member in members]

@@ -65,6 +65,10 @@ class Beauty:
         """The item [U] that is to be found."""
         return self.items[self.starts[1:] - HELD_OUT[part]]
 
+    def spread_users(self, count: int) -> Longs:
+        """About `count` users, evenly over the file: its first ones are harder to predict than the others."""
+        return np.arange(0, len(self), max(1, len(self) // count))[:count]
+
     def first(self, users: int | None) -> Beauty:
         """A slice: the first users, and the items that these have, numbered anew."""
         if users is None or users >= len(self):

@@ -48,16 +48,15 @@ class Plan:
 
 
 def plan(kind: Kind, form: Form) -> Plan:
-    """How a kind is made; each after `tiger` adds to the one before."""
+    """How a kind is made; the last two add to `onerec`."""
     base = form.generative
     if kind == "tiger":
         return Plan(tiger_config(form), base)
     if kind == "onerec":
         return Plan(onerec_config(form), base)
-    backward = replace(base, backward_share=form.backward_share)
     if kind == "backward":
-        return Plan(onerec_config(form), backward)
-    recipe = replace(backward, item_weight=form.item_weight)
+        return Plan(onerec_config(form), replace(base, backward_share=form.backward_share))
+    recipe = replace(base, item_weight=form.item_weight)
     return Plan(onerec_config(form), recipe, with_items=True, forget=form.forget)
 
 
@@ -74,10 +73,9 @@ def member(at: Context, kind: Kind, view: View | None = None) -> tuple[Member, d
         return ItemOneRec(own.config, content, own.forget)
 
     def validate(model: ItemOneRec) -> float:
-        found = candidates(
-            [Member(model, tokens.catalogue)], at.beauty, "validation", SELECTION_BEAM, users=at.form.validation_users
-        )
-        truth = torch.from_numpy(at.beauty.truth("validation")[: at.form.validation_users])
+        users = at.beauty.spread_users(at.form.validation_users)
+        found = candidates([Member(model, tokens.catalogue)], at.beauty, "validation", SELECTION_BEAM, users=users)
+        truth = torch.from_numpy(at.beauty.truth("validation")[users])
         return recall(found, truth, Mixture(vectors=1.0 if own.with_items else 0.0))
 
     if not path.is_file():

@@ -14,7 +14,7 @@ from torch import Tensor
 from evaluation.beauty.accuracy import figures
 from evaluation.beauty.candidates import Candidates
 
-STEPS = (0.0, 0.15, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0)
+STEPS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0)
 """Weights that are tried, against 1 for what is generated."""
 
 

@@ -18,12 +18,11 @@ Recall@10 of the validation item; recipes, too, were compared on it alone. The t
 **Rows.** `popularity` and `cooccurrence` are counts of training sequences. `sasrec-softmax` is an item-wise
 transformer with softmax over all items. `tiger` has ids of item texts alone, three codes of 256 by residual balanced
 K-means instead of an RQ-VAE, one token a code, and a dense decoder. `onerec` is this project's model for one next item:
-ids of texts and co-occurrence, an item's codes summed to one token, sparse experts. Each of the next rows adds one
-thing to the one before it:
+ids of texts and co-occurrence, an item's codes summed to one token, sparse experts. `onerec+backward` learns sequences
+backwards, too. Each of the next rows adds one thing to the one before it:
 
-- `onerec+backward`: sequences are learned backwards, too.
-- `onerec+items`: item vectors in the encoder, and a second loss that brings the user's state near the next item's
-  vector. What is recommended is still what is generated: the beam's items by the probabilities of their codes.
+- `onerec+items`: to `onerec`, item vectors in the encoder, and a second loss that brings the user's state near the next
+  item's vector. What is recommended is still what is generated: the beam's items by their codes' probabilities.
 - `onerec+views`: three such models, whose ids are of different embeddings; the items of their three beams, by the mean
   of the log-probabilities that the three generate them with.
 - `onerec+rescored`: the same items by code probabilities and item vectors together.
@@ -73,7 +72,7 @@ class Form:
     name: str
     users: int | None
     validation_users: int
-    """Of them the epoch is chosen with."""
+    """With so many of them the epoch is chosen."""
     codes: int
     beam: int
     beam_of_views: int
@@ -113,14 +112,14 @@ FULL = Form(
 QUICK = replace(
     FULL,
     name="quick",
-    users=4000,
-    validation_users=2000,
+    users=1500,
+    validation_users=750,
     codes=64,
     beam=40,
     beam_of_views=30,
     width=64,
-    generative=Recipe(epochs=8, batch=256, looks=3),
-    sequence=SequenceRecipe(epochs=8, batch=256),
+    generative=Recipe(epochs=6, batch=256, looks=2),
+    sequence=SequenceRecipe(epochs=6, batch=256, looks=2),
 )
 
 

@@ -53,17 +53,18 @@ def _where(machine: dict[str, Any]) -> str:
 
 def table(summary: dict[str, Any]) -> str:
     """Markdown: our rows, then what others published."""
-    head = ["row", *HEADINGS, "Recall@10 with seen items", "parameters", "minutes", "trained on", "seeds"]
+    head = ["row", *HEADINGS, "Recall@10 with seen items", "parameters", "epochs", "minutes", "trained on", "seeds"]
     lines = [line(head), line(["---"] * len(head))]
     for name, row in summary["rows"].items():
         cells = [_figure(row[column]) for column in COLUMNS]
         size = f"{row['parameters'] / 1e6:.2f}M" if row["parameters"] else "-"
         minutes = f"{row['train_minutes'][0]:.1f}"
         with_seen = _figure(row["with_seen_items"]["recall_at_10"])
-        lines.append(line([name, *cells, with_seen, size, minutes, ", ".join(row["machines"]), str(len(row["seeds"]))]))
+        seeds, where = ", ".join(map(str, row["seeds"])), ", ".join(row["machines"])
+        lines.append(line([name, *cells, with_seen, size, _epochs(row), minutes, where, seeds]))
     for name, row in summary["published"].items():
         cells = [f"{row[column]:.4f}" if column in row else "-" for column in COLUMNS]
-        lines.append(line([f"*published:* {name}", *cells, *["-"] * 5]))
+        lines.append(line([f"*published:* {name}", *cells, *["-"] * 6]))
     return "\n".join(lines) + "\n"
 
 
@@ -84,6 +85,17 @@ CAUTION = (
     "\n\nThese are figures of the {name} form: the first {users} users and their items alone, and models trained for "
     "seconds. They show that these rows run, and cannot be compared with published ones."
 )
+
+
+def _epochs(row: dict[str, Any]) -> str:
+    """How many epochs the row's models had, from the fewest to the most; a form may ask for more than time allowed."""
+    found = {
+        own["epochs"]
+        for details in row["details"].values()
+        for own in details.get("training", ()) or [details]
+        if "epochs" in own
+    }
+    return "-" if not found else str(min(found)) if len(found) == 1 else f"{min(found)} to {max(found)}"
 
 
 def _figure(pair: list[float]) -> str:

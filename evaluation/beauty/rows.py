@@ -72,8 +72,9 @@ def _counts(at: Context) -> Iterator[Row]:
 
 def count_weights(counts: Counts, at: Context) -> Weights:
     """The figures of the co-occurrence count that are best on validation."""
-    histories = torch.from_numpy(at.beauty.histories("validation", HISTORY_ITEMS)[: at.form.validation_users])
-    truth = torch.from_numpy(at.beauty.truth("validation")[: at.form.validation_users]).to(at.device)
+    users = at.beauty.spread_users(at.form.validation_users)
+    histories = torch.from_numpy(at.beauty.histories("validation", HISTORY_ITEMS)[users])
+    truth = torch.from_numpy(at.beauty.truth("validation")[users]).to(at.device)
 
     def value(weights: Weights) -> float:
         places = []

@@ -78,7 +78,12 @@ def train_sasrec(
                 weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             model.train()
     model.load_state_dict(weights)
-    history = {"best_epoch": best_epoch, "validation": best, "seconds": time.monotonic() - started_s}
+    history = {
+        "epochs": recipe.epochs,
+        "best_epoch": best_epoch,
+        "validation": best,
+        "seconds": time.monotonic() - started_s,
+    }
     return model.eval(), history
 
 
