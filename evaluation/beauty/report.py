@@ -100,4 +100,4 @@ def _epochs(row: dict[str, Any]) -> str:
 
 def _figure(pair: list[float]) -> str:
     mean, deviation = pair
-    return f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation else "")
+    return f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation >= 0.00005 else "")
