@@ -19,6 +19,7 @@ from evaluation.baselines.training import BETAS, CLIP_NORM, rate_share
 from evaluation.baselines.transformer import TrunkSettings
 from evaluation.beauty.accuracy import Scores, figures, itemwise
 from evaluation.beauty.dataset import Beauty, windows
+from evaluation.beauty.looks import Best, looks_at
 
 LOG = logging.getLogger(__name__)
 TRUNK = TrunkSettings(length=50, width=128, layers=2, heads=2, hidden=256, dropout=0.5)
@@ -54,9 +55,9 @@ def train_sasrec(
     users = np.flatnonzero(ends - begins >= 2)
     model = SASRec(beauty.item_count, TRUNK, "softmax").to(device).train()
     optimizer = AdamW(model.parameters(), lr=0.0, betas=BETAS, weight_decay=recipe.weight_decay, fused=True)
-    looks = {recipe.epochs - round(k * recipe.epochs / 2 / recipe.looks) for k in range(recipe.looks)}
+    looks = looks_at(recipe.epochs, recipe.looks)
     steps, step, started_s = recipe.epochs * -(-len(users) // recipe.batch), 0, time.monotonic()
-    best, best_epoch, weights = -1.0, 0, model.state_dict()
+    best = Best()
     for epoch in range(1, recipe.epochs + 1):
         rows = torch.from_numpy(random.permutation(users)).to(device)
         for chosen in torch.split(rows, recipe.batch):
@@ -73,15 +74,13 @@ def train_sasrec(
         if epoch in looks:
             value = figures(itemwise(scorer(model.eval()), beauty, "validation", TRUNK.length, device)["unseen"])
             LOG.info("sasrec: epoch %d of %d, validation %.4f", epoch, recipe.epochs, value["recall_at_10"])
-            if value["recall_at_10"] > best:
-                best, best_epoch = value["recall_at_10"], epoch
-                weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            best.look(epoch, value["recall_at_10"], model)
             model.train()
-    model.load_state_dict(weights)
+    best.restore(model)
     history = {
         "epochs": recipe.epochs,
-        "best_epoch": best_epoch,
-        "validation": best,
+        "best_epoch": best.epoch,
+        "validation": best.value,
         "seconds": time.monotonic() - started_s,
     }
     return model.eval(), history

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from evaluation.baselines.recorded import RecordedSteps
 from evaluation.baselines.training import BETAS, CLIP_NORM, rate_share
+from evaluation.beauty.looks import Best, looks_at
 from evaluation.beauty.model import ItemOneRec, code_loss, history_of, item_loss
 from evaluation.beauty.samples import Samples
 from onerec.model.moe import SparseMoE
@@ -133,8 +134,7 @@ def train(
     learner = Learner(
         make().to(device), samples.to(device), trie.to(device), recipe, size=size, steps=recipe.epochs * steps_an_epoch
     )
-    best: tuple[float, int, dict[str, Tensor]] | None = None
-    found: list[list[float]] = []
+    best, found = Best(), list[list[float]]()
     epochs, epoch, first_s = recipe.epochs, 0, 0.0
     while epoch < epochs:
         epoch += 1
@@ -155,15 +155,8 @@ def train(
             value = validate(learner.averaged)
             found.append([epoch, loss, value])
             LOG.info("epoch %d of %d, loss %.4f, validation %.4f, %.0f s", epoch, epochs, loss, value, spent_s)
-            if best is None or value > best[0]:
-                best = (value, epoch, {k: v.to("cpu", copy=True) for k, v in learner.averaged.state_dict().items()})
-    assert best is not None
-    learner.averaged.load_state_dict(best[2])
+            best.look(epoch, value, learner.averaged)
+    best.restore(learner.averaged)
     seconds = time.monotonic() - started_s
-    history = {"looks": found, "best_epoch": best[1], "epochs": epochs, "steps": done, "seconds": seconds}
+    history = {"looks": found, "best_epoch": best.epoch, "epochs": epochs, "steps": done, "seconds": seconds}
     return Trained(learner.averaged, history)
-
-
-def looks_at(epochs: int, looks: int) -> set[int]:
-    """After which epochs validation is looked at: the last, and others before it down to the middle."""
-    return {epochs - round(k * (epochs - epochs // 2) / looks) for k in range(looks)}
