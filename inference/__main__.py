@@ -33,12 +33,17 @@ def sampler(config: Config = None) -> None:
 
 @app.command()
 def kernels(required: Annotated[bool, typer.Option(help="Fail where they cannot be compiled.")] = False) -> None:
-    """Compile the decode engine's kernels for this processor; without them torch decodes, more slowly."""
-    from inference.engine.native import binding  # noqa: PLC0415 - loads torch
+    """Compile the decode engine's kernels for this processor and say which of them decode here.
+
+    Without them torch decodes, more slowly.
+    """
+    from inference.engine.native import binding, calibration  # noqa: PLC0415 - loads torch
 
     try:
         for built in binding.build():
             typer.echo(f"decode kernels: {built}")
+        for name, sentence in calibration.sentences():
+            typer.echo(f"preset {name}: {sentence}.")
     except DependencyMissingError as error:
         typer.echo(f"{error} Until then torch decodes.")
         raise typer.Exit(int(error.exit_code) if required else 0) from error

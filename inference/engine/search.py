@@ -21,7 +21,9 @@ from inference.engine.fixed_constraints import FixedConstraints
 from inference.engine.generated import Generated
 from inference.engine.index import IndexCache
 from inference.engine.memories import Encoded, MemoryCache, content_keys
-from inference.engine.native.check import usable
+from inference.engine.native.binding import Kernels
+from inference.engine.native.calibration import choose
+from inference.engine.native.check import AUTO, TORCH, usable
 from inference.engine.native.decoder import NativeDecoder, encode
 from inference.engine.native.weights import NativeWeights
 from inference.engine.prepared import Prepared
@@ -56,8 +58,9 @@ class Steps(Protocol):
 class Engine:
     """Decodes with one version of the model. Cheap to make: a copy of the decoder's weights, laid out for decoding.
 
-    By default the compiled kernels of `inference.engine.native` run where they are there and fit. Otherwise, and with
-    `native=False` or a `dtype`, torch decodes; `dtype` is then the precision of the decoder's products and its
+    By default the compiled kernels of `inference.engine.native` run where they are there and fit: the kind that is
+    fastest here (`native.calibration`), or that `kernels` names. Otherwise, and with `native=False`, `kernels="torch"`
+    or a `dtype`, torch decodes; `dtype` is then the precision of the decoder's products and its
     residual stream, by default that of the encoder's products (see onerec.model.precision). A model on a CUDA device
     is decoded by torch there, by default in bfloat16, its steps as CUDA graphs. Softmax, log-probabilities and norms
     are float32 always. `precise` asks for log-probabilities as the trainer computes them: no lower precision than the
@@ -74,6 +77,7 @@ class Engine:
         indexes: IndexCache | None = None,
         captures: Captures | None = None,
         native: bool = True,
+        kernels: str = AUTO,
         precise: bool = False,
         memory_bytes: int = 0,
     ) -> None:
@@ -85,17 +89,23 @@ class Engine:
         self._model = model.eval()
         self._indexes = indexes or IndexCache()
         own = product_dtype(model.config.bf16, model.bos.detach())
-        fastest = native and not precise and dtype is None
-        kernels = usable(model, own if precise else None) if native and dtype is None else None
-        self.native = kernels is not None
+        compiled = native and kernels != TORCH and dtype is None
+        chosen: Kernels | None = None
+        if compiled and self.device.type == "cpu":
+            kinds = None if kernels == AUTO else (kernels,)
+            passing = usable(model.config, own if precise else None, kinds)
+            chosen = choose(model.config, passing, own, named=kinds is not None)
+        self.kernels = TORCH if chosen is None else chosen.kind
+        """What decodes: torch, or which of the compiled kernels."""
+        self.native = chosen is not None
         """Whether the compiled kernels decode."""
         self._captured: CapturedDecoder | None = None
         self._weights: NativeWeights | Prepared
-        if kernels is not None:
-            self.dtype = kernels.dtype
-            self._weights = NativeWeights(model, kernels)
+        if chosen is not None:
+            self.dtype = chosen.dtype
+            self._weights = NativeWeights(model, chosen)
         elif self.device.type == "cuda":
-            self.dtype = dtype or (torch.bfloat16 if fastest else own)
+            self.dtype = dtype or (torch.bfloat16 if compiled and not precise else own)
             self._captured = (captures or Captures()).of(model, Prepared.of(model, self.dtype))
             self._weights = self._captured.weights
         else:

@@ -16,6 +16,7 @@ import torch
 
 from inference.engine.captures import Captures
 from inference.engine.index import IndexCache
+from inference.engine.native import check
 from inference.engine.search import Engine
 from inference.sampler import metrics
 from inference.sampler.identity import is_sampled, pair_id_of
@@ -59,13 +60,14 @@ class Sampler:
         settings = host.settings
         self._host = host
         self._settings = settings.inference.sampler
-        indexes, captures, native = IndexCache(), Captures(), settings.inference.decoding.native
+        indexes, captures, kernels = IndexCache(), Captures(), settings.inference.decoding.kernels
+        check.require(kernels)
         device = device_of(settings.inference.decoding.device, "inference.decoding.device")
         self._inputs = Inputs(settings, indexes, device)
         host.resources.callback(self._inputs.close)
 
         def prepare(onerec: OneRec, reward: RewardModel) -> PairMaker:
-            engine = Engine(onerec, indexes=indexes, captures=captures, native=native, precise=True)
+            engine = Engine(onerec, indexes=indexes, captures=captures, kernels=kernels, precise=True)
             return PairMaker(engine, reward, self._settings)
 
         versions = VersionFollower(settings, prepare, service="sampler", device=device)

@@ -30,6 +30,9 @@ INVALID = Counter("inference_worker_invalid_items_total", "Items returned that d
 VALIDITY = Gauge("inference_worker_beam_validity", "Share of returned items that exist; 1 by construction.")
 CATALOGUE = Gauge("inference_worker_catalogue_items", "Items that can be recommended.")
 CATALOGUE_OFFSET = Gauge("inference_worker_catalogue_offset", "How far item-tokens has been applied.")
+KERNELS = Gauge(
+    "inference_worker_kernels", "1 for what decodes; other kernels answer alike but for rounding.", ["kernels"]
+)
 UNKNOWN = Counter("inference_worker_unknown_users_total", "Answers to users without a history.")
 LAG_EVENTS = Gauge("inference_worker_lag_events", "Requests in the log or waiting that have no answer yet.")
 LAG_SECONDS = Gauge("inference_worker_lag_seconds", "Age of the oldest request that waits.")

@@ -9,9 +9,11 @@ import torch
 from inference.catalogue import CatalogueFollower
 from inference.engine.captures import Captures
 from inference.engine.index import IndexCache
+from inference.engine.native import check
 from inference.engine.search import Engine
 from inference.histories import HistoryStore
 from inference.weights import VersionFollower
+from inference.worker import metrics
 from inference.worker.widths import decoding_widths
 from inference.worker.worker import Worker, output_topic
 from onerec.device import device_of
@@ -28,7 +30,10 @@ LOG = logging.getLogger(__name__)
 
 
 def run_worker(settings: Settings, stop: Stop) -> None:
-    """Serve until stopped. Raises DependencyMissingError for no broker or missing topics."""
+    """Serve until stopped.
+
+    Raises DependencyMissingError for no broker or missing topics, SettingsError for kernels that cannot decode here.
+    """
     worker = settings.inference.worker
     torch.set_num_threads(settings.inference.decoding.threads)
     admin.wait_for_broker(settings.kafka, settings.kafka.broker_patience_s)
@@ -37,11 +42,19 @@ def run_worker(settings: Settings, stop: Stop) -> None:
         admin.create_topics(settings.kafka, topics=(output_topic(settings),))
     indexes, captures, decoding = IndexCache(), Captures(), settings.inference.decoding
     device = device_of(decoding.device, "inference.decoding.device")
+    check.require(decoding.kernels)
     decoding_widths(decoding, preset(settings.model.preset))
 
     def prepare(model: OneRec, _reward: RewardModel) -> Engine:
-        memory_bytes = decoding.memory_cache_mb << 20
-        return Engine(model, indexes=indexes, captures=captures, native=decoding.native, memory_bytes=memory_bytes)
+        engine = Engine(
+            model,
+            indexes=indexes,
+            captures=captures,
+            kernels=decoding.kernels,
+            memory_bytes=decoding.memory_cache_mb << 20,
+        )
+        metrics.KERNELS.labels(engine.kernels).set(1)
+        return engine
 
     with (
         VersionFollower(settings, prepare, service="worker", pin_version=worker.pin_version, device=device) as versions,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,7 +29,11 @@ class DecodingSettings(Table):
     )
     device: Device = Field("cpu", description="cpu, cuda, cuda:1 or auto: a CUDA device where there is one.")
     threads: int = Field(1, ge=1, description="torch threads.")
-    native: bool = Field(True, description="Compiled kernels where they are there and fit the model; else torch.")
+    kernels: Literal["auto", "amx_bf16", "avx512_bf16", "avx2_int16", "avx2", "torch"] = Field(
+        "auto",
+        description="What decodes on a CPU: the compiled kernels that a short calibration at start finds fastest, "
+        "those named here, or torch. Where they do not fit the model or its precision, torch.",
+    )
 
     @model_validator(mode="after")
     def _beams_do_not_grow(self) -> Self:

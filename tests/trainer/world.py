@@ -159,11 +159,12 @@ class World:
         program = ["-c", before + PROGRAM] if before else ["-m", "trainer"]
         launcher = torchrun(ranks, "--max-restarts", "3") if ranks else [sys.executable]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ONEREC_")}
+        elsewhere = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
         with (self.folder / "trainer.log").open("ab") as log:
             return subprocess.Popen(
                 [*launcher, *program, command, "--config", str(self.config())],
                 cwd=ROOT,
-                env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+                env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *elsewhere])},
                 stderr=log,
             )
 

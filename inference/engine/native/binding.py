@@ -149,6 +149,8 @@ class Kernels:
             setattr(self, name.removeprefix("onerec_"), function)
         self.gated: int = self._library.onerec_lanes()
         """Gates that lie together in a packed matrix, before as many values."""
+        self.kind = kind
+        """Of `INSTRUCTIONS`."""
         self.dtype = DTYPES[kind]
         """Of what products multiply."""
         self.kept = torch.float32 if self.dtype == torch.int16 else self.dtype

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -15,23 +16,45 @@ from inference.engine.native.binding import Kernels
 from inference.engine.native.decoder import NativeDecoder, encode
 from inference.engine.native.weights import NativeWeights, fits
 from inference.engine.prepared import Prepared
+from onerec.errors import SettingsError
 from onerec.model.batches import HistoryBatch
 from onerec.model.onerec import OneRec
-from onerec.model.presets import preset
+from onerec.model.presets import ModelConfig, preset
 
 LOG = logging.getLogger(__name__)
 BOUNDS = {torch.float32: 1e-3, torch.int16: 0.01, torch.bfloat16: 0.1}
 """Largest difference of logits that is rounding: theirs is 1 at most in the model that is tried."""
+AUTO, TORCH = "auto", "torch"
+"""What the setting `inference.decoding.kernels` may be besides a kind of kernels."""
 BEAMS = 13
 """Not a multiple of any tile's rows."""
 
 
-def usable(model: OneRec, dtype: torch.dtype | None = None) -> Kernels | None:
-    """The fastest kernels for this model, of those that multiply `dtype` if given; None where torch has to decode."""
-    if model.bos.device.type != "cpu" or not fits(model.config):
-        return None
-    wanted = (kind for kind in binding.kinds() if dtype is None or binding.DTYPES[kind] == dtype)
-    return next((kernels for kind in wanted if (kernels := _checked(kind)) is not None), None)
+def usable(config: ModelConfig, dtype: torch.dtype | None = None, kinds: Sequence[str] | None = None) -> list[Kernels]:
+    """The kernels that may decode a model of this shape on a CPU, the preferred first: none where torch has to.
+
+    Of those that multiply `dtype` and of `kinds`, if given.
+    """
+    if not fits(config):
+        return []
+    wanted = [kind for kind in binding.kinds() if dtype is None or binding.DTYPES[kind] == dtype]
+    checked = (_checked(kind) for kind in wanted if kinds is None or kind in kinds)
+    return [kernels for kernels in checked if kernels is not None]
+
+
+def require(named: str) -> None:
+    """Raise SettingsError where the setting names kernels that cannot decode on this machine."""
+    if named in {AUTO, TORCH}:
+        return
+    here, said = binding.kinds(), f"inference.decoding.kernels is {named}"
+    if named not in here:
+        runs = f"runs {' and '.join(here)}" if here else "has no AVX2"
+        raise SettingsError(f"{said}, but this processor {runs}.", "Set it to auto, which takes the fastest here.")
+    if _checked(named) is None:
+        raise SettingsError(
+            f"{said}, but these kernels are not built here or do not agree with torch.",
+            "Run `python -m inference kernels`, or set it to auto.",
+        )
 
 
 @cache

@@ -1,0 +1,204 @@
+"""Which kernels decode: the choice by a clock of the test's own, and the real kernels of this processor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from inference.__main__ import app
+from inference.engine.native import binding, calibration, check
+from inference.engine.native.binding import Kernels
+from inference.engine.native.calibration import TORCH, Prepare, Product, calibrate, choose, fastest, products
+from inference.engine.search import Engine
+from onerec.errors import DependencyMissingError, SettingsError
+from onerec.model.presets import preset
+from onerec.settings import load_settings
+from tests.inference import toys
+from tests.inference.test_native import shape
+
+SMALL = preset("small")
+TWO = [Product(256, 128, 384, 2), Product(256, 128, 128, 1)]
+
+
+class Clock:
+    """Goes on by what work takes."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.order: list[str] = []
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def contender(self, name: str, took_s: Callable[[int], float]) -> Prepare:
+        """Takes `took_s(call)` seconds each time; its first call is the warm-up."""
+        calls = 0
+
+        def work() -> None:
+            nonlocal calls
+            self.order.append(name)
+            self.now_s += took_s(calls)
+            calls += 1
+
+        return lambda _: work
+
+
+def test_what_takes_least_time_decodes_and_its_sentence_says_so() -> None:
+    clock = Clock()
+    contenders = {name: clock.contender(name, lambda _, s=s: s) for name, s in (("a", 4e-3), ("b", 1e-3), ("c", 2e-3))}
+    found = calibrate(TWO, contenders, clock=clock, budget_s=0.1)
+    assert found.chosen == "b"
+    assert found.seconds == pytest.approx({"a": 12e-3, "b": 3e-3, "c": 6e-3})
+    assert found.sentence().startswith("b decodes: a step's products for 256 beams take 3 ms, 12 by a, 6 by c (cal")
+
+
+def test_it_ends_within_its_budget_but_every_contender_is_timed_once() -> None:
+    clock = Clock()
+    slow = {name: clock.contender(name, lambda _: 1.0) for name in ("a", "b")}
+    found = calibrate(TWO, slow, clock=clock, budget_s=0.1)
+    assert found.took_s == 8.0
+    clock = Clock()
+    found = calibrate(TWO, {"a": clock.contender("a", lambda _: 0.01)}, clock=clock, budget_s=0.1)
+    assert found.took_s <= 0.1 + 2 * 0.01 + 1e-9
+
+
+def test_a_disturbance_does_not_count_and_contenders_take_turns() -> None:
+    """Others use the machine for a while: half of a's calls take ten times as long."""
+    clock = Clock()
+    contenders = {
+        "a": clock.contender("a", lambda call: 0.01 if call % 4 == 0 else 0.001),
+        "b": clock.contender("b", lambda _: 0.002),
+    }
+    found = calibrate(TWO[:1], contenders, clock=clock, budget_s=0.1)
+    assert found.chosen == "a"
+    assert clock.order[:6] == ["a", "b"] * 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({"amx_bf16": 1.0, "avx512_bf16": 0.95, TORCH: 0.9}, "amx_bf16"),
+        ({"amx_bf16": 1.0, "avx512_bf16": 0.8, TORCH: 0.7}, "avx512_bf16"),
+        ({"amx_bf16": 1.0, "avx512_bf16": 8.0, TORCH: 0.8}, "amx_bf16"),
+        ({"amx_bf16": 1.0, "avx512_bf16": 8.0, TORCH: 0.5}, TORCH),
+        ({"avx512_bf16": 1.0, TORCH: 0.1}, TORCH),
+    ],
+)
+def test_one_that_is_faster_by_less_than_noise_is_not_preferred(seconds: dict[str, float], chosen: str) -> None:
+    assert fastest(seconds) == chosen
+
+
+@pytest.mark.parametrize("name", ["small", "base", "1b"])
+def test_the_products_are_those_of_the_model(name: str) -> None:
+    """All weights of the decoder's step: those of every block and of one head, each expert with its share of rows."""
+    config = preset(name)
+    width, blocks, experts = config.d_model, config.decoder_layers, config.experts
+    weights = blocks * (6 * width**2 + experts * 3 * width * config.expert_hidden) + width * config.codes
+    of_weights = [one for one in products(config) if one.m != min(calibration.ROWS, config.beam_width)]
+    assert sum(one.k * one.n * one.times for one in of_weights) == weights
+    assert all(one.n <= calibration.MOST_COLUMNS for one in products(config))
+
+
+def kernels(kind: str, dtype: torch.dtype) -> Kernels:
+    class Named:
+        pass
+
+    one: Any = Named()
+    one.kind, one.dtype = kind, dtype
+    return cast(Kernels, one)
+
+
+AMX, AVX512 = kernels("amx_bf16", torch.bfloat16), kernels("avx512_bf16", torch.bfloat16)
+INT16, FLOAT32 = kernels("avx2_int16", torch.int16), kernels("avx2", torch.float32)
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Kernels, ...]]:
+    """What was to be timed; torch wins."""
+    asked: list[tuple[Kernels, ...]] = []
+
+    def found(_: Any, contenders: tuple[Kernels, ...], __: Any) -> calibration.Calibration:
+        asked.append(contenders)
+        return calibration.Calibration({TORCH: 1.0}, TORCH, 0.0)
+
+    monkeypatch.setattr(calibration, "calibration", found)
+    return asked
+
+
+def test_kernels_of_bfloat16_are_timed_against_torch(timed: list[tuple[Kernels, ...]]) -> None:
+    assert choose(SMALL, [AMX, AVX512], torch.float32) is None
+    assert timed == [(AMX, AVX512)]
+
+
+def test_where_there_is_no_choice_nothing_is_timed(timed: list[tuple[Kernels, ...]]) -> None:
+    assert choose(SMALL, [INT16, FLOAT32], torch.float32) is INT16
+    assert choose(SMALL, [], torch.float32) is None
+    assert choose(SMALL, [AVX512], torch.float32, named=True) is AVX512
+    assert not timed
+
+
+@pytest.fixture
+def built() -> list[Kernels]:
+    """Every kind that this processor can run."""
+    if not binding.kinds():
+        pytest.skip("this processor has neither AVX-512 with bfloat16 nor AVX2")
+    try:
+        binding.build()
+    except DependencyMissingError as error:
+        pytest.skip(str(error))
+    binding.load.cache_clear()
+    check._checked.cache_clear()
+    return [found for kind in binding.kinds() if (found := binding.load(kind)) is not None]
+
+
+def test_the_kernels_of_this_processor_are_timed_and_random_numbers_stay_what_they_are(
+    built: list[Kernels], caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    calibration.calibration.cache_clear()
+    with caplog.at_level(logging.INFO):
+        found, again = (calibration.calibration(SMALL, tuple(built), torch.float32) for _ in range(2))
+    calibration.calibration.cache_clear()
+    assert torch.equal(torch.rand(4), expected)
+    assert again is found, "once in a process"
+    assert caplog.text.count(found.sentence()) == 1
+    assert list(found.seconds) == [*binding.kinds(), TORCH]
+    assert all(0 < seconds < 1 for seconds in found.seconds.values())
+
+
+def test_a_setting_names_what_decodes(built: list[Kernels]) -> None:
+    model = toys.model(shape())
+    for one in built:
+        engine = Engine(model, kernels=one.kind)
+        assert (engine.kernels, engine.dtype) == (one.kind, one.dtype)
+    assert Engine(model).kernels in {TORCH, *binding.kinds()}
+    engine = Engine(model, kernels=TORCH)
+    assert (engine.kernels, engine.native) == (TORCH, False)
+    assert load_settings(inference={"decoding": {"kernels": "torch"}}).inference.decoding.kernels == TORCH
+
+
+def test_kernels_that_cannot_decode_here_are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binding, "kinds", lambda: ("avx2_int16", "avx2"))
+    check.require("auto")
+    check.require(TORCH)
+    with pytest.raises(SettingsError, match="is amx_bf16, but this processor runs avx2_int16 and avx2"):
+        check.require("amx_bf16")
+    monkeypatch.setattr(check, "_checked", lambda _: None)
+    with pytest.raises(SettingsError, match="not built here or do not agree with torch"):
+        check.require("avx2")
+
+
+def test_the_command_says_what_decodes_each_preset(built: list[Kernels]) -> None:
+    said = CliRunner().invoke(app, ["kernels"])
+    assert said.exit_code == 0, said.output
+    for name in ("small", "base", "1b"):
+        assert f"preset {name}: " in said.output
+    assert " decodes: " in said.output
+    assert len(built) == said.output.count("decode kernels: ")
