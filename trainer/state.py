@@ -23,6 +23,7 @@ from trainer.placement import NewestTrie
 
 if TYPE_CHECKING:  # it loads what a trainer in one process does without
     from trainer.data_parallel import DataParallel
+    from trainer.recorded import RecordedGradients
 
 Partition = tuple[str, int]
 """Topic name without the prefix, partition."""
@@ -94,6 +95,8 @@ class TrainState:
     parallel: DataParallel | None = None
     """The ranks that the models are on; None for this process alone."""
     newest_trie: NewestTrie = field(default_factory=NewestTrie)
+    recorded: RecordedGradients | None = None
+    """CUDA graphs of steps, which a step makes where it can."""
 
     @classmethod
     def new(cls, config: ModelConfig, settings: TrainerSettings) -> TrainState:
@@ -145,7 +148,7 @@ class TrainState:
         """Take models and moments to a device. For a state that is not on ranks."""
         if device == self.device:
             return
-        moments = self.moments()
+        moments, self.recorded = self.moments(), None
         for name, model, optimizer in (
             ("onerec", self.onerec, self.onerec_optimizer),
             ("reward", self.reward, self.reward_optimizer),

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from schemas.records import OffsetRange
-from trainer import objectives
+from trainer import fixed_shapes, objectives
 from trainer.batches import Admitted, Refusal, StepInput, admit, pair_batch, session_batch
+from trainer.fixed_shapes import Targets
 from trainer.lesson import teach
 from trainer.parts import divide
 from trainer.placement import moved
+from trainer.recorded import RecordedGradients, can_record
 from trainer.state import TrainState, step_seed
 from trainer.update import Rates, update
 
@@ -55,7 +57,9 @@ def apply_step(state: TrainState, step_input: StepInput) -> StepResult:
     torch.manual_seed(seed)
     rates = _rates(state)
     admitted = admit(state, step_input)
-    if state.parallel is None and state.parts == 1:
+    if state.parallel is None and state.parts == 1 and records(state):
+        figures, refused = _recorded(state, admitted, step_input, rates, seed)
+    elif state.parallel is None and state.parts == 1:
         losses = _losses(state, admitted, step_input)
         figures, refused = losses.figures, _update(state, losses, rates)
     else:
@@ -83,6 +87,44 @@ def _rates(state: TrainState) -> Rates:
     return Rates(settings.learning_rate * warmth, settings.reward_learning_rate * warmth)
 
 
+def records(state: TrainState) -> bool:
+    """Whether steps of this state are computed in fixed shapes, as CUDA graphs."""
+    return state.settings.cuda_graphs and can_record(state.onerec)
+
+
+def _recorded(
+    state: TrainState, admitted: Admitted, step_input: StepInput, rates: Rates, seed: int
+) -> tuple[dict[str, float], str | None]:
+    """The same in fixed shapes: the sessions' gradients by a graph, those of pairs, which are few, before them."""
+    for optimizer in (state.onerec_optimizer, state.reward_optimizer):
+        optimizer.zero_grad(set_to_none=True)
+    figures: dict[str, float] = {}
+    if admitted.pairs:
+        preference, figures = _preference(state, admitted, step_input)
+        preference.backward()  # type: ignore[no-untyped-call]
+        del preference  # its gradients' places belong to the stream that it ran on
+    covered = False
+    if admitted.rows:
+        settings, catalogue = state.settings, step_input.catalogue
+        lesson = session_batch(admitted.rows, catalogue, state.config, settings.train_on)
+        covered = bool((lesson.weight > 0).any())
+        batch = moved(fixed_shapes.padded(lesson, state.config, settings.batch), state.device)
+        targets = Targets.of(batch.leaves, state.trie(catalogue.trie), state.config)
+        if state.recorded is None:
+            state.recorded = RecordedGradients(state.onerec, state.reward)
+        losses = state.recorded.add(batch, targets, covered=covered, seed=seed)
+        figures |= {name: loss.item() for name, loss in losses._asdict().items() if loss is not None}
+    return figures, update(state, figures, rates, onerec=covered or bool(admitted.pairs), reward=bool(admitted.rows))
+
+
+def _preference(state: TrainState, admitted: Admitted, step_input: StepInput) -> tuple[Tensor, dict[str, float]]:
+    """The pairs' loss, weighted, and figures of them."""
+    settings, catalogue = state.settings, step_input.catalogue
+    pairs = moved(pair_batch(admitted.pairs, catalogue, state.config), state.device)
+    preference, figures = objectives.preference_loss(state.onerec, pairs, state.trie(catalogue.trie), settings)
+    return settings.preference_weight * preference, {"preference": preference.item(), **figures}
+
+
 def _losses(state: TrainState, admitted: Admitted, step_input: StepInput) -> _Losses:
     """NTP + lambda * preference (paper, algorithm 2) for the one model, L_RM for the other."""
     settings, catalogue = state.settings, step_input.catalogue
@@ -90,10 +132,7 @@ def _losses(state: TrainState, admitted: Admitted, step_input: StepInput) -> _Lo
     losses = _Losses(None, None, {})
     if admitted.pairs:
         # Before the sessions: the experts' loads that count for balance are those of the last forward.
-        pairs = moved(pair_batch(admitted.pairs, catalogue, state.config), device)
-        preference, figures = objectives.preference_loss(state.onerec, pairs, trie, settings)
-        losses.onerec = settings.preference_weight * preference
-        losses.figures |= {"preference": preference.item(), **figures}
+        losses.onerec, losses.figures = _preference(state, admitted, step_input)
     if admitted.rows:
         batch = moved(session_batch(admitted.rows, catalogue, state.config, settings.train_on), device)
         next_token = objectives.next_token_loss(state.onerec, batch, trie)

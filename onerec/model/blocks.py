@@ -54,8 +54,8 @@ class DecoderBlock(nn.Module):
         out: Tensor = x + self.dropout(self.cross_attention(self.cross_norm(x, dtype), memory, padding))
         return out
 
-    def mix(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
-        """The experts: rows [R, d] -> [R, d]."""
-        mixed = self.moe(self.moe_norm(rows, dtype))
+    def mix(self, rows: Tensor, dtype: torch.dtype, counted: Tensor | None = None) -> Tensor:
+        """The experts: rows [R, d] -> [R, d]; `counted` as in `SparseMoE`."""
+        mixed = self.moe(self.moe_norm(rows, dtype), counted)
         out: Tensor = rows + self.dropout(mixed.to(rows.dtype))
         return out

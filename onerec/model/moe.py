@@ -40,10 +40,16 @@ class SparseMoE(nn.Module):
         chosen = torch.topk(scores.detach() + self.bias.to(scores.dtype).unsqueeze(1), self.active, dim=0).indices
         return scores.gather(0, chosen).t(), chosen.t()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Rows x [R, d] -> [R, d] without the residual; float32 where the parameters are."""
+    def forward(self, x: Tensor, counted: Tensor | None = None) -> Tensor:
+        """Rows x [R, d] -> [R, d] without the residual; float32 where the parameters are.
+
+        `counted` bool [R] are the rows that enter `load`, all for None.
+        """
         gates, chosen = self.route(x)
         groups, source, places = self._layout(chosen, x.dtype)
+        if counted is not None:
+            routed = chosen.unsqueeze(-1) == torch.arange(self.experts, device=x.device)  # [R, k, E]
+            self.load = (routed & counted[:, None, None]).sum((0, 1))
         rows = spread_rows(x, source, places)
         hidden = swiglu(grouped_product(rows, self.w_in.to(x.dtype), groups))
         outputs = grouped_product(hidden, self.w_out.to(x.dtype), groups)

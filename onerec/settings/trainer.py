@@ -65,6 +65,11 @@ class TrainerSettings(Table):
         description="cpu, cuda, cuda:1 or auto; part of what makes a version reproducible. Under torchrun "
         "ranks.backend decides.",
     )
+    cuda_graphs: bool = Field(
+        True,
+        description="On a CUDA device with products in bfloat16, compute steps in a few fixed shapes, recorded as "
+        "CUDA graphs; part of what makes a version reproducible.",
+    )
     threads: int = Field(1, ge=1, description="torch threads; part of what makes a version reproducible.")
     learning_rate: float = Field(1e-4, gt=0, description="Constant after warmup_steps: the stream has no end.")
     reward_learning_rate: float = Field(1e-3, gt=0, description="Of the reward model.")

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from inference.__main__ import app
 from inference.engine.native import binding, calibration, check
 from inference.engine.native.binding import Kernels
-from inference.engine.native.calibration import TORCH, Prepare, Product, calibrate, choose, fastest, products
+from inference.engine.native.calibration import Work, calibrate, choose, fastest
+from inference.engine.native.check import TORCH
+from inference.engine.native.weights import fits
 from inference.engine.search import Engine
 from onerec.errors import DependencyMissingError, SettingsError
 from onerec.model.presets import preset
@@ -22,7 +24,6 @@ from tests.inference import toys
 from tests.inference.test_native import shape
 
 SMALL = preset("small")
-TWO = [Product(256, 128, 384, 2), Product(256, 128, 128, 1)]
 
 
 class Clock:
@@ -35,7 +36,7 @@ class Clock:
     def __call__(self) -> float:
         return self.now_s
 
-    def contender(self, name: str, took_s: Callable[[int], float]) -> Prepare:
+    def work(self, name: str, took_s: Callable[[int], float]) -> Work:
         """Takes `took_s(call)` seconds each time; its first call is the warm-up."""
         calls = 0
 
@@ -45,36 +46,35 @@ class Clock:
             self.now_s += took_s(calls)
             calls += 1
 
-        return lambda _: work
+        return work
 
 
 def test_what_takes_least_time_decodes_and_its_sentence_says_so() -> None:
     clock = Clock()
-    contenders = {name: clock.contender(name, lambda _, s=s: s) for name, s in (("a", 4e-3), ("b", 1e-3), ("c", 2e-3))}
-    found = calibrate(TWO, contenders, clock=clock, budget_s=0.1)
+    works = {name: clock.work(name, lambda _, s=s: s) for name, s in (("a", 4e-3), ("b", 1e-3), ("c", 2e-3))}
+    found = calibrate(lambda: works, clock=clock, budget_s=0.1)
     assert found.chosen == "b"
-    assert found.seconds == pytest.approx({"a": 12e-3, "b": 3e-3, "c": 6e-3})
-    assert found.sentence().startswith("b decodes: a step's products for 256 beams take 3 ms, 12 by a, 6 by c (cal")
+    assert found.seconds == pytest.approx({"a": 4e-3, "b": 1e-3, "c": 2e-3})
+    assert found.sentence().startswith("b decodes: a block's step with 256 beams takes 1 ms, 4 by a, 2 by c (cal")
 
 
 def test_it_ends_within_its_budget_but_every_contender_is_timed_once() -> None:
     clock = Clock()
-    slow = {name: clock.contender(name, lambda _: 1.0) for name in ("a", "b")}
-    found = calibrate(TWO, slow, clock=clock, budget_s=0.1)
-    assert found.took_s == 8.0
+    slow = {name: clock.work(name, lambda _: 1.0) for name in ("a", "b")}
+    assert calibrate(lambda: slow, clock=clock, budget_s=0.1).took_s == 4.0
     clock = Clock()
-    found = calibrate(TWO, {"a": clock.contender("a", lambda _: 0.01)}, clock=clock, budget_s=0.1)
-    assert found.took_s <= 0.1 + 2 * 0.01 + 1e-9
+    quick = {"a": clock.work("a", lambda _: 0.01)}
+    assert calibrate(lambda: quick, clock=clock, budget_s=0.1).took_s <= 0.1 + 0.01 + 1e-9
 
 
 def test_a_disturbance_does_not_count_and_contenders_take_turns() -> None:
-    """Others use the machine for a while: half of a's calls take ten times as long."""
+    """Others use the machine for a while: three of four of a's calls take ten times as long."""
     clock = Clock()
-    contenders = {
-        "a": clock.contender("a", lambda call: 0.01 if call % 4 == 0 else 0.001),
-        "b": clock.contender("b", lambda _: 0.002),
+    works = {
+        "a": clock.work("a", lambda call: 0.001 if call % 4 == 3 else 0.01),
+        "b": clock.work("b", lambda _: 0.002),
     }
-    found = calibrate(TWO[:1], contenders, clock=clock, budget_s=0.1)
+    found = calibrate(lambda: works, clock=clock, budget_s=0.1)
     assert found.chosen == "a"
     assert clock.order[:6] == ["a", "b"] * 3
 
@@ -82,11 +82,11 @@ def test_a_disturbance_does_not_count_and_contenders_take_turns() -> None:
 @pytest.mark.parametrize(
     ("seconds", "chosen"),
     [
-        ({"amx_bf16": 1.0, "avx512_bf16": 0.95, TORCH: 0.9}, "amx_bf16"),
-        ({"amx_bf16": 1.0, "avx512_bf16": 0.8, TORCH: 0.7}, "avx512_bf16"),
-        ({"amx_bf16": 1.0, "avx512_bf16": 8.0, TORCH: 0.8}, "amx_bf16"),
-        ({"amx_bf16": 1.0, "avx512_bf16": 8.0, TORCH: 0.5}, TORCH),
+        ({"amx_bf16": 1.0, "avx512_bf16": 0.95, TORCH: 0.92}, "amx_bf16"),
+        ({"amx_bf16": 1.0, "avx512_bf16": 0.8, TORCH: 0.75}, "avx512_bf16"),
+        ({"amx_bf16": 1.0, "avx512_bf16": 8.0, TORCH: 0.8}, TORCH),
         ({"avx512_bf16": 1.0, TORCH: 0.1}, TORCH),
+        ({"avx512_bf16": 1.0, TORCH: 1.1}, "avx512_bf16"),
     ],
 )
 def test_one_that_is_faster_by_less_than_noise_is_not_preferred(seconds: dict[str, float], chosen: str) -> None:
@@ -94,14 +94,14 @@ def test_one_that_is_faster_by_less_than_noise_is_not_preferred(seconds: dict[st
 
 
 @pytest.mark.parametrize("name", ["small", "base", "1b"])
-def test_the_products_are_those_of_the_model(name: str) -> None:
-    """All weights of the decoder's step: those of every block and of one head, each expert with its share of rows."""
+def test_what_is_timed_is_a_block_of_the_model(name: str) -> None:
     config = preset(name)
-    width, blocks, experts = config.d_model, config.decoder_layers, config.experts
-    weights = blocks * (6 * width**2 + experts * 3 * width * config.expert_hidden) + width * config.codes
-    of_weights = [one for one in products(config) if one.m != min(calibration.ROWS, config.beam_width)]
-    assert sum(one.k * one.n * one.times for one in of_weights) == weights
-    assert all(one.n <= calibration.MOST_COLUMNS for one in products(config))
+    one = calibration.thin(config)
+    assert fits(one)
+    assert (one.d_model, one.heads, one.active_experts) == (config.d_model, config.heads, config.active_experts)
+    assert one.beam_width == config.beam_width
+    weights = one.experts * 3 * one.d_model * one.expert_hidden
+    assert weights <= max(calibration.MOST_EXPERT_WEIGHTS, one.active_experts * 3 * one.d_model * one.expert_hidden)
 
 
 def kernels(kind: str, dtype: torch.dtype) -> Kernels:
@@ -159,6 +159,7 @@ def built() -> list[Kernels]:
 def test_the_kernels_of_this_processor_are_timed_and_random_numbers_stay_what_they_are(
     built: list[Kernels], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Where there is a choice and, to see that they can be timed, where there is none."""
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)

@@ -56,7 +56,8 @@ class NativeDecoder:
         self._addresses = _addresses(self._memories)
         shape = (weights.config.decoder_layers, max_tokens * max_rows, 2 * weights.config.d_model)
         self._cache = torch.empty(shape, dtype=weights.kernels.kept)
-        self._ancestors = torch.empty(self._requests, 0, dtype=torch.int32)  # [R, T] cache rows
+        self.ancestors = torch.empty(self._requests, 0, dtype=torch.int32)
+        """Cache rows [R, T] of each row's past: with what is in the cache, all that changes from step to step."""
         self._row = torch.arange(max_rows, dtype=torch.int32)
         self._ends: dict[int, Tensor] = {}  # where each request's rows begin, by how many there are in all
         self._state = binding.State(
@@ -84,10 +85,10 @@ class NativeDecoder:
         if None; those of other rows are 0.
         """
         rows, fed = codes.shape
-        start = self._ancestors.shape[1]
-        past = self._ancestors if parents is None else self._ancestors.index_select(0, parents)
+        start = self.ancestors.shape[1]
+        past = self.ancestors if parents is None else self.ancestors.index_select(0, parents)
         new = [self._row[:rows] + (start + step) * self._max_rows for step in range(fed)]
-        self._ancestors = torch.cat([past, torch.stack(new, dim=1)], dim=1)
+        self.ancestors = torch.cat([past, torch.stack(new, dim=1)], dim=1)
         head, fed_codes = self._weights.heads[level], codes.contiguous()
         fed_rows = self._packed(live, rows)
         asked_rows = fed_rows if asked is None else self._packed(asked, rows)
@@ -99,7 +100,7 @@ class NativeDecoder:
             live=fed_rows.structure(),
             asked=asked_rows.structure(),
             codes=fed_codes.data_ptr(),
-            ancestors=self._ancestors.data_ptr(),
+            ancestors=self.ancestors.data_ptr(),
             head=head.packed.data_ptr(),
             head_columns=head.columns,
             logits=logits.data_ptr(),
