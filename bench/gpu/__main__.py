@@ -22,7 +22,7 @@ from bench.gpu import sides
 from onerec.cli.options import fail
 from onerec.device import device_of
 from onerec.errors import OneRecError
-from onerec.model.presets import PRESETS
+from onerec.model.presets import PRESETS, ModelConfig
 from trainer.ranks import CUBLAS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -69,12 +69,15 @@ def _measures(device: torch.device, seconds: float, *, brief: bool) -> dict[str,
         return {
             "decode_tiny": partial(sides.decode, tiny, device, beam=8, batch=2, items=300, seconds=seconds),
             "train_tiny": partial(sides.train, tiny, device, batch=4, items=300, seconds=seconds),
+            "step_tiny": partial(sides.step, tiny, device, batch=4, items=300, seconds=seconds),
         }
     small, large = PRESETS["small"], PRESETS["1b"]
     dense = shapes.config(bf16=True)
     experts = shapes.config(experts=shapes.EXPERTS, bf16=True)
     low = dataclasses.replace(small, bf16=True)
-    decode, train = (partial(one, device=device, seconds=seconds) for one in (sides.decode, sides.train))
+    decode, train, step = (
+        partial(one, device=device, seconds=seconds) for one in (sides.decode, sides.train, sides.step)
+    )
     items, many = shapes.ITEMS, 200_000
     peer = partial(sides.peer, device, seconds=seconds)
     return {
@@ -96,11 +99,25 @@ def _measures(device: torch.device, seconds: float, *, brief: bool) -> dict[str,
         "peer_beam128_batch8": partial(peer, beam=128, batch=8),
         "decode_small_beam32_batch64": partial(decode, small, beam=32, batch=64, items=items),
         "train_small_batch64": partial(train, low, batch=64, items=items),
+        "step_1b_batch64": partial(step, large, batch=64, items=many),
+        "step_1b_batch64_without_graphs": partial(step, large, batch=64, items=many, graphs=False),
         "train_dense_batch512": partial(train, dense, batch=512, items=items),
         "decode_experts_beam32_batch8": partial(decode, experts, beam=32, batch=8, items=items),
         "train_experts_batch64": partial(train, experts, batch=64, items=items),
+        **_steps(step, {"dense": dense, "experts": experts, "small": low, "base": PRESETS["base"]}, items),
         "peer_beam32_batch64": partial(peer, beam=32, batch=64),
         "decode_dense_beam32_batch256": partial(decode, dense, beam=32, batch=256, items=items),
+    }
+
+
+def _steps(step: Callable[..., dict[str, Any]], configs: dict[str, ModelConfig], items: int) -> dict[str, Measure]:
+    """The trainer's step with and without CUDA graphs, of each configuration."""
+    return {
+        f"step_{name}_batch64{'' if graphs else '_without_graphs'}": partial(
+            step, config, batch=64, items=items, graphs=graphs
+        )
+        for name, config in configs.items()
+        for graphs in (True, False)
     }
 
 

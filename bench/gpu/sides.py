@@ -17,10 +17,13 @@ from bench.gpu import worlds
 from inference.engine import captures
 from inference.engine.search import Engine
 from onerec.model.presets import ModelConfig
+from onerec.model.reward import RewardModel
 from onerec.model.sizes import sizes
 from onerec.settings import TrainerSettings
-from trainer.objectives import next_token_loss
+from trainer.fixed_shapes import Targets, padded
+from trainer.objectives import next_token_loss, session_reward_loss
 from trainer.placement import moved
+from trainer.recorded import RecordedGradients, can_record
 from trainer.state import adamw
 
 WARM = captures.CAPTURED_FROM + 1
@@ -125,6 +128,66 @@ def train(
         "batch": batch,
         "repeatable": repeatable,
         "products": "bfloat16" if config.bf16 and device.type != "cpu" else "float32",
+        "samples_per_s": rounded(batch / median),
+        "ms_a_step": rounded(1000 * median),
+        "spread": rounded((max(took) - min(took)) / median),
+        "flops_per_s": rounded(batch / median * sizes(config).train_flops),
+        "memory_gb": rounded(torch.cuda.max_memory_allocated(device) / 1e9) if device.type == "cuda" else None,
+    }
+
+
+def step(
+    config: ModelConfig, device: torch.device, *, batch: int, items: int, seconds: float, graphs: bool = True
+) -> dict[str, Any]:
+    """What the trainer does on sessions of both models: losses, gradients, clipping, AdamW, the experts' biases.
+
+    With `graphs` in fixed shapes, forward and backward recorded; without, in the objectives' exact shapes.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    settings, known = TrainerSettings(), worlds.catalogue(config, items)
+    onerec = worlds.model(config, device).train()
+    with device:
+        reward = RewardModel(config).train()
+    optimizers = [adamw(model, settings.learning_rate, settings) for model in (onerec, reward)]
+    lesson, trie = worlds.sessions(config, known, batch), known.trie.to(device)
+    recorded = RecordedGradients(onerec, reward) if graphs and can_record(onerec) else None
+
+    def gradients() -> list[float]:
+        if recorded is not None:
+            placed = moved(padded(lesson, config, batch), device)
+            targets = Targets.of(placed.leaves, trie, config)
+            found = recorded.add(placed, targets, covered=True, seed=1)
+            return [loss.item() for loss in found if loss is not None]
+        placed = moved(lesson, device)
+        losses = [next_token_loss(onerec, placed, trie), session_reward_loss(reward, placed)]
+        for loss in losses:
+            assert loss is not None
+            loss.backward()  # type: ignore[no-untyped-call]
+        return [loss.item() for loss in losses if loss is not None]
+
+    def work() -> list[float]:
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        losses = gradients()
+        for model, optimizer in zip((onerec, reward), optimizers, strict=True):
+            clip_grad_norm_(model.parameters(), settings.clip_norm, foreach=True).item()
+            optimizer.step()
+        onerec.update_expert_bias(settings.expert_bias_rate)
+        return losses
+
+    try:
+        first = work()
+        for _ in range(2):
+            work()
+        took = timed(work, device, seconds)
+        last, median = work(), statistics.median(took)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert last[0] < first[0], "the same batch again and again, and its loss does not fall"
+    return {
+        "batch": batch,
+        "graphs": 0 if recorded is None else recorded.graphs,
         "samples_per_s": rounded(batch / median),
         "ms_a_step": rounded(1000 * median),
         "spread": rounded((max(took) - min(took)) / median),

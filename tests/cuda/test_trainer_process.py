@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
+from onerec.model.presets import PRESETS
 from onerec.settings import KafkaSettings
 from schemas.records import JournalKind
 from tests.trainer import toy
@@ -16,17 +18,25 @@ from trainer.reproduce import reproduce
 
 pytestmark = pytest.mark.broker
 WITHIN_S = 120.0
+IN_BFLOAT16 = """
+import dataclasses
+from onerec.model.presets import PRESETS
+PRESETS["tiny"] = dataclasses.replace(PRESETS["tiny"], bf16=True, bf16_seed=True)
+"""
 SESSIONS = 8
 """Of each batch that is published; then a version is waited for."""
 
 
+@pytest.mark.parametrize("bf16", [True, False])
 def test_versions_of_a_trainer_on_a_gpu_are_reproduced_bit_for_bit(
-    device: torch.device, kafka: KafkaSettings, tmp_path: Path
+    device: torch.device, kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, bf16: bool
 ) -> None:
+    """In bfloat16 its steps are CUDA graphs."""
+    monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(toy.TINY, bf16=bf16, bf16_seed=bf16))
     world = World(kafka, tmp_path, {"device": "cuda"})
     world.publish_catalogue()
     world.publish_histories()
-    with world.running() as process:
+    with world.running(before=IN_BFLOAT16 if bf16 else "") as process:
         world.wait(lambda: bool(world.versions()), process, within_s=WITHIN_S)
         for first in (0, SESSIONS, 2 * SESSIONS):
             numbers = range(first, first + SESSIONS)
