@@ -110,7 +110,8 @@ def _hidden(model: OneRec, batch: SessionBatch, wanted: Tensor) -> Tensor:
         x = block.attend(x, causal, memory.states, padding)
         x = block.mix(x.flatten(0, 1), dtype, needed.flatten()).view_as(x)
     x = last.attend(x, causal, memory.states, padding)
-    choices, counted = (part.unflatten(1, (-1, levels + 1))[:, :, :levels].flatten(0, 2) for part in (x, wanted))
+    choices = x.view(len(x), -1, levels + 1, x.shape[2])[:, :, :levels].flatten(0, 2)
+    counted = wanted.view(len(x), -1, levels + 1)[:, :, :levels].flatten()
     hidden: Tensor = model.decoder.norm(last.mix(choices, dtype, counted))
     return hidden
 

@@ -51,7 +51,11 @@ class Clock:
 
 def test_what_takes_least_time_decodes_and_its_sentence_says_so() -> None:
     clock = Clock()
-    works = {name: clock.work(name, lambda _, s=s: s) for name, s in (("a", 4e-3), ("b", 1e-3), ("c", 2e-3))}
+    works = {
+        "a": clock.work("a", lambda _: 4e-3),
+        "b": clock.work("b", lambda _: 1e-3),
+        "c": clock.work("c", lambda _: 2e-3),
+    }
     found = calibrate(lambda: works, clock=clock, budget_s=0.1)
     assert found.chosen == "b"
     assert found.seconds == pytest.approx({"a": 4e-3, "b": 1e-3, "c": 2e-3})
