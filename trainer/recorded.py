@@ -34,11 +34,10 @@ KEPT = 4
 
 
 class Losses(NamedTuple):
-    """Scalars."""
+    """Scalars; None for what was not asked."""
 
     next_token: Tensor | None
-    """None where no exposure is covered."""
-    reward: Tensor
+    reward: Tensor | None
 
 
 @dataclass(slots=True)
@@ -78,33 +77,36 @@ class RecordedGradients:
         """How many shapes have been recorded and are kept."""
         return len(self._graphs)
 
-    def add(self, batch: SessionBatch, targets: Targets, *, covered: bool, seed: int) -> Losses:
+    def add(
+        self, batch: SessionBatch, targets: Targets, *, seed: int, next_token: bool = True, reward: bool = True
+    ) -> Losses:
         """Add the gradients of a padded batch to those that the parameters have, and set the experts' loads.
 
-        `covered` says whether the next-token loss covers any exposure; `seed` is of dropout. The losses are void
-        after the next call.
+        `next_token` is for batches with a covered exposure, `reward` for those of live sessions; `seed` is of
+        dropout. The losses are void after the next call.
         """
+        asked = (next_token, reward)
         before = [parameter.grad for parameter in self._parameters]
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            computed = self._computed(batch, targets, covered=covered, seed=seed)
+            computed = self._computed(batch, targets, asked, seed)
         torch.cuda.current_stream().wait_stream(self._stream)
         for parameter, old, new in zip(self._parameters, before, computed.gradients, strict=True):
             parameter.grad = new if old is None else old if new is None else old.add_(new)
-        if covered:
+        if next_token:
             for moe, load in zip(self._experts, computed.loads, strict=True):
                 moe.load = load
         return computed.losses
 
-    def _computed(self, batch: SessionBatch, targets: Targets, *, covered: bool, seed: int) -> _Computed:
+    def _computed(self, batch: SessionBatch, targets: Targets, asked: tuple[bool, bool], seed: int) -> _Computed:
         inputs = list(tensors_of((batch, targets)))
-        key = (covered, self._onerec.bf16, self._onerec.training, *(tensor.shape for tensor in inputs))
+        key = (asked, self._onerec.bf16, self._onerec.training, *(tensor.shape for tensor in inputs))
         self._seen[key] += 1
         if self._seen[key] >= RECORDED_FROM and key not in self._graphs and not self._failed:
-            self._record(key, batch, targets, covered=covered)
+            self._record(key, batch, targets, asked)
         torch.manual_seed(seed)
         if key not in self._graphs:
-            return self._compute(batch, targets, covered=covered)
+            return self._compute(batch, targets, asked)
         self._graphs.move_to_end(key)
         found = self._graphs[key]
         for place, tensor in zip(found.places, inputs, strict=True):
@@ -112,18 +114,20 @@ class RecordedGradients:
         found.graph.replay()
         return found.computed
 
-    def _compute(self, batch: SessionBatch, targets: Targets, *, covered: bool) -> _Computed:
+    def _compute(self, batch: SessionBatch, targets: Targets, asked: tuple[bool, bool]) -> _Computed:
         for parameter in self._parameters:
             parameter.grad = None
-        next_token = fixed_shapes.next_token_loss(self._onerec, batch, targets) if covered else None
-        reward = fixed_shapes.reward_loss(self._reward, batch)
-        for loss in (next_token, reward):
+        found = (
+            fixed_shapes.next_token_loss(self._onerec, batch, targets) if asked[0] else None,
+            fixed_shapes.reward_loss(self._reward, batch) if asked[1] else None,
+        )
+        for loss in found:
             if loss is not None:
                 loss.backward()  # type: ignore[no-untyped-call]
-        losses = Losses(None if next_token is None else next_token.detach(), reward.detach())
+        losses = Losses(*(None if loss is None else loss.detach() for loss in found))
         return _Computed(losses, [each.grad for each in self._parameters], [moe.load for moe in self._experts])
 
-    def _record(self, key: Hashable, batch: SessionBatch, targets: Targets, *, covered: bool) -> None:
+    def _record(self, key: Hashable, batch: SessionBatch, targets: Targets, asked: tuple[bool, bool]) -> None:
         """Record the kernels of a shape, none of which runs.
 
         After a failure torch's allocator takes itself to be still recording, so it is not tried again.
@@ -134,7 +138,7 @@ class RecordedGradients:
             # thread_local: another thread may allocate and copy meanwhile.
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                computed = self._compute(own_batch, own_targets, covered=covered)
+                computed = self._compute(own_batch, own_targets, asked)
             finally:
                 graph.capture_end()
         except RuntimeError as error:

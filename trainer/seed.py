@@ -26,10 +26,12 @@ from onerec.settings import SeedSettings
 from trainer import metrics
 from trainer.batches import SessionBatch
 from trainer.budget import Budget
+from trainer.fixed_shapes import Targets, padded
 from trainer.lesson import teach
 from trainer.objectives import history_reward_loss, next_token_loss
 from trainer.parts import Part, each_part, weighted
 from trainer.placement import moved
+from trainer.recorded import RecordedGradients, can_record
 from trainer.samples import Rows, Samples, Source, sample_batch
 from trainer.seed_mode import SeedMode, leave_seed
 from trainer.shards import Shards
@@ -109,6 +111,8 @@ class _Lessons:
         self._mode = SeedMode(state)  # before the replicas are copied
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the second core has a shard of its own
+        recorded = state.settings.cuda_graphs and can_record(state.onerec)
+        self._recorded = RecordedGradients(state.onerec, state.reward) if recorded else None
         # A GPU computes the whole batch at once.
         self._shards = Shards(state.onerec, state.settings.seed.threads if state.device.type == "cpu" else 1)
 
@@ -140,16 +144,33 @@ class _Lessons:
     def _next_token(self, share: float, learning_rate: float) -> float:
         rows = self._source.next_token(share)
         floor = self.state.settings.seed.negative_weight * (1.0 - share)
-        count = min(len(self._shards), len(rows))
-        parts = [self._batch(rows[shard::count].copy(), floor) for shard in range(count)]
-        weights = [float(part.weight.sum()) for part in parts]
-        losses = [self._part(part, weight / sum(weights)) for part, weight in zip(parts, weights, strict=True)]
-        loss = self._shards.backward(losses)
+        loss = self._gradients(rows, floor) if self._recorded is None else self._recorded_gradients(rows, floor)
         _update(self.state.onerec, self._onerec_optimizer, learning_rate, self.state.settings.clip_norm)
         self.state.onerec.update_expert_bias(self.state.settings.expert_bias_rate)
         self.done += len(rows)
         metrics.SEED_SAMPLES.inc(len(rows))
         return loss
+
+    def _gradients(self, rows: Rows, floor: float) -> float:
+        count = min(len(self._shards), len(rows))
+        parts = [self._batch(rows[shard::count].copy(), floor) for shard in range(count)]
+        weights = [float(part.weight.sum()) for part in parts]
+        losses = [self._part(part, weight / sum(weights)) for part, weight in zip(parts, weights, strict=True)]
+        return self._shards.backward(losses)
+
+    def _recorded_gradients(self, rows: Rows, floor: float) -> float:
+        """The same by a CUDA graph."""
+        assert self._recorded is not None
+        state, trie = self.state, self.state.trie(self._catalogue.trie)
+        self._onerec_optimizer.zero_grad(set_to_none=True)
+        whole = padded(self._batch(rows, floor), state.config, state.settings.seed.batch)
+        batch = moved(whole, state.device)
+        seed = step_seed(state.settings.random_seed, state.step + 1)
+        loss = self._recorded.add(
+            batch, Targets.of(batch.leaves, trie, state.config), seed=seed, reward=False
+        ).next_token
+        assert loss is not None, "every sample has a positive"
+        return loss.item()
 
     def _part(self, part: SessionBatch, share: float) -> Callable[[OneRec], Tensor]:
         placed, trie = moved(part, self.state.device), self.state.trie(self._catalogue.trie)

@@ -112,7 +112,7 @@ def _recorded(
         targets = Targets.of(batch.leaves, state.trie(catalogue.trie), state.config)
         if state.recorded is None:
             state.recorded = RecordedGradients(state.onerec, state.reward)
-        losses = state.recorded.add(batch, targets, covered=covered, seed=seed)
+        losses = state.recorded.add(batch, targets, seed=seed, next_token=covered)
         figures |= {name: loss.item() for name, loss in losses._asdict().items() if loss is not None}
     return figures, update(state, figures, rates, onerec=covered or bool(admitted.pairs), reward=bool(admitted.rows))
 

@@ -157,7 +157,7 @@ def step(
         if recorded is not None:
             placed = moved(padded(lesson, config, batch), device)
             targets = Targets.of(placed.leaves, trie, config)
-            found = recorded.add(placed, targets, covered=True, seed=1)
+            found = recorded.add(placed, targets, seed=1)
             return [loss.item() for loss in found if loss is not None]
         placed = moved(lesson, device)
         losses = [next_token_loss(onerec, placed, trie), session_reward_loss(reward, placed)]

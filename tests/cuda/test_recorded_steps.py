@@ -12,14 +12,18 @@ import pytest
 import torch
 
 from onerec.model.presets import ModelConfig
-from onerec.settings import TrainerSettings
+from onerec.settings import SeedSettings, TrainerSettings
 from tests.trainer import toy
 from tests.trainer.test_checkpoint import SURROUNDINGS
+from tests.trainer.test_seed import samples
 from tests.trainer.test_step import copied, same
 from trainer import recorded
 from trainer.batches import StepInput
+from trainer.budget import SampleCount
 from trainer.checkpoint import Checkpoints
 from trainer.environment import make_deterministic
+from trainer.recorded import RecordedGradients
+from trainer.seed import SeedStep, train_seed
 from trainer.state import TrainState
 from trainer.step import apply_step, records
 from trainer.update import NON_FINITE
@@ -132,6 +136,30 @@ def test_a_recorded_step_that_is_not_finite_changes_nothing(device: torch.device
     with torch.no_grad():
         state.onerec.bos.copy_(kept)
     assert apply_step(state, inputs[7]).refused is None
+
+
+def test_a_seed_is_recorded_with_the_same_bits(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(toy.TINY, bf16_seed=True)
+    record, made, runs, recordings = RecordedGradients._record, list[object](), [], list[int]()
+
+    def counted(self: RecordedGradients, *arguments: Any) -> None:
+        made.append(arguments[0])
+        record(self, *arguments)
+
+    monkeypatch.setattr(RecordedGradients, "_record", counted)
+    for first in (recorded.RECORDED_FROM, 1 << 30):
+        monkeypatch.setattr(recorded, "RECORDED_FROM", first)
+        state = new(config, device, seed=SeedSettings(batch=16, learning_rate=1e-2))
+        steps: list[SeedStep] = []
+        train_seed(state, samples(), toy.catalogue(), SampleCount(600), on_step=steps.append)
+        losses = [step.losses["next_token"] for step in steps]
+        assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+        runs.append((copied(state.tensors()), losses))
+        recordings.append(len(made))
+    assert recordings[0] > 0
+    assert recordings[1] == recordings[0], "the second run records nothing"
+    assert same(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
 
 
 def test_a_move_ends_graphs_and_they_are_made_again(device: torch.device) -> None:
