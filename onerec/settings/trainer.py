@@ -66,7 +66,7 @@ class TrainerSettings(Table):
         "ranks.backend decides.",
     )
     cuda_graphs: bool = Field(
-        True,
+        False,
         description="On a CUDA device with products in bfloat16, compute steps in a few fixed shapes, recorded as "
         "CUDA graphs; part of what makes a version reproducible.",
     )

@@ -63,7 +63,9 @@ def stream() -> list[StepInput]:
 
 
 def new(config: ModelConfig, device: torch.device, **settings: Any) -> TrainState:
-    state = TrainState.new(config, TrainerSettings(warmup_steps=0, batch=16, **settings))
+    state = TrainState.new(
+        config, TrainerSettings(**({"warmup_steps": 0, "batch": 16, "cuda_graphs": True} | settings))
+    )
     state.move(device)
     return state
 

@@ -33,7 +33,7 @@ def test_versions_of_a_trainer_on_a_gpu_are_reproduced_bit_for_bit(
 ) -> None:
     """In bfloat16 its steps are CUDA graphs."""
     monkeypatch.setitem(PRESETS, "tiny", dataclasses.replace(toy.TINY, bf16=bf16, bf16_seed=bf16))
-    world = World(kafka, tmp_path, {"device": "cuda"})
+    world = World(kafka, tmp_path, {"device": "cuda", "cuda_graphs": True})
     world.publish_catalogue()
     world.publish_histories()
     with world.running(before=IN_BFLOAT16 if bf16 else "") as process:

@@ -98,6 +98,7 @@ def test_the_time_of_each_answer_is_told_by_stages(settings: Settings, world: Wo
     assert [stage(name, "count") - before[name, "count"] for name in STAGES] == [3] * len(STAGES)
     for name in ("queued", "prepared", "decoded", "recorded", "delivered"):
         assert stage(name, "sum") > before[name, "sum"], name
+    assert REGISTRY.get_sample_value("inference_worker_kernels", {"kernels": "torch"}) == 1, "none fit preset tiny"
 
 
 def test_a_swap_mid_stream_loses_no_request_and_mixes_no_versions(settings: Settings, world: World) -> None:

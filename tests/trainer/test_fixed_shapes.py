@@ -110,7 +110,6 @@ def test_a_catalogue_that_grows_keeps_its_shapes() -> None:
 
 
 def test_on_a_cpu_nothing_is_recorded() -> None:
-    state = toy.state()
-    assert state.settings.cuda_graphs
+    state = toy.state(cuda_graphs=True)
     assert not can_record(state.onerec)
     assert not records(state)
