@@ -24,6 +24,10 @@ PACKED = {"cpu": 4_096, "cuda": 16_384}
 """Candidates whose log-probabilities are computed at once."""
 
 
+BEAMS_AT_ONCE = {"cpu": 64, "cuda": 256}
+"""Users whose beams are searched at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A trained model and the catalogue of its ids."""
@@ -60,7 +64,7 @@ class Candidates:
 def beam(member: Member, histories: Longs, width: int) -> Longs:
     """The items [U, width] of the beam for each history [U, n], best first, NONE where there are fewer."""
     device, engine, found = member.model.bos.device, Engine(member.model), []
-    for at in batches(histories, 64 if device.type == "cpu" else 1024):
+    for at in batches(histories, BEAMS_AT_ONCE[device.type]):
         history = history_of(torch.from_numpy(histories[at]), member.catalogue.trie).to(device)
         found.append(engine.rank(history, member.catalogue, beam_width=width).sessions[:, :, 0].cpu().numpy())
     return np.concatenate(found)

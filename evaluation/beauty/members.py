@@ -21,7 +21,7 @@ from evaluation.beauty.tokens import FUSED, TEXT, View, tokens_of
 from evaluation.beauty.training import Recipe, train
 from onerec.model.presets import ModelConfig
 
-Kind = Literal["tiger", "onerec", "backward", "items"]
+Kind = Literal["tiger", "onerec", "backward", "items", "taught"]
 SELECTION_BEAM = 32
 """Of the looks at validation, by which the epoch is chosen."""
 
@@ -48,7 +48,7 @@ class Plan:
 
 
 def plan(kind: Kind, form: Form) -> Plan:
-    """How a kind is made; the last two add to `onerec`."""
+    """How a kind is made; the last three add to `onerec`."""
     base = form.generative
     if kind == "tiger":
         return Plan(tiger_config(form), base)
@@ -56,7 +56,8 @@ def plan(kind: Kind, form: Form) -> Plan:
         return Plan(onerec_config(form), base)
     if kind == "backward":
         return Plan(onerec_config(form), replace(base, backward_share=form.backward_share))
-    recipe = replace(base, item_weight=form.item_weight)
+    taught = form.taught_share if kind == "taught" else 0.0
+    recipe = replace(base, item_weight=form.item_weight, taught_share=taught)
     return Plan(onerec_config(form), recipe, with_items=True, forget=form.forget)
 
 

@@ -23,13 +23,15 @@ backwards, too. Each of the next rows adds one thing to the one before it:
 
 - `onerec+items`: to `onerec`, item vectors in the encoder, and a second loss that brings the user's state near the next
   item's vector. What is recommended is still what is generated: the beam's items by their codes' probabilities.
+- `onerec+taught`: half of the codes' loss is on items that the model's own item vectors find probable, instead of on
+  the one item that followed. What is recommended is again what is generated.
 - `onerec+views`: three such models, whose ids are of different embeddings; the items of their three beams, by the mean
   of the log-probabilities that the three generate them with.
 - `onerec+rescored`: the same items by code probabilities and item vectors together.
 - `onerec+counts`: co-occurrence as a prior joins them.
 
-`onerec+items-rescored` is beside that row: one model alone, its beam by codes, item vectors and counts. The last three
-rows are three models each; `parameters` and `train_minutes` are of all three.
+`onerec+items-rescored` and `onerec+taught-rescored` are beside those rows: one model alone, its beam by codes, item
+vectors and counts. The last three rows are three models each; `parameters` and `train_minutes` are of all three.
 
 **Seeds.** Each row is trained with each seed; the table gives mean and standard deviation over seeds. Ids are made
 once.
@@ -80,6 +82,7 @@ class Form:
     layers: int
     backward_share: float
     item_weight: float
+    taught_share: float
     forget: float
     dropout: float
     content: Literal["ids", "text"]
@@ -103,6 +106,7 @@ FULL = Form(
     layers=2,
     backward_share=0.5,
     item_weight=1.0,
+    taught_share=0.5,
     forget=0.1,
     dropout=0.3,
     content="ids",

@@ -53,7 +53,8 @@ def families() -> tuple[Family, ...]:
         _generated("tiger", "tiger"),
         _generated("onerec", "onerec"),
         _generated("onerec+backward", "backward"),
-        Family(("onerec+items", "onerec+items-rescored"), _items),
+        _rescored("onerec+items", "items"),
+        _rescored("onerec+taught", "taught"),
         Family(("onerec+views", "onerec+rescored", "onerec+counts"), _views),
     )
 
@@ -120,9 +121,14 @@ def _generated(name: str, kind: Kind) -> Family:
     return Family((name,), rows)
 
 
-def _items(at: Context) -> Iterator[Row]:
-    wanted: dict[str, Additions] = {"onerec+items": (), "onerec+items-rescored": ("vectors", "counts")}
-    yield from _mixed(at, [member(at, "items")], at.form.beam, wanted)
+def _rescored(name: str, kind: Kind) -> Family:
+    """One model with item vectors: its beam as it is, and ordered by these and by counts, too."""
+    wanted: dict[str, Additions] = {name: (), f"{name}-rescored": ("vectors", "counts")}
+
+    def rows(at: Context) -> Iterator[Row]:
+        yield from _mixed(at, [member(at, kind)], at.form.beam, wanted)
+
+    return Family(tuple(wanted), rows)
 
 
 def _views(at: Context) -> Iterator[Row]:
@@ -131,7 +137,7 @@ def _views(at: Context) -> Iterator[Row]:
         "onerec+rescored": ("vectors",),
         "onerec+counts": ("vectors", "counts"),
     }
-    yield from _mixed(at, [member(at, "items", view) for view in VIEWS], at.form.beam_of_views, wanted)
+    yield from _mixed(at, [member(at, "taught", view) for view in VIEWS], at.form.beam_of_views, wanted)
 
 
 def _mixed(

@@ -20,7 +20,10 @@ from evaluation.baselines.training import BETAS, CLIP_NORM, rate_share
 from evaluation.beauty.looks import Best, looks_at
 from evaluation.beauty.model import ItemOneRec, code_loss, history_of, item_loss
 from evaluation.beauty.samples import Samples
+from evaluation.beauty.teaching import lesson, taught_loss
+from onerec.model.batches import HistoryBatch
 from onerec.model.moe import SparseMoE
+from onerec.model.onerec import Memory
 from onerec.model.trie import Trie
 
 LOG = logging.getLogger(__name__)
@@ -42,6 +45,8 @@ class Recipe:
     """Share of a target that goes to the other codes, or items."""
     item_weight: float = 0.0
     """Of the loss over items, beside that over codes."""
+    taught_share: float = 0.0
+    """Share of the codes' loss that item vectors give (see evaluation.beauty.teaching)."""
     backward_share: float = 0.0
     """Samples read backwards, as a share of those read forwards."""
     averaged_share: float = 0.02
@@ -91,11 +96,26 @@ class Learner:
 
     def _loss(self, width: int, rows: Tensor) -> Tensor:
         model, recipe, targets = self._model, self._recipe, self._samples.targets[rows]
-        memory = model.encode(history_of(self._samples.histories[rows, :width], self._trie))
-        loss = code_loss(model.code_log_probs(memory, targets.unsqueeze(1), self._trie), recipe.smoothing)
+        history = history_of(self._samples.histories[rows, :width], self._trie)
+        memory = model.encode(history)
+        if recipe.taught_share:
+            loss = self._taught(history, memory, targets)
+        else:
+            loss = code_loss(model.code_log_probs(memory, targets.unsqueeze(1), self._trie), recipe.smoothing)
         if recipe.item_weight:
             loss = loss + recipe.item_weight * item_loss(model.item_logits(memory), targets, recipe.smoothing)
         return loss
+
+    def _taught(self, history: HistoryBatch, memory: Memory, targets: Tensor) -> Tensor:
+        """The codes' loss on each target and on an item that the averaged model's vectors give."""
+        with torch.no_grad():
+            logits = self.averaged.item_logits(self.averaged.encode(history))
+            given = lesson(torch.softmax(logits, dim=1), self._trie)
+        found = self._model.code_log_probs(memory, torch.stack([targets, given.drawn], dim=1), self._trie)
+        true = code_loss([(every[0::2], place[0::2]) for every, place in found], self._recipe.smoothing)
+        taught = taught_loss([every[1::2] for every, _ in found], given.shares)
+        share = self._recipe.taught_share
+        return (1 - share) * true + share * taught
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -1,0 +1,54 @@
+"""Codes taught by item vectors: what is generated learns from what the model's own item vectors find probable.
+
+One target an item says little, and codes lose the more by it, since each level learns from those samples alone that
+pass through its node. The item vectors of the averaged model, without dropout, give a distribution q over all items.
+An item is drawn from it for each sample, and along its path the codes learn q's own shares of the children. In
+expectation that is the divergence of what is generated from q: the sum over levels of the cross-entropies at each
+node, weighted by how much of q is below the node.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from onerec.model.trie import Trie
+
+LEAST = 1e-9
+
+
+class Lesson(NamedTuple):
+    """One drawn item for each of B samples, and the shares of q along its path: by level [B, C], 0 for padding."""
+
+    drawn: Tensor
+    shares: list[Tensor]
+
+
+@torch.no_grad()
+def lesson(probabilities: Tensor, trie: Trie) -> Lesson:
+    """Draw from `probabilities` [B, N] of the trie's leaves."""
+    noise = torch.empty_like(probabilities).exponential_().clamp(min=LEAST)
+    drawn = (probabilities / noise).argmax(1)  # exponential races: each item wins as often as it is probable
+    nodes, _ = trie.path_targets(drawn)
+    ordered = probabilities[:, trie.leaves_in_order()].double()  # a sum's small differences are wanted
+    before = torch.nn.functional.pad(ordered.cumsum(1), (1, 0))
+    shares = []
+    for level in range(trie.levels):
+        children = trie.children(level, nodes[:, level])
+        first, end = children.nodes, children.nodes + 1
+        if level + 1 < trie.levels:
+            bounds = trie.leaf_bounds(level).long()
+            first, end = bounds[first], bounds[end]
+        mass = (before.gather(1, end) - before.gather(1, first)).clamp(min=0).masked_fill(~children.legal, 0)
+        shares.append((mass / mass.sum(1, keepdim=True).clamp(min=LEAST)).float())
+    return Lesson(drawn, shares)
+
+
+def taught_loss(found: list[Tensor], shares: list[Tensor]) -> Tensor:
+    """Cross-entropy of the shares [B, C] and the log-probabilities [B, C] of each level, mean over samples."""
+    total = torch.zeros((), device=found[0].device)
+    for every, share in zip(found, shares, strict=True):
+        total = total - (share * every.masked_fill(share == 0, 0.0)).sum(1).mean()
+    return total
