@@ -29,11 +29,15 @@ class Lesson(NamedTuple):
 @torch.no_grad()
 def lesson(probabilities: Tensor, trie: Trie) -> Lesson:
     """Draw from `probabilities` [B, N] of the trie's leaves."""
-    noise = torch.empty_like(probabilities).exponential_().clamp(min=LEAST)
-    drawn = (probabilities / noise).argmax(1)  # exponential races: each item wins as often as it is probable
+    noise = torch.empty_like(probabilities).exponential_().clamp_(min=LEAST)
+    drawn = noise.reciprocal_().mul_(probabilities).argmax(1)  # a race that items win as often as they are probable
     nodes, _ = trie.path_targets(drawn)
-    ordered = probabilities[:, trie.leaves_in_order()].double()  # a sum's small differences are wanted
-    before = torch.nn.functional.pad(ordered.cumsum(1), (1, 0))
+    ordered = probabilities[:, trie.leaves_in_order()]
+    sums = ordered.cumsum(1, dtype=torch.float64)  # small differences of these are wanted
+
+    def before(places: Tensor) -> Tensor:
+        return sums.gather(1, (places - 1).clamp(min=0)).masked_fill(places == 0, 0.0)
+
     shares = []
     for level in range(trie.levels):
         children = trie.children(level, nodes[:, level])
@@ -41,7 +45,7 @@ def lesson(probabilities: Tensor, trie: Trie) -> Lesson:
         if level + 1 < trie.levels:
             bounds = trie.leaf_bounds(level).long()
             first, end = bounds[first], bounds[end]
-        mass = (before.gather(1, end) - before.gather(1, first)).clamp(min=0).masked_fill(~children.legal, 0)
+        mass = (before(end) - before(first)).clamp(min=0).masked_fill(~children.legal, 0.0)
         shares.append((mass / mass.sum(1, keepdim=True).clamp(min=LEAST)).float())
     return Lesson(drawn, shares)
 
