@@ -84,6 +84,9 @@ def table1(
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="Then end; the same command goes on with what is missing.")
     ] = None,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Instead compare trainings of the generative rows before the evaluation.")
+    ] = False,
 ) -> None:
     """The paper's Table 1 on KuaiRand-Pure; each row and seed is kept in runs/table1 and not computed again."""
     import torch  # noqa: PLC0415 - loads for seconds
@@ -92,6 +95,9 @@ def table1(
     from evaluation.table1.run import run  # noqa: PLC0415
 
     configure_logging("evaluation")
+    if choose:
+        _choose(device, processes, out, paper=paper)
+        return
     form = protocol.QUICK if quick else protocol.SHORT if short else protocol.FULL
     chosen = [int(seed) for seed in (seeds or ("1" if quick else "1,2,3")).split(",")]
     try:
@@ -112,6 +118,21 @@ def table1(
     typer.echo(report.table(summary))
 
 
+def _choose(device: Device, processes: int, out: Path | None, *, paper: bool) -> None:
+    import torch  # noqa: PLC0415 - loads for seconds
+
+    from evaluation.table1 import choices, choices_page, report  # noqa: PLC0415
+
+    try:
+        found = choices.choose(device=torch.device(device.value), processes=processes)
+    except OneRecError as error:
+        raise fail(error) from error
+    report.write(found, out or report.RESULTS / "table1-choices.json")
+    if paper:
+        choices_page.write_paper(report.PAPER, found)
+    typer.echo(choices_page.table(found))
+
+
 @app.command()
 def figures(
     *,
@@ -120,9 +141,12 @@ def figures(
     only: Annotated[str, typer.Option(help="Only these of 4, 5 and 6, as 4,6; all by default.")] = "4,5,6",
     out: Annotated[Path | None, typer.Option(help="Folder of JSON and PNG; evaluation/results by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write the figures into docs/paper.md, too.")] = False,
+    device: Annotated[Device, typer.Option(help="Where models train.")] = Device.CPU,
 ) -> None:
     """The paper's Figures 4, 5 and 6; each point is kept in runs/figures and not computed again."""
-    from evaluation.figures import forms, page, plot  # noqa: PLC0415 - loads torch
+    import torch  # noqa: PLC0415 - loads for seconds
+
+    from evaluation.figures import forms, page, plot  # noqa: PLC0415
     from evaluation.figures.run import run  # noqa: PLC0415
     from evaluation.table1 import report  # noqa: PLC0415
 
@@ -130,7 +154,7 @@ def figures(
     form = forms.QUICK if quick else forms.SHORT if short else forms.FULL
     folder, suffix = out or report.RESULTS, "-quick" if quick else ""
     try:
-        found = run(form, only=only.split(","))
+        found = run(form, only=only.split(","), device=torch.device(device.value))
         pictures = plot.draw(found, folder, suffix)
     except OneRecError as error:
         raise fail(error) from error

@@ -35,7 +35,7 @@ class Samples:
     first: Rows  # [S] first event of the history
     begin: Rows  # [S] first event of the session
     end: Rows  # [S] after its last event
-    age: Rows  # [S] sessions of the same user after it
+    age: Rows  # [S] whole sessions of the same user that have room after it
     positives: Rows  # [S] events of the session that the next-token loss covers
 
     def __len__(self) -> int:
@@ -47,8 +47,13 @@ class Samples:
         return self.begin - self.first
 
 
-def cut(histories: Sequence[HistoryArrays], catalogue: CatalogueSnapshot, config: ModelConfig) -> Samples:
-    """Sessions of m consecutive known events, counted from each user's newest event backwards, without overlap."""
+def cut(
+    histories: Sequence[HistoryArrays], catalogue: CatalogueSnapshot, config: ModelConfig, stride: int | None = None
+) -> Samples:
+    """Sessions of m consecutive known events, counted from each user's newest event backwards.
+
+    They begin `stride` events apart: m by default, which is without overlap. With fewer an event is in several.
+    """
     sizes = np.array([len(history.items) for history in histories], dtype=np.int64)
     empty = np.empty(0, np.int64)
     leaves = catalogue.leaves(np.concatenate([empty, *(history.items for history in histories)]))
@@ -57,21 +62,22 @@ def cut(histories: Sequence[HistoryArrays], catalogue: CatalogueSnapshot, config
     leaves, labels = leaves[leaves >= 0], labels[leaves >= 0]
     stops = np.cumsum(np.bincount(user, minlength=len(histories)))
     starts = np.concatenate([empty, stops[:-1]]) if len(stops) == 0 else np.concatenate([[0], stops[:-1]])
-    return _sessions(leaves, labels, starts, stops, config)
+    return _sessions(leaves, labels, (starts, stops), config, stride or config.session_items)
 
 
 def _sessions(
     leaves: NDArray[np.int64],
     labels: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    stops: NDArray[np.int64],
+    users: tuple[NDArray[np.int64], NDArray[np.int64]],
     config: ModelConfig,
+    stride: int,
 ) -> Samples:
-    m = config.session_items
-    counts = np.maximum(0, (stops - starts - MIN_HISTORY) // m)
+    """Of events in a row, which those of `users` begin and stop in."""
+    m, (starts, stops) = config.session_items, users
+    counts = np.maximum(0, (stops - starts - MIN_HISTORY - m) // stride + 1)
     user = np.repeat(np.arange(len(starts)), counts)
     back = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts)  # 0 is the newest
-    end = stops[user] - m * back
+    end = stops[user] - stride * back
     begin = end - m
     covered = np.concatenate([[0], np.cumsum(positive(labels))])
     return Samples(
@@ -80,7 +86,7 @@ def _sessions(
         first=np.maximum(starts[user], begin - config.history_items),
         begin=begin,
         end=end,
-        age=back,
+        age=back * stride // m,
         positives=covered[end] - covered[begin],
     )
 

@@ -1,8 +1,8 @@
 """The seed: a first model from the histories before the stream, within a budget of wall time or of samples.
 
 Recipe (each part measured on KuaiRand): softmax over legal codes; positives count in full, the other exposures in
-full at first and not at all at the end; newest sessions more often; like lengths in a batch; no dropout, since a
-seed sees its samples about once; and a learning rate that decays to almost nothing over the budget: most of the
+full at first and not at all at the end; newest sessions more often; like lengths in a batch; no dropout by default,
+since a seed sees its samples about once; and a learning rate that decays to almost nothing over the budget: most of the
 gain comes with the decay, so it follows the share of the budget that is consumed.
 """
 

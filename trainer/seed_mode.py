@@ -10,7 +10,7 @@ from trainer.state import TrainState
 
 
 class SeedMode:
-    """Products in the seed's dtype, and no dropout: a seed sees its samples about once."""
+    """Products in the seed's dtype, and the seed's dropout: none usually, it sees its samples about once."""
 
     def __init__(self, state: TrainState) -> None:
         """Begins on all ranks that the state is on. Raises RankLostError where one is gone."""
@@ -18,7 +18,7 @@ class SeedMode:
         self._state = state
         self._dropout = {module: module.p for module in state.onerec.modules() if isinstance(module, nn.Dropout)}
         for module in self._dropout:
-            module.p = 0.0
+            module.p = state.settings.seed.dropout
         state.onerec.bf16 = state.config.bf16_seed
 
     def end(self) -> None:

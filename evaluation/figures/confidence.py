@@ -67,12 +67,14 @@ def _marked(model: OneRec, at: Context) -> tuple[list[int], Tensor]:
 def _levels(model: OneRec, at: Context, users: list[int], marked: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """By level: all log-probabilities [C, K] (-inf: not legal), that of the marked code [C], and its place [C]."""
     side, parts = at.world.rows, list[list[tuple[Tensor, Tensor]]]()
+    trie = side.catalogue.trie.to(at.device)
     for first in range(0, len(users), CHUNK):
         own = users[first : first + CHUNK]
         history = history_batch([side.history(user) for user in own], side.catalogue, model.config)
-        leaves = marked[first : first + CHUNK, None]
+        leaves = marked[first : first + CHUNK, None].to(at.device)
         whole = torch.ones_like(leaves, dtype=torch.bool)
-        parts.append(code_log_probs(model.eval(), model.encode(history), leaves, side.catalogue.trie, whole))
+        memory = model.eval().encode(history.to(at.device))
+        parts.append([(every.cpu(), own.cpu()) for every, own in code_log_probs(model, memory, leaves, trie, whole)])
     found = []
     for level in zip(*parts, strict=True):
         every, place = (torch.cat(column) for column in zip(*level, strict=True))

@@ -17,7 +17,7 @@ class Form:
     table: protocol.Form
     ratios: tuple[float, ...] = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05)
     widths: tuple[int, ...]  # of Figure 6
-    scale_samples: int  # that each of its models is trained with
+    scale_samples: int  # that each of its models is trained with, the rest as the table's OneRec
     held_out: int  # sessions that its models are measured on
     seed: int = 1
 
@@ -31,7 +31,7 @@ class Form:
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
 
 
-FULL = Form(table=protocol.FULL, widths=(16, 32, 64, 128, 256), scale_samples=400_000, held_out=20_000)
+FULL = Form(table=protocol.FULL, widths=(16, 32, 64, 128, 256), scale_samples=200_000, held_out=20_000)
 SHORT = Form(table=protocol.SHORT, widths=(16, 32, 64, 128, 192), scale_samples=12_000, held_out=2_000)
 QUICK = Form(
     table=protocol.QUICK,

@@ -33,7 +33,7 @@ class Ratios:
         at = self._at
         model = self._aligner.aligned(Recipe(loss="dpo", ratio=ratio))
         found = recommend_sessions(model, at.world, at.form)
-        judge = judge_of(at.folder, at.world, at.form, at.config)
+        judge = judge_of(at.folder, at.world, at.form, at.config, at.device)
         by_model = {
             "training": predicted(self._reward, at.world, at.world.rows.catalogue, at.config, found.sessions),
             "judge": judged(judge, at.world, at.config, found.sessions),

@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 
+from evaluation.baselines.training import CPU
 from evaluation.figures import scale
 from evaluation.figures.confidence import confidence
 from evaluation.figures.forms import Form, described
 from evaluation.figures.ratio import Ratios
+from evaluation.table1.jobs import origin, use
 from evaluation.table1.kept import Context
-from evaluation.table1.origin import ROOT, SOURCES, commit, source_digest
+from evaluation.table1.origin import ROOT, SOURCES, source_digest
 from evaluation.table1.run import DEFAULT_FOLDER as TABLE_FOLDER
 from evaluation.table1.run import folder_of
 from evaluation.table1.world import load
 from onerec.errors import SettingsError
-from onerec.machine import machine
 from onerec.model.presets import ModelConfig, preset
 
 LOG = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def run(
     only: Sequence[str] = FIGURES,
     config: ModelConfig | None = None,
     load_world: Callable[..., Any] = load,
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
     """All points of the figures `only` (4, 5, 6), from the folder where they are there, with where they come from.
 
@@ -51,10 +53,10 @@ def run(
 
     @functools.cache
     def context() -> Context:
-        torch.set_num_threads(1)
+        use(device)
         table, own = folder_of(form.table, tables), config or preset("small")
         table.mkdir(parents=True, exist_ok=True)
-        return Context(load_world(form.table, own), form.table, own, form.seed, table)
+        return Context(load_world(form.table, own), form.table, own, form.seed, table, device)
 
     @functools.cache
     def ratios() -> Ratios:
@@ -63,15 +65,16 @@ def run(
     found: dict[str, Any] = {"form": described(form)}
     if "4" in only:
         found["ratio"] = [
-            _point(place / f"ratio-{one}.json", lambda one=one: ratios().point(one))  # type: ignore[misc]
+            _point(place / f"ratio-{one}.json", device, lambda one=one: ratios().point(one))  # type: ignore[misc]
             for one in form.ratios
         ]
     if "5" in only:
-        found["confidence"] = _point(place / "confidence.json", lambda: confidence(context()))
+        found["confidence"] = _point(place / "confidence.json", device, lambda: confidence(context()))
     if "6" in only:
         found["scale"] = [
             _point(
                 place / f"scale-{width}.json",
+                device,
                 lambda width=width: scale.point(context(), width, form.scale_samples, form.held_out),  # type: ignore[misc]
             )
             for width in form.widths
@@ -81,10 +84,10 @@ def run(
     return found
 
 
-def _point(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _point(path: Path, device: torch.device, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """From its file, or made and written."""
     if not path.is_file():
-        content = make() | {"commit": commit(), "machine": machine()}
+        content = make() | origin(device)
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
         unfinished.replace(path)

@@ -1,6 +1,6 @@
 """Figure 6: models of several widths, trained alike: loss and accuracy by level on users that none has seen.
 
-The users are the judge's of Table 1; sessions are the newest of their histories, with the rows' semantic ids. Loss is
+Every width trains as Table 1's OneRec, with its samples, dropout and rates. The users are the judge's of Table 1; sessions are the newest of their histories, with the rows' semantic ids. Loss is
 next-token loss on positives, mean per code; a code counts as right where the model gives it the highest probability
 among those that may stand there, after the right codes.
 """
@@ -43,7 +43,8 @@ def config_of(width: int, config: ModelConfig) -> ModelConfig:
 def point(at: Context, width: int, samples: int, held_out: int) -> dict[str, Any]:
     """One model: parameters, loss, and loss and accuracy by level."""
     config = config_of(width, at.config)
-    model = train_generative(at.world.rows, config, samples, at.seed)
+    training = dataclasses.replace(at.form.onerec, samples=samples)
+    model = train_generative(at.world.rows, config, training, at.seed, at.device)
     return {"width": width, "parameters": parameters_of(model), "samples": samples, **measured(model, at, held_out)}
 
 
@@ -53,17 +54,17 @@ def measured(model: OneRec, at: Context, held_out: int) -> dict[str, Any]:
     catalogue, config = at.world.rows.catalogue, model.config
     histories = [at.world.judge.history(row) for row in range(len(at.world.judge.past))]
     samples = cut(histories, catalogue, config)
+    trie = catalogue.trie.to(at.device)
     losses = [list[torch.Tensor]() for _ in range(config.levels)]
     right = [list[torch.Tensor]() for _ in range(config.levels)]
     rows = newest(samples, held_out)
     for first in range(0, len(rows), CHUNK):
         batch = sample_batch(samples, rows[first : first + CHUNK], catalogue, config)
-        memory = model.encode(batch.history)
-        for level, (every, own) in enumerate(
-            code_log_probs(model, memory, batch.leaves, catalogue.trie, batch.weight > 0)
-        ):
-            losses[level].append(-every.gather(1, own[:, None]).squeeze(1))
-            right[level].append((every.argmax(1) == own).float())
+        memory = model.encode(batch.history.to(at.device))
+        leaves, positives = batch.leaves.to(at.device), (batch.weight > 0).to(at.device)
+        for level, (every, own) in enumerate(code_log_probs(model, memory, leaves, trie, positives)):
+            losses[level].append(-every.gather(1, own[:, None]).squeeze(1).cpu())
+            right[level].append((every.argmax(1) == own).float().cpu())
     loss = [float(torch.cat(parts).mean()) for parts in losses]
     return {
         "sessions": len(rows),

@@ -153,7 +153,11 @@ def next_token_loss(model: OneRec, table: SampleTable, trie: Trie, rows: Tensor,
 
 
 def train(
-    model: OneRec, samples: Samples, catalogue: CatalogueSnapshot, budget: SampleCount, settings: TrainerSettings
+    model: OneRec,
+    samples: Samples,
+    catalogue: CatalogueSnapshot,
+    budget: SampleCount,
+    settings: TrainerSettings,
 ) -> None:
     """`trainer.seed.train_seed` of a model that `place` has put on its device: the same batches, weights and rates.
 
@@ -167,9 +171,9 @@ def train(
         row[: len(own)] = own
     shares = [share for share, _ in batches]
     floors = torch.tensor([seed.negative_weight * (1.0 - share) for share in shares], device=device)
-    dropout = {module: module.p for module in model.modules() if isinstance(module, nn.Dropout)}
-    for module in dropout:
-        module.p = 0.0
+    usual = {module: module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    for module in usual:
+        module.p = seed.dropout
 
     def loss(_: int, rows: Tensor, floor: Tensor) -> Tensor:
         return next_token_loss(model, table, trie, rows, floor)
@@ -188,7 +192,7 @@ def train(
         recorded.step(0, [placed[step], floors[step]], learning_rate_share(share, seed) * seed.learning_rate)
         if (step + 1) % TOLD_STEPS == 0 or step + 1 == len(shares):
             LOG.info("seed: %3.0f %%, loss %.3f", 100 * share, recorded.mean_loss("the seed"))
-    for module, probability in dropout.items():
+    for module, probability in usual.items():
         module.p = probability
 
 

@@ -16,7 +16,7 @@ import torch
 from evaluation.baselines.training import CPU
 from evaluation.table1 import fixed_shapes
 from evaluation.table1.candidates import Longs, Recommended, ranked
-from evaluation.table1.protocol import SESSION_ITEMS, TOP, Form
+from evaluation.table1.protocol import SESSION_ITEMS, TOP, Form, GenerativeTraining
 from evaluation.table1.world import Side, World
 from inference.engine.search import Engine
 from onerec.features import history_batch
@@ -29,8 +29,6 @@ from trainer.seed import train_seed
 from trainer.state import TrainState
 
 TIGER_ITEMS = 20
-TIGER_SAMPLES = 2
-"""Times the samples of OneRec: one of TIGER's has one item to learn, one of OneRec's about one and a half."""
 MIN_BEAM = 32
 """On this log the ten best of a beam of 32 are nearly those of exact scoring; of a beam of 10 they are not."""
 CHUNK, DEVICE_CHUNK = 32, 800
@@ -63,31 +61,37 @@ def tiger(config: ModelConfig) -> ModelConfig:
     )
 
 
-def train_generative(side: Side, config: ModelConfig, samples: int, seed: int, device: torch.device = CPU) -> OneRec:
+def train_generative(
+    side: Side, config: ModelConfig, training: GenerativeTraining, seed: int, device: torch.device = CPU
+) -> OneRec:
     """The seed recipe of the trainer on a side's exposures before the split."""
-    state = TrainState.new(config, TrainerSettings(random_seed=seed, seed=lessons(config)))
+    settings = TrainerSettings(random_seed=seed, seed=lessons(config, training), weight_decay=training.weight_decay)
+    state = TrainState.new(config, settings)
     histories = [side.history(row) for row in range(len(side.past))]
-    known = cut(histories, side.catalogue, config)
+    known = cut(histories, side.catalogue, config, training.stride)
+    budget = SampleCount(training.samples)
     if device.type == "cpu":
-        train_seed(state, known, side.catalogue, SampleCount(samples), on_step=lambda _: None)
+        train_seed(state, known, side.catalogue, budget, on_step=lambda _: None)
     else:
-        fixed_shapes.train(
-            fixed_shapes.place(state.onerec, device), known, side.catalogue, SampleCount(samples), state.settings
-        )
+        model = fixed_shapes.place(state.onerec, device)
+        fixed_shapes.train(model, known, side.catalogue, budget, state.settings)
     return state.onerec.eval()
 
 
-def lessons(config: ModelConfig) -> SeedSettings:
+def lessons(config: ModelConfig, training: GenerativeTraining) -> SeedSettings:
     """The seed's settings, half-lives in items: a sample of TIGER has one item and is as old as its place says.
 
     Counted in samples, 800,000 of TIGER's would show each user's newest item 77 times.
     """
-    usual, items = SeedSettings(), SESSION_ITEMS / config.session_items
+    items = SESSION_ITEMS / config.session_items
     return SeedSettings(
         threads=1,
         reward_every=10**9,  # the reward model is trained elsewhere
-        half_life=items * usual.half_life,
-        final_half_life=items * usual.final_half_life,
+        half_life=items * training.half_life,
+        final_half_life=items * training.final_half_life,
+        learning_rate=training.learning_rate,
+        final_share=training.final_share,
+        dropout=training.dropout,
     )
 
 
@@ -116,6 +120,16 @@ def recommend_items(model: OneRec, world: World, form: Form) -> Recommended:
         leaves, values = found.sessions[:, :, 0].cpu().numpy(), found.log_probs.cpu().numpy()
         parts.append(ranked(values, leaves, SESSION_ITEMS, form.candidates, TOP))
     return Recommended(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def ranked_items(model: OneRec, world: World) -> Longs:
+    """The ten most probable next items of each case, [C, 10], by a model that generates sessions or items."""
+    engine, ranking = engine_of(model), np.full((len(world.cases), TOP), -1)
+    for at, rows in _chunks(world, engine.device):
+        batch = history_batch([world.rows.history(row) for row in rows], world.rows.catalogue, model.config)
+        found = engine.rank(batch, world.rows.catalogue, beam_width=MIN_BEAM, exclude=seen(world, rows))
+        ranking[at] = found.sessions[:, :TOP, 0].cpu().numpy()
+    return ranking
 
 
 def engine_of(model: OneRec) -> Engine:

@@ -136,7 +136,7 @@ def do(job: Job, bench: Bench) -> None:
         return
     if job.model == "judge":
         judge = judge_of(place, world, form, config, bench.device)
-        _write(place / JUDGE_FILE, quality(judge, world, config) | _origin(bench.device))
+        _write(place / JUDGE_FILE, quality(judge, world, config) | origin(bench.device))
         return
     started_s = time.monotonic()
     for family in families():
@@ -146,7 +146,7 @@ def do(job: Job, bench: Bench) -> None:
             figures = measured(row, judge, world, config) | {"seconds": seconds}
             _write(
                 _row_file(place, row.name, job.seed),
-                figures | {"row": row.name, "seed": job.seed} | _origin(bench.device),
+                figures | {"row": row.name, "seed": job.seed} | origin(bench.device),
             )
             told = json.dumps({key: figures[key] for key in ("swt", "recall_at_10")})
             LOG.info("%s, seed %d, %.0f s: %s", row.name, job.seed, seconds, told)
@@ -175,6 +175,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     unfinished.replace(path)
 
 
-def _origin(device: torch.device) -> dict[str, Any]:
+def origin(device: torch.device) -> dict[str, Any]:
+    """Where a result comes from: commit and machine."""
     gpu = {"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     return {"commit": commit(), "machine": machine() | gpu}

@@ -67,7 +67,7 @@ def onerec_of(at: Context) -> OneRec:
     return _kept(
         at.folder / onerec_weights(at.seed),
         lambda: fixed_shapes.place(OneRec(at.config), at.device),
-        lambda: train_generative(at.world.rows, at.config, at.form.samples, at.seed, at.device),
+        lambda: train_generative(at.world.rows, at.config, at.form.onerec, at.seed, at.device),
     )
 
 

@@ -41,6 +41,9 @@ SOURCES = (
 )
 """Recipes, models and data of all rows. A change of any of them makes a folder of its own."""
 LAYOUT = (
+    "evaluation/table1/choices.py",
+    "evaluation/table1/choices_page.py",
+    "evaluation/table1/trials.py",
     "evaluation/table1/orderings.py",
     "evaluation/table1/origin.py",
     "evaluation/table1/parallel.py",

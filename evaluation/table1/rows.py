@@ -23,7 +23,6 @@ from evaluation.baselines.training import CPU, Recommends, SequenceModel, Traini
 from evaluation.baselines.transformer import TrunkSettings
 from evaluation.table1.candidates import Recommended, item_wise, ranked
 from evaluation.table1.generative import (
-    TIGER_SAMPLES,
     recommend_items,
     recommend_sessions,
     seen_of,
@@ -171,12 +170,12 @@ def _by_chunks(recommend: Callable[[SequenceBatch, list[Longs]], Recommended], a
 
 
 def _tiger(at: Context, name: str, config: ModelConfig) -> Iterator[Row]:
-    model = train_generative(at.world.rows, config, TIGER_SAMPLES * at.form.samples, at.seed, at.device)
+    model = train_generative(at.world.rows, config, at.form.tiger, at.seed, at.device)
     yield Row(name, recommend_items(model, at.world, at.form), parameters_of(model))
 
 
 def _onerec_small(at: Context) -> Iterator[Row]:
-    model = train_generative(at.world.rows, smaller(at.config), at.form.samples, at.seed, at.device)
+    model = train_generative(at.world.rows, smaller(at.config), at.form.onerec, at.seed, at.device)
     yield Row("onerec-s", recommend_sessions(model, at.world, at.form), parameters_of(model))
 
 

@@ -130,19 +130,21 @@ class World:
     judge_later: list[SessionRow]  # of the judge's users from the split on, which nothing is trained with
 
 
-def load(form: Form, config: ModelConfig, open_log: Callable[[Keep], Log] = KuaiRandOf) -> World:
+def load(
+    form: Form, config: ModelConfig, open_log: Callable[[Keep], Log] = KuaiRandOf, split_ms: int = SPLIT_MS
+) -> World:
     """Split the log. `open_log` gives it with the histories of the users that a side keeps."""
     sides = []
     for chosen in (of_rows, _not_of_rows):
         keep = _first_of(chosen, open_log(chosen), form.users)
         log = open_log(keep)
         items, histories, exposures = log.items(), log.histories(EVERYTHING), _kept(log.exposures(), keep)
-        before = exposures.rows(np.flatnonzero(exposures.times_ms < SPLIT_MS))
+        before = exposures.rows(np.flatnonzero(exposures.times_ms < split_ms))
         side = _side(items, _catalogue(items, config), histories, before)
         sides.append((side, histories, exposures))
     (rows, _, of_rows_users), (judge, histories, of_judge) = sides
     later = _side(judge.items, judge.catalogue, histories, of_judge).sessions(after=judge)
-    return World(rows, judge, _cases(rows, of_rows_users, form.cases), later)
+    return World(rows, judge, _cases(rows, of_rows_users, form.cases, split_ms), later)
 
 
 def _not_of_rows(user_ids: Longs) -> NDArray[np.bool_]:
@@ -195,9 +197,9 @@ def _catalogue(items: Items, config: ModelConfig) -> CatalogueSnapshot:
     return catalogue.snapshot()
 
 
-def _cases(side: Side, exposures: Exposures, count: int) -> Cases:
+def _cases(side: Side, exposures: Exposures, count: int, split_ms: int) -> Cases:
     """Users with enough before the split and something after; the positives of their next m exposures."""
-    after = exposures.rows(np.flatnonzero(exposures.times_ms >= SPLIT_MS))
+    after = exposures.rows(np.flatnonzero(exposures.times_ms >= split_ms))
     order = np.argsort(after.user_ids, kind="stable")
     users, begins = np.unique(after.user_ids[order], return_index=True)
     ends = np.append(begins[1:], len(order))

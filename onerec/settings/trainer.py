@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from onerec.settings.table import Device, Share, Table
 
@@ -27,11 +28,18 @@ class SeedSettings(Table):
     final_share: Share = Field(0.05, description="Learning rate at the end, as a share of learning_rate.")
     warmup_share: Share = Field(0.1, description="Share of the budget over which the rate rises.")
     negative_weight: Share = Field(1.0, description="Loss weight of other exposures at first; falls to 0.")
+    dropout: Share = Field(0.0, description="Of OneRec while it seeds; above 0 needs threads = 1 to be reproducible.")
     half_life: float = Field(2.0, gt=0, description="Sessions of a user after which one is half as likely, at first")
     final_half_life: float = Field(0.25, gt=0, description="and at the end of the budget.")
     reward_every: int = Field(2, ge=1, description="The reward model learns in every so many-th step.")
     settle_s: float = Field(1.0, ge=0, description="Histories and catalogue are complete when neither has grown.")
     wait_s: float = Field(60.0, ge=0, description="How long to wait for histories before a seed without any.")
+
+    @model_validator(mode="after")
+    def _draws_in_order(self) -> Self:
+        if self.dropout > 0 and self.threads > 1:
+            raise ValueError("dropout above 0 needs threads = 1: several threads draw in no order")
+        return self
 
 
 class RanksSettings(Table):

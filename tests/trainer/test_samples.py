@@ -28,6 +28,16 @@ def test_sessions_are_cut_from_the_newest_event_backwards() -> None:
     assert samples.lengths.tolist() == [8, 5, 3]
 
 
+def test_sessions_of_a_shorter_stride_overlap() -> None:
+    samples = cut([history(list(range(1, 9)))], toy.catalogue(), toy.TINY, stride=1)
+    events = [samples.leaves[begin:end].tolist() for begin, end in zip(samples.begin, samples.end, strict=True)]
+    assert events == [[6, 7, 8], [5, 6, 7], [4, 5, 6]]
+    assert samples.age.tolist() == [0, 0, 0]
+    assert samples.lengths.tolist() == [5, 4, 3]
+    older = cut([history(list(range(1, 12)))], toy.catalogue(), toy.TINY, stride=2)
+    assert older.age.tolist() == [0, 0, 1]
+
+
 def test_unknown_items_are_left_out() -> None:
     samples = cut([history([1, 2, toy.UNKNOWN_ITEM, 3, 4, 5, 6])], toy.catalogue(), toy.TINY)
     assert samples.leaves.tolist() == [1, 2, 3, 4, 5, 6]

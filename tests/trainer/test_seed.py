@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from onerec.errors import CheckFailedError
 from onerec.features import HistoryArrays
@@ -47,6 +48,17 @@ def seeded(budget: Budget, **seed: object) -> tuple[TrainState, list[SeedStep]]:
     state, steps = toy.state(seed=SeedSettings(**settings)), list[SeedStep]()
     train_seed(state, samples(), toy.catalogue(), budget, on_step=steps.append)
     return state, steps
+
+
+def test_dropout_draws_the_same_again() -> None:
+    first, again, without = (seeded(SampleCount(64), dropout=dropout) for dropout in (0.5, 0.5, 0.0))
+    assert [step.losses for step in first[1]] == [step.losses for step in again[1]]
+    assert first[1][0].losses["next_token"] != without[1][0].losses["next_token"]
+    for state in (first[0], without[0]):
+        usual = {module.p for module in state.onerec.modules() if isinstance(module, nn.Dropout)}
+        assert usual == {state.config.dropout}
+    with pytest.raises(ValueError, match="dropout above 0 needs threads = 1"):
+        SeedSettings(dropout=0.1, threads=2)
 
 
 def test_learns_and_leaves_fresh_optimizers() -> None:

@@ -17,10 +17,17 @@ from evaluation.figures.forms import QUICK
 from evaluation.figures.ratio import rewards
 from evaluation.figures.run import run
 from evaluation.figures.scale import law
+from evaluation.table1.protocol import GenerativeTraining
 from onerec.errors import SettingsError
 from tests.evaluation.table1.small_world import CONFIG, FORM, small_world
 
-TABLE = dataclasses.replace(FORM, samples=3_000, judge_samples=256, reward_samples=3_000, preference_steps=40)
+TABLE = dataclasses.replace(
+    FORM,
+    onerec=GenerativeTraining(samples=3_000),
+    judge_samples=256,
+    reward_samples=3_000,
+    preference_steps=40,
+)
 SMALL = dataclasses.replace(
     QUICK,
     table=dataclasses.replace(TABLE, preference_users=40),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evaluation.table1.protocol import QUICK, SPLIT_MS, Form
+from evaluation.table1.protocol import QUICK, SPLIT_MS, Form, GenerativeTraining
 from evaluation.table1.world import Keep, World, load, of_users
 from onerec.model.presets import ModelConfig, preset
 from schemas.labels import Label
@@ -25,7 +25,8 @@ FORM: Form = dataclasses.replace(
     users=None,
     cases=40,
     candidates=6,
-    samples=256,
+    onerec=GenerativeTraining(samples=256),
+    tiger=GenerativeTraining(samples=512),
     judge_samples=256,
     reward_samples=128,
     judge_epochs=1,

@@ -10,6 +10,7 @@ import pytest
 from evaluation.table1.generative import recommend_sessions, train_generative
 from evaluation.table1.judge import predicted, train_reward
 from evaluation.table1.preference import RECIPES, Aligner
+from evaluation.table1.protocol import GenerativeTraining
 from onerec.model.onerec import OneRec
 from tests.evaluation.table1.small_world import CONFIG, FORM, small_world
 
@@ -18,7 +19,7 @@ from tests.evaluation.table1.small_world import CONFIG, FORM, small_world
 def test_aligned_rows_are_above_the_control_in_the_reward_they_learn_from() -> None:
     world = small_world()
     form = dataclasses.replace(FORM, preference_users=60, preference_steps=30, rounds=2)
-    model = train_generative(world.rows, CONFIG, 4096, seed=1)
+    model = train_generative(world.rows, CONFIG, GenerativeTraining(samples=4096), seed=1)
     reward = train_reward(world.rows, CONFIG, epochs=3, history_samples=1024, seed=1)
     aligner = Aligner(model, reward, world, form, seed=1)
 

@@ -8,10 +8,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from evaluation.table1 import fixed_shapes
 from evaluation.table1.fixed_shapes import EveryExpert, SampleTable
 from evaluation.table1.generative import lessons, tiger, train_generative
+from evaluation.table1.protocol import GenerativeTraining
 from evaluation.table1.world import World
 from onerec.model.moe import SparseMoE
 from onerec.model.onerec import OneRec
@@ -69,10 +71,25 @@ def test_loss_gradients_and_load_are_the_trainers(world: World, config: ModelCon
         assert loads(fixed) == loads(usual)
 
 
+def test_dropout_is_the_seeds(world: World) -> None:
+    training = GenerativeTraining(samples=256, dropout=0.5)
+    settings = TrainerSettings(random_seed=3, seed=lessons(CONFIG, training))
+    model = with_every_expert(TrainState.new(CONFIG, settings).onerec)
+    seen = set[float]()
+    usual = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(lambda own, *_: seen.add(own.p))
+    fixed_shapes.train(model, samples_of(world, CONFIG), world.rows.catalogue, SampleCount(256), settings)
+    assert seen == {0.5}
+    assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == usual
+
+
 def test_a_seed_takes_the_trainers_steps(world: World) -> None:
     count, side = 1024, world.rows
-    expected = train_generative(side, CONFIG, count, seed=3)
-    settings = TrainerSettings(random_seed=3, seed=lessons(CONFIG))
+    training = GenerativeTraining(samples=count)
+    expected = train_generative(side, CONFIG, training, seed=3)
+    settings = TrainerSettings(random_seed=3, seed=lessons(CONFIG, training))
     model = with_every_expert(TrainState.new(CONFIG, settings).onerec)
     fixed_shapes.train(model, samples_of(world, CONFIG), side.catalogue, SampleCount(count), settings)
     for name, parameter in expected.state_dict().items():

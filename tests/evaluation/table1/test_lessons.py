@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.table1.generative import TIGER_SAMPLES, lessons, tiger
-from evaluation.table1.protocol import FULL
+from evaluation.table1.generative import lessons, tiger
+from evaluation.table1.protocol import FULL, GenerativeTraining
 from onerec.model.presets import ModelConfig, preset
 
 SMALL = preset("small")
@@ -14,12 +14,14 @@ ROWS_USERS = 16_117
 """On the rows' side of KuaiRand-Pure, with 33 exposures each on average."""
 
 
-@pytest.mark.parametrize(("config", "times"), [(SMALL, 1), (tiger(SMALL), TIGER_SAMPLES)], ids=["onerec", "tiger"])
-def test_the_newest_sample_of_a_user_is_seen_a_few_times(config: ModelConfig, times: int) -> None:
-    settings, ages = lessons(config), np.arange(33 // config.session_items)
+@pytest.mark.parametrize(
+    ("config", "training"), [(SMALL, FULL.onerec), (tiger(SMALL), FULL.tiger)], ids=["onerec", "tiger"]
+)
+def test_the_newest_sample_of_a_user_is_seen_a_few_times(config: ModelConfig, training: GenerativeTraining) -> None:
+    settings, ages = lessons(config, training), np.arange(33 // config.session_items)
     shares = []
     for share in np.linspace(0, 1, 101):
         half_life = settings.half_life + (settings.final_half_life - settings.half_life) * share
         weight = 0.5 ** (ages / half_life)
         shares.append(weight[0] / weight.sum())
-    assert times * FULL.samples * float(np.mean(shares)) / ROWS_USERS < 6
+    assert training.samples * float(np.mean(shares)) / ROWS_USERS < 6
