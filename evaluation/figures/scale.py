@@ -1,8 +1,8 @@
 """Figure 6: models of several widths, trained alike: loss and accuracy by level on users that none has seen.
 
-Every width trains as Table 1's OneRec, with its samples, dropout and rates. The users are the judge's of Table 1; sessions are the newest of their histories, with the rows' semantic ids. Loss is
-next-token loss on positives, mean per code; a code counts as right where the model gives it the highest probability
-among those that may stand there, after the right codes.
+Every width trains as Table 1's OneRec. The users are the judge's of Table 1; sessions are the newest of their
+histories, with the rows' semantic ids. Loss is next-token loss on positives, mean per code; a code counts as right
+where the model gives it the highest probability among those that may stand there, after the right codes.
 """
 
 from __future__ import annotations
