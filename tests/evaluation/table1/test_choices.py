@@ -45,7 +45,7 @@ def test_trials_are_kept_and_tell_what_they_compared(monkeypatch: pytest.MonkeyP
     found = choices.choose(tmp_path)
     assert json.dumps(choices.choose(tmp_path)) == json.dumps(found)
     assert made == ["world"]
-    assert 0 < found["counts"][0]["cases"] < 40
+    assert found["counts"][0]["cases"] == len(small_world().cases)
     table = choices_page.table(found)
     assert "| cooccurrence | - |" in table
     assert "| onerec-s | 128 | 0 | 2 to 0.25 |" in table
@@ -58,7 +58,7 @@ def test_a_trial_learns_something() -> None:
     world = with_something_to_find(small_world())
     found = [
         choices.tried(Trial("onerec-s", GenerativeTraining(samples=samples, dropout=0.1)), world, CONFIG)
-        for samples in (1, 4096)
+        for samples in (1, 2048)
     ]
     assert found[1]["recall_at_10"] > found[0]["recall_at_10"] + 0.1
 
