@@ -202,11 +202,15 @@ class Intake:
         return max(high, self.read_to(partition))
 
     def lag(self) -> int:
-        """Messages between what has been taken and the ends that the broker has told with its last answers."""
+        """Messages between what has been taken and the ends that the broker has told with its last answers.
+
+        A transaction's marker may come after the last record has been taken: it is read then, and nobody takes it.
+        """
         lag = 0
         for (topic, partition), queue in self._queues.items():
             _, high = self._consumer.get_watermark_offsets(self._named(topic, partition), cached=True)
-            lag += max(0, high - queue.taken_to)
+            taken_to = queue.taken_to if queue.entries else max(queue.taken_to, queue.read_to)
+            lag += max(0, high - taken_to)
         return lag
 
     def oldest(self, topic: Topic) -> Received | None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from onerec.errors import DependencyMissingError
+from onerec.kafka import clients
+from onerec.kafka.registry import codec
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
 from schemas.records import OffsetRange
@@ -127,3 +129,20 @@ def test_lag_counts_what_has_not_been_taken(intake: Intake) -> None:
     oldest = intake.oldest(SESSIONS)
     assert oldest is not None
     assert oldest.record.session_id == 60
+
+
+def test_a_marker_that_comes_after_its_record_was_taken_is_no_lag(kafka: KafkaSettings) -> None:
+    """Who waits for a trainer that has learned all would wait for ever."""
+    producer = clients.producer(kafka, transactional_id=f"{kafka.topic_prefix}sessions")
+    producer.init_transactions(60)
+    producer.begin_transaction()
+    encoded = codec(kafka, SESSIONS).encode(toy.session(1, [1]))
+    producer.produce(clients.topic_name(kafka, SESSIONS), encoded, b"7", partition=0, timestamp=1)
+    producer.commit_transaction(60)
+    intake = Intake(kafka, [SESSIONS])
+    intake.add({A: 0, B: 0})
+    intake.reach({A: 2}, 60)
+    assert intake.lag() == 2
+    assert len(intake.take({A: 1}).records) == 1
+    assert intake.lag() == 0
+    intake.close()
