@@ -15,7 +15,8 @@ from audit.findings import Findings, Kind
 from onerec.settings import KafkaSettings, Settings, load_settings
 from schemas.topics import DEAD_LETTERS, IMPRESSIONS, SESSIONS
 from tests.broker import Broker
-from tests.stream.joiner.running import ROOT, JoinerProcess, eventually, records
+from tests.kafka.reading import followed
+from tests.stream.joiner.running import ROOT, JoinerProcess, eventually
 
 pytestmark = pytest.mark.broker
 
@@ -42,12 +43,13 @@ def replay(kafka: KafkaSettings, directory: Path, only: str, *options: str, **re
 def until_all_is_closed(kafka: KafkaSettings, joiner: JoinerProcess) -> None:
     """Every impression is in a session or in dead-letters, and no action waits."""
 
-    def closed() -> bool:
-        letters = sum(letter.topic == IMPRESSIONS.name for letter in records(kafka, DEAD_LETTERS))
-        joined = sum(len(session.items) for session in records(kafka, SESSIONS))
-        return bool(joined + letters >= EXPOSURES)
+    with followed(kafka, DEAD_LETTERS) as letters, followed(kafka, SESSIONS) as sessions:
 
-    eventually(closed, joiner.output())
+        def closed() -> bool:
+            refused = sum(letter.topic == IMPRESSIONS.name for letter in letters())
+            return bool(sum(len(session.items) for session in sessions()) + refused >= EXPOSURES)
+
+        eventually(closed, joiner.output())
     joiner.until(lambda samples: samples.get("stream_joiner_waiting_actions") == 0)
 
 

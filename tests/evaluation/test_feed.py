@@ -6,6 +6,7 @@ import pytest
 
 from evaluation.feed import Feed, Horizon
 from onerec.errors import DependencyMissingError
+from onerec.kafka import metadata
 from onerec.kafka.clients import topic_name
 from onerec.kafka.reader import Received
 from onerec.kafka.writer import RecordWriter
@@ -57,7 +58,8 @@ def test_the_horizon_follows_what_has_been_read(kafka: KafkaSettings) -> None:
     feed.close()
 
 
-def test_a_missing_topic_is_named(kafka: KafkaSettings) -> None:
+def test_a_missing_topic_is_named(kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "APPEAR_TIMEOUT_S", 0.2)
     elsewhere = kafka.model_copy(update={"topic_prefix": f"{kafka.topic_prefix}none-"})
     with pytest.raises(DependencyMissingError, match="onerec topics create"):
         Feed(elsewhere, (IMPRESSIONS,))

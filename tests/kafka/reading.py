@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from confluent_kafka import TopicPartition
 
 from onerec.kafka import admin, clients
 from onerec.kafka.dead_letters import DeadLetters
+from onerec.kafka.follow import TopicFollower
 from onerec.kafka.reader import Received, RecordReader
 from onerec.settings import KafkaSettings
 from schemas.topics import DEAD_LETTERS, Topic
@@ -39,6 +42,25 @@ def read_all(kafka: KafkaSettings, *topics: Topic) -> list[Received]:
     consumer.close()
     assert not refused.count
     return got
+
+
+@contextmanager
+def followed(kafka: KafkaSettings, topic: Topic) -> Iterator[Callable[[], list[Any]]]:
+    """Every record of a topic so far, each time it is asked: to wait for some, and leave the machine to who makes them.
+
+    To open a topic and read it all again many times a second costs what the services under test need.
+    """
+    records: list[Any] = []
+    follower = TopicFollower(kafka, topic, lambda received: records.append(received.record), service="test")
+
+    def so_far() -> list[Any]:
+        follower.poll(0.0)
+        return records
+
+    try:
+        yield so_far
+    finally:
+        follower.close()
 
 
 def dead_letters(kafka: KafkaSettings) -> list[Received]:

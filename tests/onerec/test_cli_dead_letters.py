@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from onerec.cli.app import app
 from onerec.cli.dead_letters import since_ms
 from onerec.errors import SettingsError
-from onerec.kafka import clients
+from onerec.kafka import clients, metadata
 from onerec.kafka.dead_letters import DeadLetters
 from onerec.kafka.letters import REPLAYED_HEADER
 from onerec.kafka.registry import codec
@@ -26,7 +26,7 @@ from schemas.topics import ACTIONS, DEAD_LETTERS, IMPRESSIONS, ITEM_TOKENS, SESS
 from tests.kafka.reading import assigned
 from tests.schemas.examples import BY_TYPE, TIME_MS
 from tests.stream.joiner.events import impression, view
-from tests.stream.joiner.running import Feeder, JoinerProcess, eventually, records
+from tests.stream.joiner.running import Feeder, JoinerProcess, records, until_records
 
 pytestmark = pytest.mark.broker
 
@@ -191,7 +191,7 @@ def test_an_event_on_an_item_that_is_published_later_becomes_a_session(given: Ka
     feeder.publish([impression(21, TIME_MS), view(21, TIME_MS + 2_000, 19_000)])
     settings: dict[str, Any] = {"feedback_window_ms": 15_000, "idle_close_s": 1.0, "transaction_ms": 50}
     with JoinerProcess(given, tmp_path, **settings) as joiner:
-        eventually(lambda: len(records(given, DEAD_LETTERS)) == 2, joiner.output())
+        until_records(given, DEAD_LETTERS, 2, joiner.output())
         writer = RecordWriter(given)
         tokens = ItemTokens(item_id=21, codes=(0, 0, 0), codebook_version=1, duration_ms=1, tags=(), created_ms=1)
         writer.send(ITEM_TOKENS, id_key(21), tokens)
@@ -200,7 +200,7 @@ def test_an_event_on_an_item_that_is_published_later_becomes_a_session(given: Ka
         code, out, err = run("replay", "--reason", "unknown_item", "--service", "joiner", "--since", "1h", "--yes")
 
         assert (code, "2 letters put back" in out) == (0, True), err
-        eventually(lambda: len(records(given, SESSIONS)) == 1, joiner.output())
+        until_records(given, SESSIONS, 1, joiner.output())
         assert joiner.stop() == 0
     (session,) = records(given, SESSIONS)
     assert [(item.item_id, item.time_ms, item.watch_ms) for item in session.items] == [(21, TIME_MS, 19_000)]
@@ -211,6 +211,7 @@ def test_an_event_on_an_item_that_is_published_later_becomes_a_session(given: Ka
 
 def test_without_topics_it_says_so(given: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEREC_KAFKA__TOPIC_PREFIX", "nowhere-")
+    monkeypatch.setattr(metadata, "APPEAR_TIMEOUT_S", 0.2)
     for arguments in (("list",), ("show", "0"), ("replay", "0", "--yes")):
         code, _, err = run(*arguments)
         assert (code, "onerec topics create" in err) == (3, True), err

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from onerec.cli.app import app
+from onerec.kafka import metadata
 from onerec.settings import KafkaSettings, Settings
 from onerec.weights.directives import read_choice
 from tests.inference.publishing import Publisher, constant_weights, settings_of
@@ -92,6 +93,7 @@ def test_without_a_store_or_topics_it_says_so(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ONEREC_KAFKA__TOPIC_PREFIX", "nowhere-")
+    monkeypatch.setattr(metadata, "APPEAR_TIMEOUT_S", 0.2)
     code, out, _ = run("list")
     assert code == 0
     assert "What is served is not known" in out

@@ -9,7 +9,7 @@ from onerec.settings import JoinerSettings, KafkaSettings
 from schemas.topics import SESSIONS
 from tests.stream.joiner.events import Event, action, impression
 from tests.stream.joiner.oracle import expected
-from tests.stream.joiner.running import Feeder, JoinerProcess, eventually, records
+from tests.stream.joiner.running import Feeder, JoinerProcess, until_records
 from tests.stream.joiner.test_service import QUICK, RULES, some_events
 
 BY_EVENT_TIME = QUICK | {"idle_close_s": 3600.0}
@@ -34,4 +34,4 @@ def close_all(kafka: KafkaSettings, feeder: Feeder, joiner: JoinerProcess, event
         feeder.publish_to(partition, action(2, at_ms, user=ONLOOKER + partition))
     feeder.flush()
     wanted = len(expected(events, JoinerSettings(**RULES)).sessions)
-    eventually(lambda: len(records(kafka, SESSIONS)) >= wanted, f"{wanted} sessions\n{joiner.output()}")
+    until_records(kafka, SESSIONS, wanted, f"{wanted} sessions\n{joiner.output()}")

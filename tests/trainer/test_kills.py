@@ -16,7 +16,8 @@ from onerec.kafka import admin
 from onerec.settings import KafkaSettings
 from onerec.weights.tensors import digest
 from schemas.records import JournalEntry, JournalKind, OffsetRange
-from schemas.topics import PREFERENCES, SESSIONS
+from schemas.topics import PREFERENCES, SESSIONS, TRAINER_JOURNAL
+from tests.kafka.reading import followed
 from tests.trainer import toy
 from tests.trainer.world import World
 from trainer.checkpoint import load_checkpoint
@@ -62,25 +63,28 @@ def killed_often(world: World, chance: random.Random) -> Feed:
         for _ in range(KILLS):
             steps = len(world.journal())
             process = world.start()
-            world.wait(lambda before=steps: len(world.journal()) > before + 5, process)  # type: ignore[misc]
+            with followed(world.kafka, TRAINER_JOURNAL) as journal:
+                world.wait(lambda before=steps: len(journal()) > before + 5, process)  # type: ignore[misc]
             time.sleep(chance.uniform(0.0, 0.8))  # not to wait for anything: the kill may come anywhere
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
     finally:
         feed.stop.set()
         feed.join()
-    with world.running() as process:
-        world.wait(lambda: starts(world) == KILLS + 1 and consumed_all(world), process)
+    there = sum(sum(admin.end_offsets(world.kafka, topic).values()) for topic in (SESSIONS, PREFERENCES))
+    with world.running() as process, followed(world.kafka, TRAINER_JOURNAL) as journal:
+        world.wait(lambda: starts(journal()) == KILLS + 1 and records_of(journal()) == there, process)
     return feed
 
 
-def starts(world: World) -> int:
-    return sum(entry.kind is JournalKind.START for entry in world.journal())
+def starts(journal: list[JournalEntry]) -> int:
+    return sum(entry.kind is JournalKind.START for entry in journal)
 
 
-def consumed_all(world: World) -> bool:
-    there = sum(sum(admin.end_offsets(world.kafka, topic).values()) for topic in (SESSIONS, PREFERENCES))
-    return there == sum(r.records for topic in (SESSIONS, PREFERENCES) for r in consumed(world, topic.name))
+def records_of(journal: list[JournalEntry]) -> int:
+    """How many messages of the stream the valid steps have consumed."""
+    steps = read_story(list(enumerate(journal)), after_step=0).steps
+    return sum(r.records for step in steps for r in step.ranges if r.topic in (SESSIONS.name, PREFERENCES.name))
 
 
 def story(world: World) -> list[JournalEntry]:

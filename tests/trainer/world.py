@@ -18,6 +18,7 @@ from onerec.settings import KafkaSettings, Settings, load_settings
 from schemas.packed import pack_longs
 from schemas.records import History, JournalEntry, ModelVersion, PreferencePair, Session
 from schemas.topics import HISTORIES, ITEM_TOKENS, MODEL_VERSIONS, PREFERENCES, SESSIONS, TRAINER_JOURNAL, Topic, id_key
+from tests.kafka.reading import followed
 from tests.trainer import toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,13 +121,14 @@ class World:
         self, count: int, process: subprocess.Popen[bytes] | None = None, *, within_s: float = DEADLINE_S
     ) -> None:
         """Until the newest announced version has learned from (or refused) so many messages on sessions."""
+        with followed(self.kafka, MODEL_VERSIONS) as versions:
 
-        def learned() -> bool:
-            versions = self.versions()
-            offsets = versions[-1].offsets if versions else ()
-            return sum(offset.next_offset for offset in offsets if offset.topic == SESSIONS.name) >= count
+            def learned() -> bool:
+                found: list[ModelVersion] = versions()
+                offsets = found[-1].offsets if found else ()
+                return sum(offset.next_offset for offset in offsets if offset.topic == SESSIONS.name) >= count
 
-        self.wait(learned, process, within_s=within_s)
+            self.wait(learned, process, within_s=within_s)
 
     @contextmanager
     def running(self, command: str = "run", *, before: str = "") -> Iterator[subprocess.Popen[bytes]]:

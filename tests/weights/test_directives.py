@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from onerec.kafka import metadata
 from onerec.settings import KafkaSettings, StoreSettings
 from onerec.weights.directives import collect, direct, read_choice
 from onerec.weights.errors import VersionMissingError
@@ -80,7 +81,10 @@ def test_collection_leaves_what_is_served(kafka: KafkaSettings, tmp_path: Path) 
 
 
 @pytest.mark.broker
-def test_nothing_is_collected_where_the_directives_are_not_known(kafka: KafkaSettings, tmp_path: Path) -> None:
+def test_nothing_is_collected_where_the_directives_are_not_known(
+    kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "APPEAR_TIMEOUT_S", 0.2)
     settings = settings_of(kafka.model_copy(update={"topic_prefix": "nowhere-"}), tmp_path)
     store = Publisher(settings).store
     for version in range(1, 5):

@@ -31,6 +31,7 @@ from schemas.records import DeadLetter, History, ItemTokens, PreferencePair, Req
 from schemas.topics import DEAD_LETTERS, HISTORIES, ITEM_TOKENS, PREFERENCES, REQUESTS, Topic, id_key
 from tests.inference import toys
 from tests.inference.publishing import Publisher, random_weights, settings_of
+from tests.kafka.reading import followed
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -187,7 +188,8 @@ def test_from_requests_to_pairs_without_a_model_at_first_and_through_a_kill(
         assert system.metric("pending") == len(expected)
         weights = random_weights(3, scale=2.0)
         system.publisher.publish(1, weights)
-        system.until(lambda: len(system.pairs()) >= len(expected))
+        with followed(kafka, PREFERENCES) as pairs_so_far:
+            system.until(lambda: len(pairs_so_far()) >= len(expected))
         assert {pair.pair_id for pair in system.pairs()} == expected
         system.writer.producer.produce(kafka.topic_prefix + REQUESTS.name, b"rubbish", b"1")
         expected |= system.ask(range(30, 130))
@@ -195,7 +197,8 @@ def test_from_requests_to_pairs_without_a_model_at_first_and_through_a_kill(
         process.wait()
     expected |= system.ask(range(130, 150))
     with system.sampler() as process:
-        system.until(lambda: len({pair.pair_id for pair in system.pairs()}) >= len(expected))
+        with followed(kafka, PREFERENCES) as pairs_so_far:
+            system.until(lambda: len({pair.pair_id for pair in pairs_so_far()}) >= len(expected))
         assert system.metric("version") == 1
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0

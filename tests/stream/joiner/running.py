@@ -16,11 +16,11 @@ from confluent_kafka import KafkaError, TopicPartition
 
 from onerec.kafka import admin, clients
 from onerec.kafka.registry import codec
-from onerec.kafka.watermarks import watermarks
 from onerec.metrics import Samples, scrape
 from onerec.settings import KafkaSettings
 from schemas.records import Impression
 from schemas.topics import ACTIONS, IMPRESSIONS, Topic, id_key
+from tests.kafka.reading import followed
 from tests.stream.joiner.events import Event
 
 ROOT = Path(__file__).parents[3]
@@ -162,8 +162,7 @@ class Feeder:
 def records(kafka: KafkaSettings, topic: Topic) -> list[Any]:
     """All records of a topic as a committed reader gets them, transaction markers or not."""
     name = clients.topic_name(kafka, topic)
-    parts = [(name, partition) for partition in admin.beginning_offsets(kafka, topic)]
-    bounds = watermarks(kafka, parts)
+    bounds = {(name, partition): found for partition, found in admin.bounds(kafka, topic).items()}
     consumer = clients.consumer(kafka, enable_partition_eof=True)
     consumer.assign([TopicPartition(*part, low) for part, (low, _) in bounds.items()])
     topic_codec = codec(kafka, topic)
@@ -187,3 +186,9 @@ def eventually(check: Callable[[], bool], what: str) -> None:
     while not check():
         assert time.monotonic() < deadline_s, what
         time.sleep(0.05)
+
+
+def until_records(kafka: KafkaSettings, topic: Topic, count: int, what: str) -> None:
+    """Wait until a committed reader has so many records of a topic."""
+    with followed(kafka, topic) as found:
+        eventually(lambda: len(found()) >= count, what)

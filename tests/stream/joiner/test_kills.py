@@ -20,7 +20,7 @@ from onerec.settings import JoinerSettings, KafkaSettings
 from schemas.topics import DEAD_LETTERS, HISTORIES, SESSIONS
 from tests.stream.joiner.events import Event, action, delivered, impression, view
 from tests.stream.joiner.oracle import expected
-from tests.stream.joiner.running import Feeder, JoinerProcess, eventually, records
+from tests.stream.joiner.running import Feeder, JoinerProcess, records, until_records
 from tests.stream.joiner.test_join import entries, plain
 
 pytestmark = [pytest.mark.broker, pytest.mark.exactly_once, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -70,7 +70,7 @@ def finish(kafka: KafkaSettings, feeder: Feeder, joiner: JoinerProcess, sessions
         feeder.publish_to(partition, action(2, NOW_MS + 10**9, user=10_000 + partition))
     feeder.flush()
     joiner.until(lambda samples: samples.get("stream_joiner_lag_events") == 0)
-    eventually(lambda: len(records(kafka, SESSIONS)) >= sessions, f"{sessions} sessions\n{joiner.output()}")
+    until_records(kafka, SESSIONS, sessions, f"{sessions} sessions\n{joiner.output()}")
     assert joiner.stop() == 0
 
 

@@ -28,7 +28,7 @@ from schemas.topics import (
 from tests.broker import Broker
 from tests.stream.joiner.events import Event, action, impression, view
 from tests.stream.joiner.oracle import expected
-from tests.stream.joiner.running import Feeder, JoinerProcess, eventually, records
+from tests.stream.joiner.running import Feeder, JoinerProcess, eventually, records, until_records
 from tests.stream.joiner.test_join import entries, plain
 
 pytestmark = pytest.mark.broker
@@ -63,7 +63,7 @@ def check_against_oracle(kafka: KafkaSettings, events: list[Event]) -> None:
 def all_closed(joiner: JoinerProcess, kafka: KafkaSettings, events: list[Event]) -> None:
     """Wait until every session is out."""
     wanted = len(expected(events, JoinerSettings(**RULES)).sessions)
-    eventually(lambda: len(records(kafka, SESSIONS)) >= wanted, f"{wanted} sessions\n{joiner.output()}")
+    until_records(kafka, SESSIONS, wanted, f"{wanted} sessions\n{joiner.output()}")
     joiner.until(lambda samples: samples.get("stream_joiner_open_sessions") == 0)
 
 
@@ -113,14 +113,14 @@ def test_bad_late_and_unknown_records_go_to_dead_letters_and_the_stream_goes_on(
     feeder.flush()
 
     with JoinerProcess(kafka, tmp_path, **(QUICK | {"known_items_only": True})) as joiner:
-        eventually(lambda: len(records(kafka, SESSIONS)) == 1, joiner.output())
-        eventually(lambda: len(records(kafka, DEAD_LETTERS)) == 8, joiner.output())
+        until_records(kafka, SESSIONS, 1, joiner.output())
+        until_records(kafka, DEAD_LETTERS, 8, joiner.output())
         tokens = ItemTokens(item_id=777, codes=(1, 0, 0), codebook_version=1, duration_ms=1, tags=(), created_ms=1)
         writer.send(ITEM_TOKENS, id_key(777), tokens)
         writer.flush(60)
         feeder.publish_to(0, impression(777, NOW_MS + 100_000, request=9))
         feeder.flush()
-        eventually(lambda: len(records(kafka, SESSIONS)) == 2, joiner.output())
+        until_records(kafka, SESSIONS, 2, joiner.output())
         assert joiner.metrics().get("onerec_dead_letters_total", reason="unknown_item") == 1
         assert joiner.stop() == 0
 
@@ -178,14 +178,14 @@ def test_a_new_machine_goes_on_where_the_old_one_stopped_with_imported_histories
 def test_a_broker_that_is_not_there_and_topics_that_are_missing_are_said_in_a_sentence(
     bare_kafka: KafkaSettings, tmp_path: Path
 ) -> None:
-    with JoinerProcess(bare_kafka, tmp_path / "topics", **QUICK) as joiner:
-        assert joiner.wait() == 3
-        assert "onerec topics create" in joiner.output()
     nowhere = bare_kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
-    with JoinerProcess(nowhere, tmp_path / "broker", **QUICK) as joiner:
-        assert joiner.wait() == 3
-        assert "No Kafka broker answers at 127.0.0.1:1" in joiner.output()
-    assert "Traceback" not in joiner.output()
+    without_topics = JoinerProcess(bare_kafka, tmp_path / "topics", **QUICK)
+    without_broker = JoinerProcess(nowhere, tmp_path / "broker", **QUICK)
+    with without_topics, without_broker:
+        assert [without_topics.wait(), without_broker.wait()] == [3, 3]
+    assert "onerec topics create" in without_topics.output()
+    assert "No Kafka broker answers at 127.0.0.1:1" in without_broker.output()
+    assert "Traceback" not in without_topics.output() + without_broker.output()
 
 
 def test_a_changelog_that_is_gone_stops_the_joiner_with_the_remedy(kafka: KafkaSettings, tmp_path: Path) -> None:
