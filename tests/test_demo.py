@@ -65,7 +65,7 @@ def recommend_an_item_published_now(config: Path, process: subprocess.Popen[str]
     )  # fmt: skip
     writer = RecordWriter(kafka)
     writer.send(ITEMS, id_key(item.item_id), item)
-    writer.flush(10.0)
+    writer.flush(60.0)
     answers: list[dict[str, Any]] = []
 
     def came() -> bool:
@@ -125,5 +125,5 @@ def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
     assert children
     assert process.returncode == 130, output
     assert "stopped" in output
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []

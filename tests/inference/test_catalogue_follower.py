@@ -73,7 +73,7 @@ def test_bad_tokens_are_refused_and_following_goes_on(kafka: KafkaSettings, tmp_
         assert snapshot.item_ids.tolist() == [1000, 1001, 1002, 1003, 1004, 1007]
     letters: list[Received] = []
     reader = TopicFollower(kafka, DEAD_LETTERS, letters.append, service="reader")
-    reader.catch_up(15)
+    reader.catch_up(60)
     reader.close()
     reasons = [letter.record.reason for letter in letters]
     assert reasons == [Reason.OUT_OF_BOUNDS, Reason.OUT_OF_BOUNDS, Reason.DUPLICATE_CODES]

@@ -64,7 +64,7 @@ def worker_process(settings: Settings, folder: Path) -> Iterator[subprocess.Pope
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in {0, -signal.SIGKILL}
+        assert process.wait(60) in {0, -signal.SIGKILL}
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_bad_requests_go_to_dead_letters_and_serving_goes_on(settings: Settings,
         assert world.answer(good).status is Status.ANSWERED
     letters: list[Received] = []
     reader = TopicFollower(settings.kafka, DEAD_LETTERS, letters.append, service="reader")
-    reader.catch_up(15)
+    reader.catch_up(60)
     reader.close()
     assert [letter.record.reason for letter in letters] == [Reason.UNDECODABLE, Reason.OUT_OF_BOUNDS]
     assert negative not in world.answers

@@ -18,5 +18,5 @@ def test_the_end_is_behind_the_last_record_of_one_large_batch(kafka: KafkaSettin
             item_id=item, codes=(1, 2, 3), codebook_version=1, duration_ms=1, tags=(), created_ms=1_650_000_000_000
         )
         writer.send(ITEM_TOKENS, id_key(item), tokens)
-    writer.flush(10.0)
+    writer.flush(60.0)
     assert end_offsets(kafka, ITEM_TOKENS) == {0: 500}

@@ -47,7 +47,7 @@ def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         broker = psutil.Process(int(pid))
         admin.wait_for_broker(KafkaSettings(bootstrap_servers=servers))
         os.kill(parent.pid, signal.SIGKILL)
-        psutil.wait_procs([broker], timeout=10)
+        psutil.wait_procs([broker], timeout=60)
         assert not broker.is_running() or broker.status() == psutil.STATUS_ZOMBIE
 
 

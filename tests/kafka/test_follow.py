@@ -32,7 +32,7 @@ def test_catches_up_and_follows(kafka: KafkaSettings) -> None:
     writer.flush(60)
     got: list[Received] = []
     follower = TopicFollower(kafka, IMPRESSIONS, got.append, service="test")
-    assert follower.catch_up(10) == 100
+    assert follower.catch_up(60) == 100
     assert sum(follower.next_offsets().values()) == 100
     for user_id in range(20):
         assert [r.record.position for r in got if r.record.user_id == user_id] == list(range(5))
@@ -52,10 +52,10 @@ def test_goes_on_where_it_was_told_to(kafka: KafkaSettings) -> None:
     writer.flush(60)
     got: list[Received] = []
     follower = TopicFollower(kafka, IMPRESSIONS, got.append, partitions=[1], start={1: 2}, service="test")
-    assert follower.catch_up(10) == 1
+    assert follower.catch_up(60) == 1
     assert [(received.partition, received.offset) for received in got] == [(1, 2)]
     assert follower.next_offsets() == {1: 3}
-    assert follower.catch_up(10) == 0
+    assert follower.catch_up(60) == 0
     follower.close()
 
 
@@ -71,7 +71,7 @@ def test_what_is_refused_does_not_hold_it_up(kafka: KafkaSettings) -> None:
         writer.producer.produce(clients.topic_name(kafka, IMPRESSIONS), value, partition=0)
     writer.flush(60)
     follower = TopicFollower(kafka, IMPRESSIONS, lambda _: None, service="test-follower")
-    assert follower.catch_up(10) == 0
+    assert follower.catch_up(60) == 0
     assert follower.next_offsets() == {0: 3, 1: 0}
     follower.close()
     assert [letter.record.reason for letter in dead_letters(kafka)] == [Reason.UNDECODABLE] * 3

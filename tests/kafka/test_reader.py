@@ -28,7 +28,7 @@ GOOD: Action = BY_TYPE[Action]
 def read(reader: RecordReader, until: int, refused: DeadLetters) -> list[Received]:
     """Read until so many records have been taken or refused."""
     got: list[Received] = []
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 60
     while len(got) + refused.count < until and time.monotonic() < deadline_s:
         got += reader.read(100, 0.5)
     return got

@@ -87,7 +87,7 @@ def test_what_a_transaction_aborts_is_never_read(kafka: KafkaSettings) -> None:
     assert admin.end_offsets(kafka, IMPRESSIONS) == {0: 4, 1: 0}, "two records and two markers"
     keys: list[bytes | None] = []
     follower = TopicFollower(kafka, IMPRESSIONS, lambda received: keys.append(received.key), service="test")
-    follower.catch_up(10)
+    follower.catch_up(60)
     assert keys == [b"8"]
     assert follower.next_offsets() == {0: 4, 1: 0}
     follower.close()

@@ -37,13 +37,13 @@ class Reading:
         self._follower = TopicFollower(kafka, topic, self.received.append, service="test")
 
     def until(self, holds: Callable[[], bool], log: Path) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not holds():
             assert time.monotonic() < deadline, log.read_text()
             self._follower.poll(0.02)
 
     def drain(self) -> None:
-        self._follower.catch_up(10)
+        self._follower.catch_up(60)
 
     def close(self) -> None:
         self._follower.close()
@@ -130,7 +130,7 @@ def test_killed_in_mid_stream_every_item_has_one_id_and_no_id_two_items(stage: S
     with stage.tokenizer() as process:
         stage.until_tokens(2000)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     given = defaultdict(set)
     for tokens in stage.records():
         given[tokens.item_id].add(tokens.codes)
@@ -161,7 +161,7 @@ def test_bad_items_go_to_dead_letters_and_good_ones_come_through(stage: Stage) -
         stage.until_tokens(4)
         stage.letters.until(lambda: len(stage.letters.received) >= 8, stage.log)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     letters: list[DeadLetter] = [received.record for received in stage.letters.received]
     assert {letter.service for letter in letters} == {"tokenizer"}
     assert {letter.topic for letter in letters} == {"items"}
@@ -173,7 +173,7 @@ def test_bad_items_go_to_dead_letters_and_good_ones_come_through(stage: Stage) -
         stage.publish(items(4, 5))
         stage.until_tokens(5)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     stage.letters.drain()
     assert len(stage.letters.received) == 8
 
@@ -206,7 +206,7 @@ def test_with_another_codebook_every_item_is_tokenised_again_even_after_a_kill(s
     with stage.tokenizer() as process:
         stage.until_tokens(600)
         process.send_signal(signal.SIGTERM)  # so that what it has read is committed
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     codebooks.save(stage.store, codebook(30, version=2, codes=16))
     with stage.tokenizer(max_batch=2) as process:
         stage.until_tokens(50, version=2)
@@ -222,5 +222,5 @@ def test_with_another_codebook_every_item_is_tokenised_again_even_after_a_kill(s
 def test_without_a_codebook_it_says_what_to_do(kafka: KafkaSettings, tmp_path: Path) -> None:
     stage = Stage(kafka, tmp_path)
     with stage.tokenizer() as process:
-        assert process.wait(30) == 3
+        assert process.wait(60) == 3
     assert "Fit one: `python -m stream codebook`" in stage.log.read_text()
