@@ -37,8 +37,9 @@ $(STAMP): pyproject.toml
 demo: install
 	$(BIN)/onerec demo
 
+# Bytecode is kept whatever the environment says: the tests start Python hundreds of times.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TESTS)
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(TESTS)
 
 check: install
 	$(BIN)/ruff check .

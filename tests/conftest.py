@@ -19,6 +19,8 @@ from tests import broker as brokers
 from tests.broker import Broker, UnavailableError
 
 RAN_ON = pytest.StashKey[list[str]]()
+SLOW_S = 10.0
+"""What a test marked `slow` takes at least."""
 RANDOM = "ONEREC_TEST_RANDOM"
 """With this variable set, property tests look at examples of their own choice, others in each run."""
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=RANDOM not in os.environ)
@@ -28,6 +30,28 @@ hypothesis.settings.load_profile("repeatable")
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RAN_ON] = []
     config.pluginmanager.register(_Workers(config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with the longest tests first: at the end no process is left alone with one of them."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        longest[item.path] = max(longest.get(item.path, 0.0), _length_s(item))
+    items.sort(key=lambda item: -longest[item.path])
+
+
+def _length_s(item: pytest.Item) -> float:
+    """A guess at how long the test takes, from its marks: who may take longer does."""
+    timeout = item.get_closest_marker("timeout")
+    if timeout is not None:
+        return float(timeout.args[0])
+    return SLOW_S if item.get_closest_marker("slow") else 0.0
+
+
+def pytest_collection_finish() -> None:
+    """All modules that stay to the end: the collections between the tests need not walk over them again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
