@@ -15,10 +15,10 @@ from onerec.cli.up import SERVICES
 from onerec.processes import free_port
 
 ROOT = Path(__file__).parents[2]
-EVENTS = 800
+EVENTS = 200
 UP_TIMEOUT_S = 900
 ENVIRONMENT = {
-    "SEED_BUDGET_S": "15",
+    "SEED_BUDGET_S": "5",
     "KAFKA_PORT": str(free_port()),
     "COMPOSE_PROJECT_NAME": f"onerec-test-{uuid.uuid4().hex[:8]}",
 }
