@@ -91,7 +91,7 @@ def test_a_flood_stays_with_the_broker_and_comes_whole(kafka: KafkaSettings, mon
     most = polls = 0
     while len(taken) < 500:
         assert (polls := polls + 1) < 20_000
-        intake.poll(0.05)
+        intake.poll(0.005)
         most = max(most, intake.waiting(SESSIONS))
         taken += [one.record.session_id for one in intake.take(intake.choose({SESSIONS.name: 1})).records]
     assert most <= 200 + 2 * 21, "each partition's half, and what a last fetch brings"

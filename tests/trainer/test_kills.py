@@ -30,7 +30,7 @@ from trainer.step import apply_step
 from trainer.supply import Supply
 
 KILLS = 4
-PER_WAVE = 12
+PER_WAVE = 4
 MODEL = "onerec"
 
 
@@ -115,6 +115,7 @@ def weights_without_interruption(world: World) -> tuple[str, dict[int, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_often_and_still_bit_identical(kafka: KafkaSettings, tmp_path: Path) -> None:
     world = World(kafka, tmp_path, {"batch": 8, "checkpoint_interval_s": 1.5})
     world.publish_catalogue()

@@ -22,7 +22,7 @@ from tests.kafka.reading import followed
 from tests.trainer import toy
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 POLL_S = 0.1
 USERS = 24
 PROGRAM = "from trainer.__main__ import app; app()"
