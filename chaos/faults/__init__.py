@@ -13,6 +13,7 @@ from chaos.faults import (
     stalled_joiner,
     stalled_trainer,
     stalled_worker,
+    store_away,
 )
 
 REGISTRY: tuple[Fault, ...] = (
@@ -22,6 +23,7 @@ REGISTRY: tuple[Fault, ...] = (
     joiner_zombie.FAULT,
     stalled_worker.FAULT,
     stalled_trainer.FAULT,
+    store_away.FAULT,
     broker_restart.FAULT,
     cluster_leader_kill.FAULT,
     container_leader.FAULT,

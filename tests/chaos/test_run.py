@@ -58,7 +58,7 @@ def test_without_kafka_the_embedded_broker_shows_what_it_can() -> None:
     assert best_kind() == "embedded"
     embedded = Broker("embedded", KafkaSettings(), exactly_once=False)
     shown = {fault.name for fault in REGISTRY if fault.missing(embedded) is None}
-    assert shown == {"sigkill", "stalled-worker", "stalled-trainer", "overload"}
+    assert shown == {"sigkill", "stalled-worker", "stalled-trainer", "store-away", "overload"}
 
 
 def test_a_cluster_shows_everything_but_a_single_node() -> None:
