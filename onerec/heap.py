@@ -1,7 +1,8 @@
-"""Memory that was freed goes back to the system.
+"""Memory that was freed goes back to the system, and what is in use is told apart from what is not.
 
 glibc keeps what is freed between blocks that are still in use, so a process that makes and drops large buffers for
-days looks as if it leaked. `malloc_trim` gives whole free pages back. Elsewhere than on glibc nothing is done.
+days looks as if it leaked. `malloc_trim` gives whole free pages back; `onerec_heap_used_bytes`, of mallinfo2(3), does
+not count what is free, so it grows where something is kept, and only there. Elsewhere than on glibc nothing is done.
 """
 
 from __future__ import annotations
@@ -10,17 +11,44 @@ import ctypes
 import logging
 import threading
 
+from prometheus_client import Gauge
+
 LOG = logging.getLogger(__name__)
 INTERVAL_S = 60.0
+USED = Gauge("onerec_heap_used_bytes", "Bytes that malloc has given out and that were not freed; 0 where unknown.")
+
+
+class _MallInfo2(ctypes.Structure):
+    """What mallinfo2(3) returns, over all arenas."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    )
 
 
 def give_back_freed_memory(interval_s: float = INTERVAL_S) -> None:
-    """From now on, every `interval_s`, by a thread that ends with the process."""
+    """From now on, every `interval_s`, by a thread that ends with the process; the gauge works from now on."""
     try:
-        trim = ctypes.CDLL(None).malloc_trim
+        libc = ctypes.CDLL(None)
+        trim = libc.malloc_trim
     except (AttributeError, OSError):
         LOG.info("freed memory stays with the process: this C library has no malloc_trim")
         return
+    if hasattr(libc, "mallinfo2"):  # glibc 2.33 and later
+        libc.mallinfo2.restype = _MallInfo2
+        USED.set_function(lambda: used_bytes(libc))
 
     def give_back() -> None:
         while True:
@@ -29,3 +57,9 @@ def give_back_freed_memory(interval_s: float = INTERVAL_S) -> None:
 
     pause = threading.Event()  # never set: a sleep that no clock's step changes
     threading.Thread(target=give_back, name="heap", daemon=True).start()
+
+
+def used_bytes(libc: ctypes.CDLL) -> int:
+    """Bytes in use, in the heap and in blocks with a mapping of their own."""
+    found = libc.mallinfo2()
+    return int(found.uordblks + found.hblkhd)

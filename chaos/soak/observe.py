@@ -36,6 +36,8 @@ class ProcessSample:
     threads: int
     series: int
     """Time series on its metrics endpoint; 0 where it did not answer."""
+    used_bytes: int = 0
+    """Of the heap, what is in use; 0 where it is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,13 @@ class Observer:
         series = _series(metrics)
         at_s = time.monotonic() - self._started_s
         for pid, service in processes.items():
+            told = {
+                "cached_bytes": int(metrics.get("onerec_state_cache_bytes", job=service)),
+                "used_bytes": int(metrics.get("onerec_heap_used_bytes", job=service)),
+                "series": series[service],
+            }
             try:
-                cached = int(metrics.get("onerec_state_cache_bytes", job=service))
-                self._write(self._process(pid, service, at_s, cached, series[service]))
+                self._write(self._process(pid, service, at_s, told))
             except psutil.NoSuchProcess:  # it is being restarted
                 continue
         for name, folder in self._folders.items():
@@ -93,7 +99,7 @@ class Observer:
         """The file is complete."""
         self._file.close()
 
-    def _process(self, pid: int, service: str, at_s: float, cached_bytes: int, series: int) -> ProcessSample:
+    def _process(self, pid: int, service: str, at_s: float, told: Mapping[str, int]) -> ProcessSample:
         process = psutil.Process(pid)
         with process.oneshot():
             known, life = self._lives.get(service, (pid, 0))
@@ -104,10 +110,9 @@ class Observer:
                 at_s=at_s,
                 age_s=time.time() - process.create_time(),
                 resident_bytes=process.memory_info().rss,
-                cached_bytes=cached_bytes,
                 descriptors=process.num_fds(),
                 threads=process.num_threads(),
-                series=series,
+                **told,
             )
 
     def _write(self, sample: ProcessSample | FolderSample) -> None:

@@ -21,7 +21,7 @@ MAX_SLOPE_MB_PER_HOUR = 24.0
 MAX_MORE = {"descriptors": 16, "threads": 4, "series": 16}
 """How much more of it the last third of a process's life may have than the first third, each after the warm-up."""
 MAX_FOLDER_GROWTH = 1.25
-"""The most that a folder held in the last third of the run, by the most that it held in the third before."""
+"""The most that a folder held in the last third of the run, by the most that it held in the two before."""
 MAX_FOLDER_MB = 16.0
 """Growth of so much is allowed in any case: a file that RocksDB has written and not yet merged."""
 UNJUDGED_FOLDERS = {"broker log": "topics keep all, for the audit", "service logs": "the operator rotates them"}
@@ -39,6 +39,8 @@ class ProcessFinding:
     peak_mb: float
     memory: Trend | None
     """Resident memory less RocksDB's block cache, in MB and MB an hour; None where no life was long enough."""
+    used: Trend | None
+    """The heap in use, which is not judged: a slope of the memory without one of the heap is no leak, but scatter."""
     more: dict[str, int]
     """By what is counted, the last third of the longest life less the first third."""
     verdict: str
@@ -98,15 +100,23 @@ def judge(samples: Samples) -> Findings:
 def _process(service: str, samples: Sequence[ProcessSample]) -> ProcessFinding:
     lives = [[s for s in life if s.age_s >= WARM_UP_S] for life in _lives(samples)]
     memory = trend([([s.at_s for s in life], [_own_mb(s) for s in life]) for life in lives])
+    used = trend([([s.at_s for s in life], [s.used_bytes / MB for s in life]) for life in _told(lives)])
     more = _more(max(lives, key=len))
     return ProcessFinding(
         service=service,
         lives=len(lives),
         peak_mb=max(s.resident_bytes for s in samples) / MB,
         memory=memory,
+        used=used,
         more=more,
         verdict=_process_verdict(service, memory, more),
     )
+
+
+def _told(lives: Sequence[Sequence[ProcessSample]]) -> Iterator[list[ProcessSample]]:
+    """What the processes told of their heaps."""
+    for life in lives:
+        yield [s for s in life if s.used_bytes]
 
 
 def _own_mb(sample: ProcessSample) -> float:
@@ -147,5 +157,6 @@ def _folder(name: str, samples: Sequence[FolderSample]) -> FolderFinding:
     if name in UNJUDGED_FOLDERS:
         verdict = REPORTED
     else:
-        verdict = BOUNDED if last <= max(middle * MAX_FOLDER_GROWTH, middle + MAX_FOLDER_MB) else GROWS
+        before = max(first, middle)  # what is cleared away now and then is at its largest in either
+        verdict = BOUNDED if last <= max(before * MAX_FOLDER_GROWTH, before + MAX_FOLDER_MB) else GROWS
     return FolderFinding(name, (first, middle, last), max(s.files for s in samples), verdict)

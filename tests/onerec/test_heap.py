@@ -25,6 +25,29 @@ print(psutil.Process().memory_info().rss / full)
 """
 
 
+USES = """
+from prometheus_client import REGISTRY
+from onerec.heap import give_back_freed_memory
+
+give_back_freed_memory()
+before = REGISTRY.get_sample_value("onerec_heap_used_bytes")
+blocks = [bytes(2000) for _ in range(100_000)]
+full = REGISTRY.get_sample_value("onerec_heap_used_bytes") - before
+keep = blocks[::100]
+del blocks
+print(full, REGISTRY.get_sample_value("onerec_heap_used_bytes") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallinfo2 is glibc's")
+def test_what_was_freed_is_not_told_as_used() -> None:
+    command = [sys.executable, "-c", USES]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.split()
+    full, left = map(float, told)
+    assert 200e6 < full < 220e6
+    assert 0 < left < 4e6
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="malloc_trim is glibc's")
 def test_freed_memory_goes_back_to_the_system() -> None:
     def left(how: str, patience_s: float) -> float:

@@ -32,6 +32,7 @@ LOOKS = 100
 SCRAPED = Scraped(
     {
         "onerec_state_cache_bytes": {(("job", "leaks"),): 1e6, (("job", "keeps"),): 2e6},
+        "onerec_heap_used_bytes": {(("job", "keeps"),): 3e6},
         "some": {(("a", str(number)), ("job", "leaks")): 1.0 for number in range(6)},
     }
 )
@@ -80,6 +81,9 @@ def test_a_process_that_leaks_is_found_and_one_that_does_not_is_flat(
     assert leaks.more["descriptors"] > 16
     assert (keeps.service, keeps.lives) == ("keeps", 2)
     assert keeps.verdict == FLAT
+    assert keeps.used is not None
+    assert (keeps.used.slope, keeps.used.level) == (0.0, 3.0)
+    assert leaks.used is None, "it told nothing of its heap"
     assert found.broken == ["leaks"]
     assert {(s.series, s.cached_bytes) for s in samples.processes if s.service == "leaks"} == {(7, 1_000_000), (0, 0)}
 
@@ -96,12 +100,13 @@ def test_folders_may_go_up_and_down_but_not_on_and_on() -> None:
             (),
             (
                 *folder("saw", [10, 20, 90, 10, 60, 100, 20, 50, 110]),
+                *folder("cleared", [10, 20, 120, 10, 60, 90, 20, 50, 120]),
                 *folder("small", [0, 1, 2, 3, 4, 5, 6, 12, 18]),
                 *folder("leak", [10, 20, 40, 60, 80, 100, 120, 140, 160]),
                 *folder("broker log", [10, 20, 40, 60, 80, 100, 120, 140, 160]),
             ),
         )
     )
-    assert [one.verdict for one in found.folders] == [BOUNDED, BOUNDED, GROWS, REPORTED]
+    assert [one.verdict for one in found.folders] == [BOUNDED, BOUNDED, BOUNDED, GROWS, REPORTED]
     assert found.broken == ["leak"]
-    assert found.as_json()["folders"][2]["thirds_mb"] == (40, 100, 160)
+    assert found.as_json()["folders"][3]["thirds_mb"] == (40, 100, 160)
