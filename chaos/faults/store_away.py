@@ -43,7 +43,7 @@ def run(context: Context) -> Outcome:
 
 def lacking(system: System) -> set[str]:
     """The services that say by their metric that they lack the store."""
-    samples = scrape(system.supervisor.endpoints()).get("onerec_degraded", {})
+    samples = scrape(system.supervisor.endpoints()).values.get("onerec_degraded", {})
     return {
         dict(labels)["job"] for labels, value in samples.items() if value and dict(labels)["lacks"] == "weights store"
     }
