@@ -40,7 +40,8 @@ class ProcessFinding:
     memory: Trend | None
     """Resident memory less RocksDB's block cache, in MB and MB an hour; None where no life was long enough."""
     used: Trend | None
-    """The heap in use, which is not judged: a slope of the memory without one of the heap is no leak, but scatter."""
+    """The heap in use less that cache. Not judged: where the memory has a slope and this has none, nothing leaks, but
+    what is free lies scattered."""
     more: dict[str, int]
     """By what is counted, the last third of the longest life less the first third."""
     verdict: str
@@ -100,7 +101,7 @@ def judge(samples: Samples) -> Findings:
 def _process(service: str, samples: Sequence[ProcessSample]) -> ProcessFinding:
     lives = [[s for s in life if s.age_s >= WARM_UP_S] for life in _lives(samples)]
     memory = trend([([s.at_s for s in life], [_own_mb(s) for s in life]) for life in lives])
-    used = trend([([s.at_s for s in life], [s.used_bytes / MB for s in life]) for life in _told(lives)])
+    used = trend([([s.at_s for s in life], [_used_mb(s) for s in life]) for life in _told(lives)])
     more = _more(max(lives, key=len))
     return ProcessFinding(
         service=service,
@@ -117,6 +118,10 @@ def _told(lives: Sequence[Sequence[ProcessSample]]) -> Iterator[list[ProcessSamp
     """What the processes told of their heaps."""
     for life in lives:
         yield [s for s in life if s.used_bytes]
+
+
+def _used_mb(sample: ProcessSample) -> float:
+    return (sample.used_bytes - sample.cached_bytes) / MB
 
 
 def _own_mb(sample: ProcessSample) -> float:

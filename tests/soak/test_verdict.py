@@ -32,7 +32,7 @@ LOOKS = 100
 SCRAPED = Scraped(
     {
         "onerec_state_cache_bytes": {(("job", "leaks"),): 1e6, (("job", "keeps"),): 2e6},
-        "onerec_heap_used_bytes": {(("job", "keeps"),): 3e6},
+        "onerec_heap_used_bytes": {(("job", "keeps"),): 5e6},
         "some": {(("a", str(number)), ("job", "leaks")): 1.0 for number in range(6)},
     }
 )
