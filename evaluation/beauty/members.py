@@ -15,13 +15,17 @@ from evaluation.beauty.dataset import Beauty
 from evaluation.beauty.embeddings import text_embeddings
 from evaluation.beauty.mixture import Mixture, recall
 from evaluation.beauty.model import ItemOneRec
-from evaluation.beauty.protocol import HISTORY_ITEMS, Form, onerec_config, tiger_config
+from evaluation.beauty.protocol import HISTORY_ITEMS, Form, onerec_config, tiger_config, tiger_rqvae_config
 from evaluation.beauty.samples import prefixes
-from evaluation.beauty.tokens import FUSED, TEXT, View, tokens_of
+from evaluation.beauty.tokens import FUSED, TEXT, TEXT_RQVAE, View, tokens_of
 from evaluation.beauty.training import Recipe, train
 from onerec.model.presets import ModelConfig
 
-Kind = Literal["tiger", "onerec", "backward", "items", "taught"]
+Kind = Literal["tiger", "tiger-rqvae", "onerec", "backward", "items", "taught"]
+OWN_VIEWS: dict[Kind, View] = {"tiger": TEXT, "tiger-rqvae": TEXT_RQVAE}
+"""Of the kinds that have ids of texts alone."""
+RQVAE_STEPS_OF_EPOCH = 100
+"""Of an RQ-VAE for each epoch that the form's models have."""
 SELECTION_BEAM = 32
 """Of the looks at validation, by which the epoch is chosen."""
 
@@ -52,6 +56,8 @@ def plan(kind: Kind, form: Form) -> Plan:
     base = form.generative
     if kind == "tiger":
         return Plan(tiger_config(form), base)
+    if kind == "tiger-rqvae":
+        return Plan(tiger_rqvae_config(form), base)
     if kind == "onerec":
         return Plan(onerec_config(form), base)
     if kind == "backward":
@@ -63,9 +69,10 @@ def plan(kind: Kind, form: Form) -> Plan:
 
 def member(at: Context, kind: Kind, view: View | None = None) -> tuple[Member, dict[str, Any]]:
     """A trained model and how its training went: from the folder, or trained now and kept there."""
-    view = view or (TEXT if kind == "tiger" else FUSED)
+    view = view or OWN_VIEWS.get(kind, FUSED)
     own, path = plan(kind, at.form), at.folder / f"{kind}-{view.name}.{at.seed}.safetensors"
-    tokens = tokens_of(at.beauty, view, at.form.codes, at.folder)
+    rqvae_steps = RQVAE_STEPS_OF_EPOCH * at.form.generative.epochs
+    tokens = tokens_of(at.beauty, view, at.form.codes, at.folder, rqvae_steps=rqvae_steps)
     trie = tokens.catalogue.trie
     vectors = tokens.embeddings if at.form.content == "ids" else text_embeddings(at.beauty)
     content = torch.from_numpy(vectors) if own.with_items else None

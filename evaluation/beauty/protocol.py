@@ -15,11 +15,12 @@ whom it is among the first k.
 **Choices.** The epoch of a model, the figures of the co-occurrence count and the weights of mixtures are chosen by
 Recall@10 of the validation item; recipes, too, were compared on it alone. The test item is looked at once, at the end.
 
-**Rows.** `popularity` and `cooccurrence` are counts of training sequences. `sasrec-softmax` is an item-wise
-transformer with softmax over all items. `tiger` has ids of item texts alone, three codes of 256 by residual balanced
-K-means instead of an RQ-VAE, one token a code, and a dense decoder. `onerec` is this project's model for one next item:
-ids of texts and co-occurrence, an item's codes summed to one token, sparse experts. `onerec+backward` learns sequences
-backwards, too. Each of the next rows adds one thing to the one before it:
+**Rows.** `popularity` and `cooccurrence` are counts of training sequences. `sasrec-softmax` is an item-wise transformer
+with softmax over all items. `tiger` has ids of item texts alone, three codes of 256 by residual balanced K-means
+instead of an RQ-VAE, one token a code, and a dense decoder. `tiger-rqvae` is the same with TIGER's own ids: by an
+RQ-VAE of the texts' embeddings, three codes and one that tells apart what shares them. `onerec` is this project's model
+for one next item: ids of texts and co-occurrence, an item's codes summed to one token, sparse experts.
+`onerec+backward` learns sequences backwards, too. Each of the next rows adds one thing to the one before it:
 
 - `onerec+items`: to `onerec`, item vectors in the encoder, and a second loss that brings the user's state near the next
   item's vector. What is recommended is still what is generated: the beam's items by their codes' probabilities.
@@ -156,6 +157,12 @@ def tiger_config(form: Form) -> ModelConfig:
     own = onerec_config(form)
     name = f"{own.name}-tiger"
     return replace(own, name=name, history_tokens="codes", experts=1, active_experts=1, expert_hidden=2 * form.width)
+
+
+def tiger_rqvae_config(form: Form) -> ModelConfig:
+    """TIGER with a fourth code, which tells colliding items apart."""
+    own = tiger_config(form)
+    return replace(own, name=f"{own.name}-rqvae", levels=own.levels + 1)
 
 
 def described(form: Form) -> dict[str, Any]:

@@ -22,6 +22,7 @@ LOG = logging.getLogger(__name__)
 DEFAULT_FOLDER = ROOT / "runs" / "beauty"
 SOURCES = (
     "evaluation/baselines/recorded.py",
+    "evaluation/baselines/rqvae.py",
     "evaluation/baselines/sasrec.py",
     "evaluation/baselines/sequences.py",
     "evaluation/baselines/targets.py",

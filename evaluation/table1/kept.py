@@ -83,7 +83,7 @@ def onerec_weights(seed: int) -> str:
 
 def _kept(path: Path, empty: Callable[[], Model], train: Callable[[], Model]) -> Model:
     """From the file where it is there, else trained and written there; by one process, for which others wait."""
-    with _alone(path.with_suffix(".lock")):
+    with alone(path.with_suffix(".lock")):
         if path.is_file():
             model = empty()
             model.load_state_dict(load_file(path))
@@ -96,7 +96,7 @@ def _kept(path: Path, empty: Callable[[], Model], train: Callable[[], Model]) ->
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """While no other process is here; the system lets go of the lock when a process dies."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -47,6 +47,10 @@ compared stands below). Taken is the best for the larger size, for OneRec and fo
 OneRec: 200,000 sessions that begin at every item, TIGER: 400,000 items; both with dropout .1 and half-lives that fall
 from 4 sessions to 1. No other row was tuned so.
 
+**Ids.** All generative rows have ids of balanced K-means, 3 codes of 128, but `tiger-rqvae-s`: the smaller TIGER with
+ids as TIGER has them, 3 codes of 256 by an RQ-VAE of the same embeddings and a fourth that tells apart what shares
+them.
+
 **Preference rows.** They start from OneRec in the larger size with the same seed and go on for the same number of steps
 at a constant rate, each with next-token loss on sessions and lambda times its preference loss on pairs: best and worst
 of a user's candidates (`preference_candidates` by beam search) by the training reward model. Lambda is chosen for each

@@ -35,6 +35,7 @@ from evaluation.table1.kept import Context, onerec_of, reward_of
 from evaluation.table1.preference import RECIPES, Aligner
 from evaluation.table1.protocol import HISTORY_ITEMS, PRE_RANKED, RETRIEVED, SESSION_ITEMS, TOP
 from evaluation.table1.rounds import Round
+from evaluation.table1.rqvae_ids import rqvae_config, with_rqvae_ids
 from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig
 from onerec.model.reward import RewardModel
@@ -77,6 +78,7 @@ def families() -> tuple[Family, ...]:
         Family(("cascade-crm", "cascade-sasrec"), _cascades),
         Family(("tiger-s",), lambda at, _: _tiger(at, "tiger-s", tiger(smaller(at.config)))),
         Family(("tiger-l",), lambda at, _: _tiger(at, "tiger-l", tiger(at.config))),
+        Family(("tiger-rqvae-s",), _tiger_rqvae),
         Family(("onerec-s",), lambda at, _: _onerec_small(at)),
         Family(("onerec-l", *(f"onerec-l-{name}" for name in RECIPES)), _onerec_large),
     )
@@ -172,6 +174,11 @@ def _by_chunks(recommend: Callable[[SequenceBatch, list[Longs]], Recommended], a
 def _tiger(at: Context, name: str, config: ModelConfig) -> Iterator[Row]:
     model = train_generative(at.world.rows, config, at.form.tiger, at.seed, at.device)
     yield Row(name, recommend_items(model, at.world, at.form), parameters_of(model))
+
+
+def _tiger_rqvae(at: Context, _: frozenset[str]) -> Iterator[Row]:
+    """The smaller TIGER with ids as it has them: by RQ-VAE, with a collision code."""
+    return _tiger(with_rqvae_ids(at), "tiger-rqvae-s", rqvae_config(tiger(smaller(at.config))))
 
 
 def _onerec_small(at: Context) -> Iterator[Row]:

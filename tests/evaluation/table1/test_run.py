@@ -25,6 +25,7 @@ ROWS = (
     "cooccurrence",
     "cascade-sasrec",
     "tiger-s",
+    "tiger-rqvae-s",
     "onerec-l",
     "onerec-l-ntp",
     "onerec-l-sdpo",
