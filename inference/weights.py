@@ -113,7 +113,7 @@ class VersionFollower(Generic[E]):
         self._metrics = weights_metrics(service)
         self._choice = ServingChoice()
         self._announced: dict[int, ModelVersion] = {}
-        self._sets = [_Modules(settings.model.preset, dtype, device) for _ in range(2)]
+        self._sets = [_Modules(settings.model.configuration, dtype, device) for _ in range(2)]
         self._raw: Loaded | None = None
         self._served: ServedVersion[E] | None = None
         self._next: ServedVersion[E] | None = None
@@ -250,11 +250,11 @@ class VersionFollower(Generic[E]):
 
     def _check(self, record: ModelVersion, stored: ModelVersion) -> None:
         """What was announced must be what is stored, and where versions are signed, what is signed."""
-        wanted = self._settings.model.preset
+        wanted = self._settings.model.configuration
         if record.preset != wanted:
             raise IncompatibleWeightsError(
                 f"Version {record.version} is of preset {record.preset}, this service runs {wanted}.",
-                "Set model.preset alike for all services.",
+                "Set model.preset and model.decoder alike for all services.",
             )
         differ = [name for name in BOUND if getattr(record, name) != getattr(stored, name)]
         if differ:

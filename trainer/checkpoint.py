@@ -123,10 +123,10 @@ def step_of(folder: Path) -> int:
 def load_checkpoint(folder: Path, config: ModelConfig, settings: TrainerSettings) -> tuple[TrainState, Surroundings]:
     """The state in one folder. Raises TornCheckpointError or SettingsError."""
     fields = _opened(folder)
-    if fields["config"] != dataclasses.asdict(config):
+    if not _is_of(fields["config"], config):
         raise SettingsError(
             f"The checkpoint {folder} is of another model than preset {config.name}.",
-            "Mend model.preset, or move the checkpoints away to train a new seed.",
+            "Mend model.preset or model.decoder, or move the checkpoints away to train a new seed.",
         )
     try:
         data = (folder / TENSORS).read_bytes()
@@ -142,6 +142,12 @@ def load_checkpoint(folder: Path, config: ModelConfig, settings: TrainerSettings
         return state, Surroundings(**fields["surroundings"])
     except (KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise TornCheckpointError(folder, f"it holds no state of this trainer: {error!r:.300}") from error
+
+
+def _is_of(found: Any, config: ModelConfig) -> bool:
+    """Whether a checkpoint is of this model; one that was written before a size had a field has its default."""
+    usual = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
+    return isinstance(found, dict) and {**usual, **found} == dataclasses.asdict(config)
 
 
 def _number(found: Any) -> int:

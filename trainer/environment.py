@@ -63,7 +63,7 @@ def describe(settings: Settings) -> dict[str, str]:
         "matmul_precision": torch.get_float32_matmul_precision(),
         "code": code_digest(),
         "threads": str(settings.trainer.threads),
-        "preset": settings.model.preset,
+        "preset": settings.model.configuration,
         SETTINGS: settings.trainer.model_dump_json(),
     }
 

@@ -221,6 +221,6 @@ class Publisher:
             status=VersionStatus.PUBLISHED,
             created_ms=time.time_ns() // 1_000_000,
             learned_produced_ms=pack_longs(self.learned.produced_ms),
-            preset=self._settings.model.preset,
+            preset=self._settings.model.configuration,
             codebook_version=codebook_version,
         )

@@ -111,7 +111,7 @@ def seed_again(
     if start.environment.get("preset") != config.name:
         raise SettingsError(
             f"This model was made with preset {start.environment.get('preset')}, the settings say {config.name}.",
-            "Mend model.preset.",
+            "Mend model.preset or model.decoder.",
         )
     trainer = settings_of(start.environment)
     torch.set_num_threads(trainer.threads)

@@ -192,6 +192,6 @@ def checkpoints_of(settings: Settings) -> Checkpoints:
 def model_config(settings: Settings) -> ModelConfig:
     """The preset's sizes. Raises SettingsError for an unknown one."""
     try:
-        return preset(settings.model.preset)
+        return preset(settings.model.configuration)
     except ValueError as error:
         raise SettingsError(str(error), "Mend model.preset.") from error

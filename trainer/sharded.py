@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from onerec.model.onerec import OneRec
+from onerec.model.onerec import Encoder, OneRec
 from trainer.ranks import Ranks
 from trainer.replicated import Loss, LossOf
 
@@ -61,4 +61,5 @@ def _units(model: OneRec) -> list[nn.Module | list[nn.Module]]:
         [part for part in block.children() if next(part.parameters(), None) is not None]
         for block in model.decoder.stack()
     ]
-    return [*model.encoder.stack(), *decoder]
+    encoder = model.encoder.stack() if isinstance(model.encoder, Encoder) else []
+    return [*encoder, *decoder]

@@ -188,7 +188,8 @@ def _train(model: RQVAE, inputs: Tensor) -> tuple[float, ...]:
 
 def _batches(count: int, size: int, device: torch.device) -> itertools.chain[Tensor]:
     """Rows in random order, epoch after epoch."""
-    return itertools.chain.from_iterable(torch.randperm(count, device=device).split(size) for _ in itertools.count())
+    orders = (torch.randperm(count, device=device) for _ in itertools.count())
+    return itertools.chain.from_iterable(torch.split(order, size) for order in orders)
 
 
 def _distance(one: Tensor, other: Tensor) -> Tensor:

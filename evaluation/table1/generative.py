@@ -3,7 +3,7 @@
 TIGER is the same encoder-decoder without experts and with one item to generate: every code of the last 20 items is a
 token of the encoder, and beam search over the codes ranks items (Rajput et al., NeurIPS 2023). It has the ids of
 balanced K-means that OneRec has, instead of an RQ-VAE's: the rows then differ in what they generate alone. One row has
-the RQ-VAE's ids (rqvae_ids.py).
+the RQ-VAE's ids (rqvae_ids.py), and one is the larger OneRec with the lazy decoder of OneRec-V2.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Job:
     @property
     def needs(self) -> frozenset[str]:
         """Files of models; a job makes for itself what is not there."""
-        own = {row for row in self.rows if row.startswith(LARGE)}
+        own = self.rows & {LARGE, *(f"{LARGE}-{name}" for name in RECIPES)}
         models = [onerec_weights(self.seed)] if own else []
         return frozenset([*models, *([reward_weights(self.seed)] if own - {LARGE} else [])])
 

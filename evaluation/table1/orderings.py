@@ -29,10 +29,13 @@ OURS = (
     ("onerec-l", "sasrec-softmax"),
     ("onerec-l", "cascade-crm"),
     ("onerec-l", "cascade-sasrec"),
+    ("tiger-rqvae-s", "tiger-s"),
+    ("onerec-l-lazy", "onerec-l"),
     ("onerec-l-dpo", "onerec-l-ntp"),
     ("onerec-l-ipa", "onerec-l-ntp"),
 )
-"""Pairs that the paper's table does not have: stronger baselines, and preference against only going on."""
+"""Pairs that the paper's table does not have: stronger baselines, other ids, another decoder, and preference against
+only going on."""
 
 
 def orderings(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -51,6 +51,10 @@ from 4 sessions to 1. No other row was tuned so.
 ids as TIGER has them, 3 codes of 256 by an RQ-VAE of the same embeddings and a fourth that tells apart what shares
 them.
 
+**Lazy decoder.** `onerec-l-lazy` is the larger OneRec as OneRec-V2 has it: no encoder, its layers in the decoder, and
+one set of keys and values of the history that all of them share. Depth and training are those of `onerec-l`; its
+experts are spread over the layers, so that parameters are about the same.
+
 **Preference rows.** They start from OneRec in the larger size with the same seed and go on for the same number of steps
 at a constant rate, each with next-token loss on sessions and lambda times its preference loss on pairs: best and worst
 of a user's candidates (`preference_candidates` by beam search) by the training reward model. Lambda is chosen for each

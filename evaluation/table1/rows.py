@@ -37,7 +37,7 @@ from evaluation.table1.protocol import HISTORY_ITEMS, PRE_RANKED, RETRIEVED, SES
 from evaluation.table1.rounds import Round
 from evaluation.table1.rqvae_ids import rqvae_config, with_rqvae_ids
 from onerec.model.onerec import OneRec
-from onerec.model.presets import ModelConfig
+from onerec.model.presets import ModelConfig, lazy
 from onerec.model.reward import RewardModel
 
 TRUNK = TrunkSettings(length=HISTORY_ITEMS)
@@ -79,7 +79,8 @@ def families() -> tuple[Family, ...]:
         Family(("tiger-s",), lambda at, _: _tiger(at, "tiger-s", tiger(smaller(at.config)))),
         Family(("tiger-l",), lambda at, _: _tiger(at, "tiger-l", tiger(at.config))),
         Family(("tiger-rqvae-s",), _tiger_rqvae),
-        Family(("onerec-s",), lambda at, _: _onerec_small(at)),
+        Family(("onerec-s",), lambda at, _: _onerec(at, "onerec-s", smaller(at.config))),
+        Family(("onerec-l-lazy",), lambda at, _: _onerec(at, "onerec-l-lazy", lazy(at.config))),
         Family(("onerec-l", *(f"onerec-l-{name}" for name in RECIPES)), _onerec_large),
     )
 
@@ -181,9 +182,9 @@ def _tiger_rqvae(at: Context, _: frozenset[str]) -> Iterator[Row]:
     return _tiger(with_rqvae_ids(at), "tiger-rqvae-s", rqvae_config(tiger(smaller(at.config))))
 
 
-def _onerec_small(at: Context) -> Iterator[Row]:
-    model = train_generative(at.world.rows, smaller(at.config), at.form.onerec, at.seed, at.device)
-    yield Row("onerec-s", recommend_sessions(model, at.world, at.form), parameters_of(model))
+def _onerec(at: Context, name: str, config: ModelConfig) -> Iterator[Row]:
+    model = train_generative(at.world.rows, config, at.form.onerec, at.seed, at.device)
+    yield Row(name, recommend_sessions(model, at.world, at.form), parameters_of(model))
 
 
 def _onerec_large(at: Context, wanted: frozenset[str]) -> Iterator[Row]:

@@ -148,7 +148,7 @@ class Replayed:
         (self._requests, positions), rows = shape, shape[0] * widest
         like = weights.embeddings
         self._memory = Memory(
-            like.new_zeros(self._requests, positions, like.shape[1]),
+            like.new_zeros(self._requests, positions, weights.memory_width),
             torch.zeros(self._requests, positions, dtype=torch.bool, device=like.device),
         )
         self._codes = {fed: torch.zeros(rows, fed, dtype=torch.int64, device=like.device) for fed in (1, 2)}

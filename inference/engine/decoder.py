@@ -42,12 +42,13 @@ class Decoder:
         states = memory.states.to(weights.embeddings.dtype)
         device = states.device
         self._fused = states.is_cuda if fused is None else fused
-        self._requests, _, width = states.shape
-        project = _split_keys_values if self._fused else _keys_values
-        self._memory = [project(layer, states, heads) for layer in weights.layers]
-        # [B * H, 1, S], or [B, 1, 1, S]: 0 where there is memory, -inf where there is padding
+        self._requests, width = len(states), weights.embeddings.shape[1]
+        self._memory = _memories(weights, states, width // heads, split=self._fused)
+        # [B * G, 1, S], or [B, 1, 1, S]: 0 where there is memory, -inf where there is padding
         bias = torch.zeros(memory.mask.shape, dtype=states.dtype, device=device).masked_fill_(~memory.mask, -torch.inf)
-        self._memory_bias = bias[:, None, None] if self._fused else bias.repeat_interleave(heads, 0).unsqueeze(1)
+        self._memory_bias = (
+            bias[:, None, None] if self._fused else bias.repeat_interleave(weights.kv_heads, 0).unsqueeze(1)
+        )
         self._keys = [states.new_empty(max_tokens, max_rows, width) for _ in weights.layers]
         self._values = [states.new_empty(max_tokens, max_rows, width) for _ in weights.layers]
         self.ancestors = torch.empty(self._requests, 0, dtype=torch.int64, device=device)
@@ -91,6 +92,8 @@ class Decoder:
         width = x.shape[1]
         last = len(self._weights.layers) - 1
         for index, layer in enumerate(self._weights.layers):
+            if self._weights.memory_first:
+                x = self._cross_attention(index, layer, x)
             if index == 0 and self._weights.first_qkv is not None:
                 place = codes + torch.arange(start, start + fed, device=codes.device) * self._weights.codes
                 qkv = self._weights.first_qkv.index_select(0, place.view(-1))
@@ -101,7 +104,8 @@ class Decoder:
             if index == last and fed > 1:  # of earlier tokens nothing but these keys and values is needed
                 query, x = query[:, -1:], x.view(rows, fed, width)[:, -1]
             x = torch.addmm(x, self._attend_ancestors(index, query), layer.self_out)
-            x = self._cross_attention(index, layer, x)
+            if not self._weights.memory_first:
+                x = self._cross_attention(index, layer, x)
             x = add_experts(layer.experts, normalise(x, self._weights.norm_floor), x)
         return torch.mm(normalise(x, self._weights.norm_floor), self._weights.heads[level]).float()
 
@@ -154,30 +158,54 @@ class Decoder:
         key, value = self._memory[index]
         query = torch.mm(normalise(x, self._weights.norm_floor), layer.cross_q)
         query = query.view(self._requests, -1, heads, width // heads).transpose(1, 2)
+        kv_heads = self._weights.kv_heads  # those that share one are neighbours
         if self._fused:
-            seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=self._memory_bias, scale=1.0)
-            return torch.addmm(x, seen.transpose(1, 2).reshape(-1, width), layer.cross_out)
-        query = query.reshape(self._requests * heads, -1, width // heads)
+            grouped = query.reshape(self._requests, kv_heads, -1, width // heads)
+            seen = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=self._memory_bias, scale=1.0)
+            seen = seen.reshape(query.shape).transpose(1, 2)
+            return torch.addmm(x, seen.reshape(-1, width), layer.cross_out)
+        query = query.reshape(self._requests * kv_heads, -1, width // heads)
         scores = torch.baddbmm(self._memory_bias, query, key)
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(x.dtype)
         mixed = torch.bmm(weights, value).view(self._requests, heads, -1, width // heads).transpose(1, 2)
         return torch.addmm(x, mixed.reshape(-1, width), layer.cross_out)
 
 
-def _keys_values(layer: Layer, states: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """Keys [B * H, Dh, S] and values [B * H, S, Dh] of memory states [B, S, d]."""
-    batch, length, width = states.shape
-    kv = torch.mm(states.reshape(batch * length, width), layer.cross_kv)
-    kv = kv.view(batch, length, 2, heads, width // heads)
-    key = kv[:, :, 0].permute(0, 2, 3, 1).reshape(batch * heads, width // heads, length)
-    return key, kv[:, :, 1].transpose(1, 2).reshape(batch * heads, length, width // heads)
+def _memories(weights: Prepared, states: Tensor, head_width: int, *, split: bool) -> list[tuple[Tensor, Tensor]]:
+    """By layer the keys [B * G, Dh, S] and values [B * G, S, Dh] of memory states [B, S, ...].
+
+    With `split` as torch's fused attention takes them, both [B, G, S, Dh]. Layers that share them share the tensors.
+    """
+    lay_out, made = (_split_keys_values if split else _keys_values), dict[tuple[int, int], tuple[Tensor, Tensor]]()
+    shape, found = (weights.kv_heads, head_width), []
+    for layer in weights.layers:
+        if layer.cross_kv is not None:
+            found.append(lay_out(states @ layer.cross_kv, layer.kv_columns, shape))
+            continue
+        if layer.kv_columns not in made:
+            made[layer.kv_columns] = lay_out(states, layer.kv_columns, shape)
+        found.append(made[layer.kv_columns])
+    return found
 
 
-def _split_keys_values(layer: Layer, states: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-    """The same as torch's fused attention takes them: both [B, H, S, Dh]."""
-    batch, length, width = states.shape
-    kv = torch.mm(states.reshape(batch * length, width), layer.cross_kv)
-    key, value = kv.view(batch, length, 2, heads, width // heads).permute(2, 0, 3, 1, 4).contiguous()
+def _keys_values(kv: Tensor, columns: tuple[int, int], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Of kv [B, S, ...] the keys [B * G, Dh, S] and values [B * G, S, Dh] that begin at `columns`."""
+    key, value = _heads(kv, columns, shape)
+    batch, length, heads, width = key.shape
+    keys = key.permute(0, 2, 3, 1).reshape(batch * heads, width, length)
+    return keys, value.transpose(1, 2).reshape(batch * heads, length, width)
+
+
+def _split_keys_values(kv: Tensor, columns: tuple[int, int], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The same as torch's fused attention takes them: both [B, G, S, Dh]."""
+    key, value = (part.transpose(1, 2).contiguous() for part in _heads(kv, columns, shape))
+    return key, value
+
+
+def _heads(kv: Tensor, columns: tuple[int, int], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Views [B, S, G, Dh]."""
+    width = shape[0] * shape[1]
+    key, value = (kv[..., at : at + width].view(*kv.shape[:2], *shape) for at in columns)
     return key, value
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from onerec.model.attention import SelfAttention
 from onerec.model.blocks import DecoderBlock
+from onerec.model.lazy import SharedAttention
 from onerec.model.norm import EPSILON, RMSNorm
 from onerec.model.onerec import OneRec
 
@@ -37,14 +38,21 @@ class Layer(NamedTuple):
     self_qkv: Tensor  # [d, 3d], queries scaled
     self_out: Tensor  # [d, d]
     cross_q: Tensor  # [d, d], scaled
-    cross_kv: Tensor  # [d, 2d], of memory
+    cross_kv: Tensor | None  # [d, 2d], of memory; None where memory is keys and values already
+    kv_columns: tuple[int, int]  # where keys and values begin in what `cross_kv` gives, or in memory
     cross_out: Tensor  # [d, d]
     experts: Experts
 
 
 class Prepared(NamedTuple):
-    """Everything the decoder multiplies with, on one device and in one precision."""
+    """Everything the decoder multiplies with, on one device and in one precision.
 
+    A lazy decoder (onerec.model.lazy) attends memory before the tokens of the session, and by fewer heads of keys.
+    """
+
+    memory_first: bool
+    memory_width: int
+    kv_heads: int
     layers: tuple[Layer, ...]
     heads: tuple[Tensor, ...]  # L times [d, K], float32 or the engine's precision
     embeddings: Tensor  # [1 + L * K, d]: BOS, then the codes of each level
@@ -52,7 +60,7 @@ class Prepared(NamedTuple):
     positions: Tensor  # [m * (L + 1), d]
     norm_floor: Tensor  # scalar sqrt(d * eps)
     codes: int  # K
-    first_qkv: Tensor | None  # [m * (L + 1) * K, 3d], row place * K + code; None where it would be too large
+    first_qkv: Tensor | None  # [m * (L + 1) * K, 3d], row place * K + code; None where too large, or lazy
 
     @classmethod
     def of(cls, model: OneRec, dtype: torch.dtype) -> Self:
@@ -61,7 +69,11 @@ class Prepared(NamedTuple):
         decoder_gain = gain(model.decoder.norm.weight)
         layers = tuple(_layer(block, dtype) for block in model.decoder.stack())
         floor = torch.tensor((width * EPSILON) ** 0.5, dtype=torch.float32, device=model.bos.device)
+        lazy = model.config.decoder == "lazy"
         return cls(
+            memory_first=lazy,
+            memory_width=model.config.memory_width,
+            kv_heads=model.config.kv_heads if lazy else model.config.heads,
             layers=layers,
             heads=tuple(folded(cast(Tensor, head.weight), decoder_gain).to(dtype) for head in model.heads),
             embeddings=torch.cat([model.bos.detach().unsqueeze(0), model.code_embedding.weight.detach()]).to(dtype),
@@ -69,7 +81,7 @@ class Prepared(NamedTuple):
             positions=model.decoder_position.detach().to(dtype, copy=True),
             norm_floor=floor,
             codes=model.config.codes,
-            first_qkv=first_qkv(model, layers[0].self_qkv, floor, dtype),
+            first_qkv=None if lazy else first_qkv(model, layers[0].self_qkv, floor, dtype),
         )
 
 
@@ -146,8 +158,14 @@ def attention_weights(attention: SelfAttention, norm: RMSNorm) -> Attention:
 
 def _layer(block: DecoderBlock, dtype: torch.dtype) -> Layer:
     attention = attention_weights(block.self_attention, block.self_norm)
-    scale = (attention.out.shape[0] // block.self_attention.heads) ** -0.5
-    query = folded(block.cross_attention.q.weight, gain(block.cross_norm.weight)) * scale
+    width = attention.out.shape[0]
+    scale = (width // block.self_attention.heads) ** -0.5
+    cross = block.cross_attention
+    query = folded(cross.q.weight, gain(block.cross_norm.weight)) * scale
+    if isinstance(cross, SharedAttention):
+        projection, kv_columns = None, cross.columns
+    else:
+        projection, kv_columns = folded(cross.kv.weight).to(dtype), (0, width)
     moe, moe_gain = block.moe, gain(block.moe_norm.weight)
     w_in = (moe.w_in.detach().float() * moe_gain[None, :, None]).to(dtype)
     experts = Experts(
@@ -161,7 +179,8 @@ def _layer(block: DecoderBlock, dtype: torch.dtype) -> Layer:
         self_qkv=attention.qkv.to(dtype),
         self_out=attention.out.to(dtype),
         cross_q=query.to(dtype),
-        cross_kv=folded(block.cross_attention.kv.weight).to(dtype),
-        cross_out=folded(block.cross_attention.out.weight).to(dtype),
+        cross_kv=projection,
+        kv_columns=kv_columns,
+        cross_out=folded(cross.out.weight).to(dtype),
         experts=experts,
     )

@@ -35,7 +35,9 @@ class Inputs:
         self._resources = ExitStack()
         self._tags = TagIndex()
         self._items = self._resources.enter_context(
-            CatalogueFollower(kafka, preset(settings.model.preset), service="sampler", indexes=indexes, device=device)
+            CatalogueFollower(
+                kafka, preset(settings.model.configuration), service="sampler", indexes=indexes, device=device
+            )
         )
         self._histories = self._resources.enter_context(
             HistoryStore(kafka, settings.store.state_dir / "sampler", service="sampler")

@@ -43,7 +43,7 @@ def run_worker(settings: Settings, stop: Stop) -> None:
     indexes, captures, decoding = IndexCache(), Captures(), settings.inference.decoding
     device = device_of(decoding.device, "inference.decoding.device")
     check.require(decoding.kernels)
-    decoding_widths(decoding, preset(settings.model.preset))
+    decoding_widths(decoding, preset(settings.model.configuration))
 
     def prepare(model: OneRec, _reward: RewardModel) -> Engine:
         engine = Engine(
@@ -59,7 +59,7 @@ def run_worker(settings: Settings, stop: Stop) -> None:
     with (
         VersionFollower(settings, prepare, service="worker", pin_version=worker.pin_version, device=device) as versions,
         CatalogueFollower(
-            settings.kafka, preset(settings.model.preset), service="worker", indexes=indexes, device=device
+            settings.kafka, preset(settings.model.configuration), service="worker", indexes=indexes, device=device
         ) as items,
         HistoryStore(
             settings.kafka, settings.store.state_dir / f"worker-{worker.group}", service="worker"

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from onerec.model.presets import ModelConfig
     from onerec.model.sizes import Sizes
 
-Preset = Annotated[str | None, typer.Argument(help="One preset; all when left out.")]
+Preset = Annotated[
+    str | None, typer.Argument(help="One preset, or with -lazy its lazy form; all presets when left out.")
+]
 EXPLANATION = (
     "Active: what generating a token multiplies with (the decoder with the experts that it visits, and the heads) "
     "as a share of all parameters. FLOPs: products and attention of one request with a full history; decoding is "
@@ -27,12 +29,13 @@ EXPLANATION = (
 
 def model(preset: Preset = None, as_json: Json = False) -> None:
     """Print parameters, active share and FLOPs of the presets."""
-    from onerec.model.presets import PRESETS  # noqa: PLC0415 - torch loads only when it is asked for
+    from onerec.model import presets  # noqa: PLC0415 - torch loads only when it is asked for
     from onerec.model.sizes import sizes  # noqa: PLC0415
 
-    if preset is not None and preset not in PRESETS:
-        raise fail(SettingsError(f"There is no preset {preset!r}.", f"Choose one of {', '.join(PRESETS)}."))
-    chosen = [config for name, config in PRESETS.items() if preset in {None, name}]
+    try:
+        chosen = list(presets.PRESETS.values()) if preset is None else [presets.preset(preset)]
+    except ValueError as error:
+        raise fail(SettingsError(str(error), "Choose one of these.")) from error
     measured = [(config, sizes(config)) for config in chosen]
     if as_json:
         print(json.dumps({config.name: _row(config, size) for config, size in measured}))

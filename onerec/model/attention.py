@@ -66,7 +66,7 @@ def causal_bias(length: int, device: torch.device) -> Tensor:
     return torch.full((length, length), -torch.inf, device=device).triu(1)
 
 
-def _split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
     """[B, T, parts * d] -> `parts` tensors [B, H, T, Dh]; contiguous but on CUDA, whose kernels need no copy."""
     batch, length, width = x.shape
     split = x.view(batch, length, parts, heads, width // parts // heads).permute(2, 0, 3, 1, 4)
@@ -84,7 +84,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """X [B, T, d] -> [B, T, d]; bias as in `attend`."""
-        query, key, value = _split_heads(self.qkv(x), 3, self.heads)
+        query, key, value = split_heads(self.qkv(x), 3, self.heads)
         out: Tensor = self.out(attend(query, key, value, bias).transpose(1, 2).flatten(2))
         return out
 
@@ -101,7 +101,7 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, H, S, Dh] of memory [B, S, d]."""
-        key, value = _split_heads(self.kv(memory), 2, self.heads)
+        key, value = split_heads(self.kv(memory), 2, self.heads)
         return key, value
 
     def forward(self, x: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
@@ -110,6 +110,6 @@ class CrossAttention(nn.Module):
 
     def attend(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """The same with keys and values that were made once by `keys_values`."""
-        (query,) = _split_heads(self.q(x), 1, self.heads)
+        (query,) = split_heads(self.q(x), 1, self.heads)
         out: Tensor = self.out(attend(query, keys, values, bias).transpose(1, 2).flatten(2))
         return out

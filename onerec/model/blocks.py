@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from onerec.model.attention import CrossAttention, SelfAttention
 from onerec.model.dropout import Dropout
+from onerec.model.lazy import SharedAttention
 from onerec.model.moe import SparseMoE
 from onerec.model.norm import RMSNorm
 from onerec.model.presets import ModelConfig
@@ -35,23 +36,32 @@ class EncoderBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Causal self-attention, cross-attention and sparse mixture of experts."""
+    """Causal self-attention, cross-attention and sparse mixture of experts; a lazy one attends memory first."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int = 0) -> None:
+        """`layer` counts from 0."""
         super().__init__()
+        self.memory_first = config.decoder == "lazy"
         self.self_norm = RMSNorm(config.d_model)
         self.self_attention = SelfAttention(config.d_model, config.heads)
         self.cross_norm = RMSNorm(config.d_model)
-        self.cross_attention = CrossAttention(config.d_model, config.heads)
+        self.cross_attention: CrossAttention | SharedAttention = (
+            SharedAttention(config, layer) if self.memory_first else CrossAttention(config.d_model, config.heads)
+        )
         self.moe_norm = RMSNorm(config.d_model)
         self.moe = SparseMoE(config.d_model, config.expert_hidden, config.experts, config.active_experts)
         self.dropout = Dropout(config.dropout)
 
     def attend(self, x: Tensor, causal: Tensor, memory: Tensor, padding: Tensor | None) -> Tensor:
-        """Both attentions: x [B, T, d], memory [B, S, d] in the dtype of matrix products -> [B, T, d]."""
-        dtype = memory.dtype
-        x = x + self.dropout(self.self_attention(self.self_norm(x, dtype), causal))
-        out: Tensor = x + self.dropout(self.cross_attention(self.cross_norm(x, dtype), memory, padding))
+        """Both attentions: x [B, T, d], memory [B, S, ...] in the dtype of matrix products -> [B, T, d]."""
+        if self.memory_first:
+            x = self._attend_memory(x, memory, padding)
+        x = x + self.dropout(self.self_attention(self.self_norm(x, memory.dtype), causal))
+        return x if self.memory_first else self._attend_memory(x, memory, padding)
+
+    def _attend_memory(self, x: Tensor, memory: Tensor, padding: Tensor | None) -> Tensor:
+        seen = self.cross_attention(self.cross_norm(x, memory.dtype), memory, padding)
+        out: Tensor = x + self.dropout(seen)
         return out
 
     def mix(self, rows: Tensor, dtype: torch.dtype, counted: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""OneRec: an encoder of the user's history and a decoder of a session (paper, section 3.2)."""
+"""OneRec: an encoder of the user's history and a decoder of a session (paper, section 3.2), or a lazy decoder alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from onerec.model.attention import causal_bias, padding_bias
 from onerec.model.batches import LABEL_VALUES, HistoryBatch
 from onerec.model.blocks import DecoderBlock, EncoderBlock
 from onerec.model.dropout import Dropout
+from onerec.model.lazy import Context
 from onerec.model.moe import SparseMoE
 from onerec.model.norm import RMSNorm
 from onerec.model.precision import Linear, product_dtype
@@ -23,7 +24,7 @@ INITIAL_STD = 0.02
 class Memory(NamedTuple):
     """What the decoder attends: a start token and the history."""
 
-    states: Tensor  # [B, S, d]
+    states: Tensor  # [B, S, d]; of a lazy decoder keys and values [B, S, d_context]
     mask: Tensor  # bool [B, S], always True at index 0
 
 
@@ -39,13 +40,21 @@ class Encoder(nn.Module):
         """The blocks with their type."""
         return cast(list[EncoderBlock], list(self.blocks))
 
+    def forward(self, x: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """Tokens x [B, S, d] with their mask bool [B, S] -> states [B, S, d] in `dtype`."""
+        bias = padding_bias(mask)
+        for block in self.stack():
+            x = block(x, bias, dtype)
+        states: Tensor = self.norm(x, dtype)
+        return states
+
 
 class Decoder(nn.Module):
     """Blocks and the final norm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_layers))
+        self.blocks = nn.ModuleList(DecoderBlock(config, layer) for layer in range(config.decoder_layers))
         self.norm = RMSNorm(config.d_model)
 
     def stack(self) -> list[DecoderBlock]:
@@ -54,7 +63,7 @@ class Decoder(nn.Module):
 
 
 class OneRec(nn.Module):
-    """Encoder-decoder over semantic ids. Decoder input is [BOS s1 .. sL] for each item of the session.
+    """Semantic ids in, semantic ids out. Decoder input is [BOS s1 .. sL] for each item of the session.
 
     `bf16` says whether matrix products run in bfloat16 (the preset's choice at first); parameters and the
     residual stream stay float32, no autocast is needed. On CPU each new shape of a product is compiled first,
@@ -72,7 +81,7 @@ class OneRec(nn.Module):
         self.start = nn.Parameter(torch.empty(width))
         self.bos = nn.Parameter(torch.empty(width))
         self.decoder_position = nn.Parameter(torch.empty(config.session_tokens, width))
-        self.encoder = Encoder(config)
+        self.encoder = Context(config) if config.decoder == "lazy" else Encoder(config)
         self.decoder = Decoder(config)
         self.heads = nn.ModuleList(Linear(width, config.codes) for _ in range(config.levels))
         self.dropout = Dropout(config.dropout)
@@ -115,11 +124,7 @@ class OneRec(nn.Module):
     def encode(self, history: HistoryBatch) -> Memory:
         """Encode histories; padding does not change the states of what is there."""
         x, mask = self.encoder_inputs(history)
-        bias = padding_bias(mask)
-        dtype = product_dtype(self.bf16, x)
-        for block in self.encoder.stack():
-            x = block(x, bias, dtype)
-        return Memory(self.encoder.norm(x, dtype), mask)
+        return Memory(self.encoder(x, mask, product_dtype(self.bf16, x)), mask)
 
     def decoder_inputs(self, codes: Tensor) -> Tensor:
         """Teacher-forced inputs [B, m * (L + 1), d] of sessions `codes` int64 [B, m, L]."""

@@ -1,9 +1,12 @@
-"""The sizes of the model: one frozen configuration, four presets."""
+"""The sizes of the model: one frozen configuration, four presets, each of which has a lazy form."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+LAZY = "-lazy"
+"""Ends the name of a lazy form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +15,9 @@ class ModelConfig:
 
     `history_tokens` says how a history item enters the encoder: "sum" makes one token of an item (the sum of its
     code embeddings), "codes" makes one token of each code, as in the paper (section 3.1).
+    `decoder` says how the decoder sees them: "encoder-decoder" encodes them, and each layer makes keys and values of
+    the result; a "lazy" one (OneRec-V2, arXiv 2508.20900) has no encoder, and groups of layers share keys and values
+    that are made once (see `onerec.model.lazy`).
     Raises ValueError where two sizes contradict one another.
     """
 
@@ -36,17 +42,57 @@ class ModelConfig:
     embedding_dim: int  # width of the item embeddings that the tokenizer quantises
     reward_d_model: int
     reward_heads: int = 4
+    decoder: Literal["encoder-decoder", "lazy"] = "encoder-decoder"
+    kv_sets: int = 1  # of a lazy decoder, L_kv: groups of layers with keys and values of their own
+    kv_heads: int = 1  # of a lazy decoder, G_kv: heads of these
+    separate_values: bool = False  # of a lazy decoder, S_kv = 2; else keys are the values, too
 
     def __post_init__(self) -> None:
         if self.d_model % self.heads or self.reward_d_model % self.reward_heads:
             raise ValueError(f"preset {self.name}: heads must divide the model's width")
         if not 1 <= self.active_experts <= self.experts:
             raise ValueError(f"preset {self.name}: active_experts must be between 1 and experts")
+        if self.decoder == "lazy" and self.encoder_layers:
+            raise ValueError(f"preset {self.name}: a lazy decoder has no encoder_layers")
+        if self.decoder == "lazy" and (self.kv_heads < 1 or self.heads % self.kv_heads):
+            raise ValueError(f"preset {self.name}: kv_heads must divide heads")
+        if self.decoder == "lazy" and not 1 <= self.kv_sets <= self.decoder_layers:
+            raise ValueError(f"preset {self.name}: kv_sets must be between 1 and decoder_layers")
 
     @property
     def session_tokens(self) -> int:
         """Decoder positions of a session: BOS and L codes for each item."""
         return self.session_items * (self.levels + 1)
+
+    @property
+    def kv_width(self) -> int:
+        """Of the keys of one set of a lazy decoder."""
+        return self.kv_heads * (self.d_model // self.heads)
+
+    @property
+    def memory_width(self) -> int:
+        """Of what is kept of a history token: its state, or with a lazy decoder all sets' keys and values."""
+        if self.decoder == "lazy":
+            return self.kv_sets * (1 + self.separate_values) * self.kv_width
+        return self.d_model
+
+
+def lazy(config: ModelConfig) -> ModelConfig:
+    """The same depth and about as many parameters with a lazy decoder.
+
+    The encoder's layers become layers of the decoder, over which the experts are spread. Sets of keys and values as in
+    OneRec-V2: one, whose keys are the values; heads of it half as many as the query's.
+    """
+    layers = config.encoder_layers + config.decoder_layers
+    return replace(
+        config,
+        name=f"{config.name}{LAZY}",
+        decoder="lazy",
+        encoder_layers=0,
+        decoder_layers=layers,
+        experts=max(config.active_experts, config.experts * config.decoder_layers // layers),
+        kv_heads=config.heads // 2 if config.heads % 2 == 0 else config.heads,
+    )
 
 
 def _tiny() -> ModelConfig:
@@ -155,8 +201,8 @@ PRESETS: dict[str, ModelConfig] = {config.name: config for config in (_tiny(), _
 
 
 def preset(name: str) -> ModelConfig:
-    """Return the preset of this name. Raises ValueError naming the presets that exist."""
-    try:
-        return PRESETS[name]
-    except KeyError:
-        raise ValueError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.") from None
+    """Return the preset of this name, or with `-lazy` its lazy form. Raises ValueError naming those that exist."""
+    found = PRESETS.get(name.removesuffix(LAZY))
+    if found is None:
+        raise ValueError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
+    return lazy(found) if name.endswith(LAZY) else found

@@ -73,8 +73,10 @@ def encoder_tokens(config: ModelConfig) -> int:
 
 
 def encode_flops(config: ModelConfig) -> int:
-    """The encoder over a full history, once a request."""
+    """The encoder over a full history, once a request; or what makes a lazy decoder's keys and values of it."""
     tokens, width = encoder_tokens(config), config.d_model
+    if config.decoder == "lazy":
+        return 2 * tokens * width * config.memory_width
     products = 4 * width**2 + 3 * width * config.ffn_hidden
     return config.encoder_layers * tokens * (2 * products + 4 * tokens * width)
 
@@ -99,7 +101,9 @@ def _teacher_forced_flops(config: ModelConfig) -> int:
 
 
 def _memory_flops(config: ModelConfig) -> int:
-    """Keys and values of the history for each decoder layer."""
+    """Keys and values of the history for each decoder layer; a lazy decoder makes none."""
+    if config.decoder == "lazy":
+        return 0
     return config.decoder_layers * encoder_tokens(config) * 4 * config.d_model**2
 
 

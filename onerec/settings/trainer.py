@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,15 @@ class ModelSettings(Table):
 
     name: str = Field("onerec", description="Key on model-versions and trainer-journal.")
     preset: str = Field("small", description="tiny, small, base or 1b.")
+    decoder: Literal["encoder-decoder", "lazy"] = Field(
+        "encoder-decoder",
+        description="lazy: no encoder; the decoder's layers share keys and values of the history (OneRec-V2).",
+    )
+
+    @property
+    def configuration(self) -> str:
+        """The name of the preset in the form chosen; versions and journals carry it as their preset."""
+        return f"{self.preset}-lazy" if self.decoder == "lazy" else self.preset
 
 
 class SeedSettings(Table):

@@ -111,7 +111,9 @@ class WeightsStore(Shelf):
         chain, base = self._chain(version, have)
         target = chain[0]
         if shapes is not None and (wrong := differences(_specs(target), _as_stored(shapes, target))):
-            raise IncompatibleWeightsError(f"Version {version} is of another model: {wrong}.", "Mend model.preset.")
+            raise IncompatibleWeightsError(
+                f"Version {version} is of another model: {wrong}.", "Mend model.preset or model.decoder."
+            )
         for link in chain[1:]:  # before their files are read, which are as large as they say
             if wrong := differences(_specs(link), _specs(target)):
                 raise CorruptWeightsError(f"Version {link.version} has other tensors than its child: {wrong}.", _AGAIN)

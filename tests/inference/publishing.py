@@ -22,21 +22,21 @@ from schemas.records import ModelVersion, VersionKind, VersionStatus
 from schemas.topics import MODEL_VERSIONS
 
 
-def settings_of(kafka: KafkaSettings, folder: Path, **inference: object) -> Settings:
+def settings_of(kafka: KafkaSettings, folder: Path, decoder: str = "encoder-decoder", **inference: object) -> Settings:
     """Settings for the tiny model with a store below `folder`."""
     return load_settings(
         kafka=kafka.model_dump(),
         store={"uri": str(folder / "store"), "state_dir": str(folder / "state")},
-        model={"preset": "tiny"},
+        model={"preset": "tiny", "decoder": decoder},
         inference=inference,
     )
 
 
-def random_weights(seed: int = 0, scale: float = 1.0) -> dict[str, Tensor]:
-    """The tiny model with random weights; `scale` above 1 makes its choices more decided."""
+def random_weights(seed: int = 0, scale: float = 1.0, name: str = "tiny") -> dict[str, Tensor]:
+    """The tiny model, or another preset, with random weights; `scale` above 1 makes its choices more decided."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = preset("tiny")
+        config = preset(name)
         modules = {"onerec": OneRec(config), "reward": RewardModel(config)}
     return {
         f"{prefix}.{name}": (tensor * scale if tensor.dim() > 1 else tensor).bfloat16()
@@ -110,6 +110,6 @@ class Publisher:
             status=status,
             created_ms=time.time_ns() // 1_000_000,
             learned_produced_ms=pack_longs(learned_ms),
-            preset=self.settings.model.preset,
+            preset=self.settings.model.configuration,
             codebook_version=1,
         )

@@ -11,6 +11,7 @@ import torch
 from prometheus_client import REGISTRY
 from torch import nn
 
+from inference.engine.search import Engine
 from inference.weights import ServedVersion, VersionFollower
 from onerec.errors import DependencyMissingError
 from onerec.kafka import metadata
@@ -18,6 +19,7 @@ from onerec.model.onerec import OneRec
 from onerec.model.reward import RewardModel
 from onerec.settings import KafkaSettings, Settings
 from schemas.records import VersionStatus
+from tests.inference import toys
 from tests.inference.publishing import Publisher, constant_weights, random_weights, settings_of
 
 pytestmark = pytest.mark.broker
@@ -189,6 +191,32 @@ def test_what_was_announced_must_be_what_is_stored(settings: Settings) -> None:
         serve_until(follower, at(2))
         publisher.publish(3, constant_weights(3))
         serve_until(follower, at(3))
+
+
+def test_a_lazy_decoder_is_served_and_the_other_form_of_the_preset_is_not(kafka: KafkaSettings, tmp_path: Path) -> None:
+    settings = settings_of(kafka, tmp_path, decoder="lazy")
+    publisher = Publisher(settings)
+    publisher.publish(1, random_weights(name="tiny-lazy"))
+    with VersionFollower(settings, Decoded, service="lazy") as follower:
+        first = follower.wait_first(60)
+        assert (first.record.preset, first.onerec.config.name) == ("tiny-lazy", "tiny-lazy")
+        assert first.engine.items == 3
+    other = settings_of(kafka, tmp_path)
+    with (
+        VersionFollower(other, TinyEngine, service="not_lazy") as follower,
+        pytest.raises(DependencyMissingError, match="No version"),
+    ):
+        follower.wait_first(3)
+    assert metric("not_lazy_swap_failures_total", reason="IncompatibleWeightsError") > 0
+
+
+class Decoded:
+    """Sessions of a version for an empty history."""
+
+    def __init__(self, onerec: OneRec, _: RewardModel) -> None:
+        catalogue = toys.catalogue(onerec.config, 30)
+        history = toys.histories(onerec.config, catalogue, [0])
+        self.items = Engine(onerec).generate(history, catalogue).sessions.shape[2]
 
 
 def test_unsigned_and_wrongly_signed_versions_are_not_served(settings: Settings, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from onerec.errors import CheckFailedError, SettingsError
-from onerec.model.presets import preset
+from onerec.model.presets import lazy, preset
 from tests.trainer import toy
 from tests.trainer.test_step import copied, same, stream
 from trainer.checkpoint import FIELDS, TENSORS, Checkpoints, Surroundings, TornCheckpointError, load_checkpoint
@@ -163,3 +163,30 @@ def test_contents_that_are_no_state_are_torn(tmp_path: Path, change: dict[str, A
     (folder / FIELDS).write_text(json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body}))
     with pytest.raises(TornCheckpointError, match="holds no state of this trainer"):
         load_checkpoint(folder, toy.TINY, state.settings)
+
+
+def test_of_a_lazy_decoder_goes_on_and_is_not_taken_for_the_other_form(tmp_path: Path) -> None:
+    config, settings = lazy(toy.TINY), toy.state().settings
+    state = TrainState.new(config, settings)
+    inputs = stream(4)
+    for step_input in inputs[:2]:
+        apply_step(state, step_input)
+    Checkpoints(tmp_path, keep=1).save(state, SURROUNDINGS)
+    with pytest.raises(SettingsError, match=r"model\.decoder"):
+        Checkpoints(tmp_path, keep=1).load(toy.TINY, settings)
+    found = Checkpoints(tmp_path, keep=1).load(config, settings)
+    assert found is not None
+    loaded, _ = found
+    for step_input in inputs[2:]:
+        assert apply_step(loaded, step_input) == apply_step(state, step_input)
+    assert same(loaded.tensors(), state.tensors())
+
+
+def test_written_before_a_size_had_its_field_is_read(tmp_path: Path) -> None:
+    folder = Checkpoints(tmp_path, keep=1).save(trained(1), SURROUNDINGS)
+    fields = json.loads(json.loads((folder / FIELDS).read_text())["body"])
+    for name in ("decoder", "kv_sets", "kv_heads", "separate_values"):
+        del fields["config"][name]
+    body = json.dumps(fields)
+    (folder / FIELDS).write_text(json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body}))
+    assert load_checkpoint(folder, toy.TINY, toy.state().settings)[0].step == 1

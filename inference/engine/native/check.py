@@ -36,6 +36,7 @@ def usable(config: ModelConfig, dtype: torch.dtype | None = None, kinds: Sequenc
     Of those that multiply `dtype` and of `kinds`, if given.
     """
     if not fits(config):
+        _tell_of(config.decoder)
         return []
     wanted = [kind for kind in binding.kinds() if dtype is None or binding.DTYPES[kind] == dtype]
     checked = (_checked(kind) for kind in wanted if kinds is None or kind in kinds)
@@ -55,6 +56,12 @@ def require(named: str) -> None:
             f"{said}, but these kernels are not built here or do not agree with torch.",
             "Run `python -m inference kernels`, or set it to auto.",
         )
+
+
+@cache
+def _tell_of(decoder: str) -> None:
+    if decoder == "lazy":
+        LOG.info("torch decodes: the compiled decode kernels do not know a lazy decoder")
 
 
 @cache

@@ -10,9 +10,10 @@ from torch import Tensor
 from inference.engine.native import binding
 from inference.engine.native.binding import Kernels
 from inference.engine.prepared import attention_weights, first_qkv, first_rows, folded, gain
+from onerec.model.attention import CrossAttention
 from onerec.model.blocks import DecoderBlock, EncoderBlock
 from onerec.model.norm import EPSILON
-from onerec.model.onerec import OneRec
+from onerec.model.onerec import Encoder, OneRec
 from onerec.model.presets import ModelConfig
 
 UNIT = 32
@@ -25,7 +26,8 @@ HEAD_WIDTHS = (32, 64, 96, 128)
 def fits(config: ModelConfig) -> bool:
     """Whether the kernels can do a model of these shapes."""
     return (
-        config.d_model // config.heads in HEAD_WIDTHS
+        config.decoder == "encoder-decoder"
+        and config.d_model // config.heads in HEAD_WIDTHS
         and config.ffn_hidden % (UNIT // 2) == config.expert_hidden % (UNIT // 2) == 0
         and config.session_tokens <= MAX_TOKENS
     )
@@ -48,6 +50,7 @@ class NativeWeights:
         self.kernels = kernels
         self._kept: list[object] = []
         """What the structures point to."""
+        assert isinstance(model.encoder, Encoder)
         memory_gain = gain(model.encoder.norm.weight)
         encoder = [self._encoder_block(block) for block in model.encoder.stack()]
         decoder = [self._decoder_block(block, memory_gain) for block in model.decoder.stack()]
@@ -86,6 +89,7 @@ class NativeWeights:
         attention = attention_weights(block.self_attention, block.self_norm)
         scale = (self.config.d_model // self.config.heads) ** -0.5
         moe, moe_gain = block.moe, gain(block.moe_norm.weight)
+        assert isinstance(block.cross_attention, CrossAttention)
         w_in = moe.w_in.detach().float() * moe_gain[None, :, None]
         single = self.config.experts == 1
         return binding.Block(

@@ -17,7 +17,7 @@ from evaluation.table1.protocol import GenerativeTraining
 from evaluation.table1.world import World
 from onerec.model.moe import SparseMoE
 from onerec.model.onerec import OneRec
-from onerec.model.presets import ModelConfig
+from onerec.model.presets import ModelConfig, lazy
 from onerec.settings import TrainerSettings
 from tests.evaluation.table1.small_world import CONFIG, small_world
 from trainer.budget import SampleCount
@@ -46,7 +46,7 @@ def loads(model: OneRec) -> list[list[int]]:
     return [module.load.tolist() for module in model.modules() if isinstance(module, SparseMoE)]
 
 
-@pytest.mark.parametrize("config", [CONFIG, tiger(CONFIG)], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [CONFIG, tiger(CONFIG), lazy(CONFIG)], ids=lambda config: config.name)
 @pytest.mark.parametrize("floor", [0.0, 0.3])
 def test_loss_gradients_and_load_are_the_trainers(world: World, config: ModelConfig, floor: float) -> None:
     torch.manual_seed(0)

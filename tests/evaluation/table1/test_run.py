@@ -26,6 +26,7 @@ ROWS = (
     "cascade-sasrec",
     "tiger-s",
     "tiger-rqvae-s",
+    "onerec-l-lazy",
     "onerec-l",
     "onerec-l-ntp",
     "onerec-l-sdpo",
