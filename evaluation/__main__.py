@@ -353,5 +353,41 @@ def ab_drive(
     raise typer.Exit(run_service("drive", settings, lambda stop: run_drive(settings, FORMS[form], seed, out, stop)))
 
 
+@app.command()
+def recbole(
+    *,
+    python: Annotated[str, typer.Option(envvar="RECBOLE_PYTHON", help="Of an environment that has RecBole.")],
+    users: Annotated[int | None, typer.Option(min=100, help="Only the first users; all by default.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
+    length: Annotated[int, typer.Option(min=5, help="Of RecBole's histories.")] = 50,
+    epochs: Annotated[int, typer.Option(min=1, help="Of RecBole, at most.")] = 200,
+    our_epochs: Annotated[int, typer.Option(min=1, help="Of our SASRec.")] = 80,
+    data: Annotated[Path | None, typer.Option(envvar="AMAZON_BEAUTY", help="Folder of the data.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/recbole.json by default.")] = None,
+) -> None:
+    """RecBole's SASRec beside ours on Amazon Beauty, by one protocol: that ours is no weak baseline."""
+    from evaluation.beauty import dataset  # noqa: PLC0415 - loads torch
+    from evaluation.recbole import compare  # noqa: PLC0415
+    from evaluation.table1.report import write  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    settings = compare.Settings(
+        python=python,
+        users=users,
+        length=length,
+        epochs=epochs,
+        our_epochs=our_epochs,
+        seeds=tuple(int(seed) for seed in seeds.split(",")),
+        threads=threads,
+    )
+    try:
+        summary = compare.compare(dataset.load(data or dataset.DEFAULT_FOLDER), settings)
+    except OneRecError as error:
+        raise fail(error) from error
+    write(summary, out or compare.RESULTS)
+    typer.echo(compare.table(summary))
+
+
 if __name__ == "__main__":
     app(prog_name="python -m evaluation")

@@ -1,0 +1,173 @@
+"""RecBole's SASRec and ours on Amazon Beauty: the same users, split, ranking and columns.
+
+**Data and split.** Those of the Beauty table: the last item of a user is the test item, the last but one the validation
+item; ranking is against all items. RecBole makes the same split itself (leave one out, by time).
+
+**Rows.** `recbole` is RecBole's SASRec with its own defaults (width 64, two layers, two heads, dropout .5, softmax over
+all items, Adam at .001, batches of 2048); `recbole-wide` is the same with the sizes of ours; `sasrec-softmax` is the
+row of the Beauty table. RecBole stops after `patience` epochs without a better Recall@10 of the validation item and
+keeps the best; ours has a fixed number of epochs and keeps the best of those looked at.
+
+**Columns.** Both are ranked by the same code from the scores that each gives. RecBole leaves in what a user has seen,
+so the columns are given with seen items struck off, and not; and `recbole_says` is what RecBole itself measures, which
+has to be the latter.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import tempfile
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluation.beauty.accuracy import batches, figures, itemwise, places_of, seen_items, without_seen
+from evaluation.beauty.dataset import Beauty, Floats, Part
+from evaluation.beauty.protocol import FULL
+from evaluation.beauty.run import origin
+from evaluation.beauty.sequence import TRUNK, scorer, train_sasrec
+from onerec.errors import CheckFailedError, DependencyMissingError
+
+LOG = logging.getLogger(__name__)
+SCRIPT = Path(__file__).with_name("theirs.py")
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "recbole.json"
+SAME = 5e-4
+"""RecBole rounds its figures to four places."""
+HOW_TO_GET = (
+    "Make an environment for it: `python -m venv recbole`, in it `pip install recbole --no-deps` and `pip install "
+    '"numpy<2" "pandas<2.3" "scipy<1.15" "scikit-learn<1.6" torch tensorboard tqdm colorlog colorama pyyaml tabulate '
+    "texttable psutil`; then give its python by --python."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How much of everything."""
+
+    python: str
+    users: int | None = None  # the first ones; None for all
+    length: int = 50  # of RecBole's histories; ours has 50
+    epochs: int = 200  # of RecBole, at most
+    patience: int = 10
+    our_epochs: int = FULL.sequence.epochs
+    seeds: tuple[int, ...] = (1,)
+    threads: int = 1
+
+
+ROWS: dict[str, dict[str, Any]] = {
+    "recbole": {},
+    "recbole-wide": {"hidden_size": TRUNK.width, "inner_size": TRUNK.hidden, "n_heads": TRUNK.heads},
+}
+"""What differs from RecBole's defaults."""
+
+
+def compare(beauty: Beauty, settings: Settings) -> dict[str, Any]:
+    """The rows of all seeds, as they are written. Raises DependencyMissingError where there is no RecBole."""
+    _check(settings.python)
+    own, files = beauty.first(settings.users), list[dict[str, Any]]()
+    for seed in settings.seeds:
+        for name, changes in ROWS.items():
+            files.append({"row": name, "seed": seed} | recbole(own, settings, changes, seed))
+            LOG.info("%s, seed %d: %s", name, seed, files[-1]["unseen"])
+        files.append({"row": "sasrec-softmax", "seed": seed} | ours(own, settings, seed))
+        LOG.info("sasrec-softmax, seed %d: %s", seed, files[-1]["unseen"])
+    counted = {"users": len(own), "items": own.item_count, "interactions": len(own.items)}
+    protocol = {"text": __doc__, **asdict(replace(settings, python="")), **counted}
+    return {"protocol": protocol, "rows": files} | origin(torch.device("cpu"))
+
+
+def recbole(beauty: Beauty, settings: Settings, changes: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Its columns. Raises CheckFailedError where it ends with an error, or where its own figures are others."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        np.savez(folder / "sequences.npz", starts=beauty.starts, items=beauty.items)
+        config = {
+            "seed": seed,
+            "epochs": settings.epochs,
+            "stopping_step": settings.patience,
+            "MAX_ITEM_LIST_LENGTH": settings.length,
+            **changes,
+        }
+        told = {
+            "sequences": str(folder / "sequences.npz"),
+            "folder": str(folder),
+            "config": config,
+            "threads": settings.threads,
+        }
+        (folder / "settings.json").write_text(json.dumps(told))
+        done = subprocess.run(
+            [settings.python, str(SCRIPT), str(folder / "settings.json")],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise CheckFailedError("RecBole ended with an error.", done.stderr.strip()[-2000:])
+        said = json.loads((folder / "said.json").read_text())
+        with np.load(folder / "scores.npz") as kept:
+            vectors, test, validation = kept["items"], kept["test"], kept["validation"]
+    columns = places(beauty, "test", test, vectors)
+    theirs = {f"{name.split('@')[0]}_at_{name.split('@')[1]}": value for name, value in said.pop("test").items()}
+    differ = {name: (value, columns["all"][name]) for name, value in theirs.items()}
+    if max(abs(one - other) for one, other in differ.values()) > SAME:
+        raise CheckFailedError(f"RecBole's figures are not those of its scores here: {differ}.", "Mend the comparison.")
+    by_validation = places(beauty, "validation", validation, vectors)
+    return {**columns, "by_validation": by_validation, "recbole_says": theirs, "config": config} | said
+
+
+def ours(beauty: Beauty, settings: Settings, seed: int) -> dict[str, Any]:
+    """The columns of the row `sasrec-softmax`."""
+    cpu, started_s = torch.device("cpu"), time.monotonic()
+    torch.set_num_threads(settings.threads)
+    recipe = replace(FULL.sequence, epochs=settings.our_epochs)
+    model, history = train_sasrec(beauty, recipe, seed, cpu)
+    found: dict[str, Any] = {
+        name: figures(own) for name, own in itemwise(scorer(model), beauty, "test", TRUNK.length, cpu).items()
+    }
+    size = sum(parameter.numel() for parameter in model.parameters())
+    config = {"trunk": asdict(TRUNK), "recipe": asdict(recipe)}
+    return found | history | {"parameters": size, "config": config, "seconds": time.monotonic() - started_s}
+
+
+def places(beauty: Beauty, part: Part, users: Floats, items: Floats) -> dict[str, dict[str, float]]:
+    """The columns by scores of user vectors [U, d] and item vectors [N, d]: seen items struck off, and not."""
+    truth, seen, vectors = beauty.truth(part), seen_items(beauty, part), torch.from_numpy(items)
+    found: dict[str, list[Tensor]] = {"unseen": [], "all": []}
+    for at in batches(truth, 256):
+        scores, wanted = torch.from_numpy(users[at]) @ vectors.t(), torch.from_numpy(truth[at])
+        found["all"].append(places_of(scores, wanted))
+        found["unseen"].append(places_of(without_seen(scores, torch.from_numpy(seen[at])), wanted))
+    return {which: figures(torch.cat(parts).numpy()) for which, parts in found.items()}
+
+
+def _check(python: str) -> None:
+    """That RecBole is there."""
+    try:
+        done = subprocess.run([python, "-c", "import recbole"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise DependencyMissingError(f"{python} cannot be run: {error}.", HOW_TO_GET) from error
+    if done.returncode:
+        raise DependencyMissingError(f"{python} has no RecBole: {done.stderr.strip()[-300:]}", HOW_TO_GET)
+
+
+def table(summary: dict[str, Any]) -> str:
+    """Markdown."""
+    head = ["row", "Recall@5", "NDCG@5", "Recall@10", "NDCG@10", "Recall@10 with seen items", "parameters", "epochs"]
+    lines = [_line([*head, "minutes", "seed"]), _line(["---"] * (len(head) + 2))]
+    for row in summary["rows"]:
+        columns = [f"{row['unseen'][name]:.4f}" for name in ("recall_at_5", "ndcg_at_5", "recall_at_10", "ndcg_at_10")]
+        rest = [f"{row['all']['recall_at_10']:.4f}", f"{row['parameters'] / 1e6:.2f}M", str(row["epochs"])]
+        lines.append(_line([row["row"], *columns, *rest, f"{row['seconds'] / 60:.1f}", str(row["seed"])]))
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
