@@ -120,7 +120,8 @@ def recbole(beauty: Beauty, settings: Settings, changes: dict[str, Any], seed: i
     if max(abs(one - other) for one, other in differ.values()) > SAME:
         raise CheckFailedError(f"RecBole's figures are not those of its scores here: {differ}.", "Mend the comparison.")
     by_validation = places(beauty, "validation", validation, vectors)
-    return {**columns, "by_validation": by_validation, "recbole_says": theirs, "config": config} | said
+    found: dict[str, Any] = {**columns, "by_validation": by_validation, "recbole_says": theirs, "config": config}
+    return found | said
 
 
 def ours(beauty: Beauty, settings: Settings, seed: int) -> dict[str, Any]:
