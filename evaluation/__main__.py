@@ -362,6 +362,8 @@ def recbole(
     length: Annotated[int, typer.Option(min=5, help="Of RecBole's histories.")] = 50,
     epochs: Annotated[int, typer.Option(min=1, help="Of RecBole, at most.")] = 200,
     our_epochs: Annotated[int, typer.Option(min=1, help="Of our SASRec.")] = 80,
+    batch_share: Annotated[float, typer.Option(min=0.01, max=1, help="Of both batch sizes, for slices.")] = 1.0,
+    rows: Annotated[str, typer.Option(help="Rows, in this order.")] = "recbole,recbole-wide,sasrec-softmax",
     data: Annotated[Path | None, typer.Option(envvar="AMAZON_BEAUTY", help="Folder of the data.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
     out: Annotated[Path | None, typer.Option(help="evaluation/results/recbole.json by default.")] = None,
@@ -378,6 +380,8 @@ def recbole(
         length=length,
         epochs=epochs,
         our_epochs=our_epochs,
+        batch_share=batch_share,
+        rows=tuple(rows.split(",")),
         seeds=tuple(int(seed) for seed in seeds.split(",")),
         threads=threads,
     )

@@ -33,7 +33,7 @@ from evaluation.beauty.dataset import Beauty, Floats, Part
 from evaluation.beauty.protocol import FULL
 from evaluation.beauty.run import origin
 from evaluation.beauty.sequence import TRUNK, scorer, train_sasrec
-from onerec.errors import CheckFailedError, DependencyMissingError
+from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
 
 LOG = logging.getLogger(__name__)
 SCRIPT = Path(__file__).with_name("theirs.py")
@@ -57,6 +57,8 @@ class Settings:
     epochs: int = 200  # of RecBole, at most
     patience: int = 10
     our_epochs: int = FULL.sequence.epochs
+    batch_share: float = 1.0  # of the batches of both, for slices, whose epochs have few steps
+    rows: tuple[str, ...] = ("recbole", "recbole-wide", "sasrec-softmax")
     seeds: tuple[int, ...] = (1,)
     threads: int = 1
 
@@ -66,18 +68,22 @@ ROWS: dict[str, dict[str, Any]] = {
     "recbole-wide": {"hidden_size": TRUNK.width, "inner_size": TRUNK.hidden, "n_heads": TRUNK.heads},
 }
 """What differs from RecBole's defaults."""
+OURS = "sasrec-softmax"
+THEIR_BATCH = 2048
+"""RecBole's default."""
 
 
 def compare(beauty: Beauty, settings: Settings) -> dict[str, Any]:
-    """The rows of all seeds, as they are written. Raises DependencyMissingError where there is no RecBole."""
+    """The rows of all seeds, as they are written. Raises DependencyMissingError where there is no RecBole, SettingsError."""
+    if unknown := sorted(set(settings.rows) - {*ROWS, OURS}):
+        raise SettingsError(f"There is no row {', '.join(unknown)}.", f"Rows are {', '.join([*ROWS, OURS])}.")
     _check(settings.python)
     own, files = beauty.first(settings.users), list[dict[str, Any]]()
     for seed in settings.seeds:
-        for name, changes in ROWS.items():
-            files.append({"row": name, "seed": seed} | recbole(own, settings, changes, seed))
-            LOG.info("%s, seed %d: %s", name, seed, files[-1]["unseen"])
-        files.append({"row": "sasrec-softmax", "seed": seed} | ours(own, settings, seed))
-        LOG.info("sasrec-softmax, seed %d: %s", seed, files[-1]["unseen"])
+        for name in settings.rows:
+            made = ours(own, settings, seed) if name == OURS else recbole(own, settings, ROWS[name], seed)
+            files.append({"row": name, "seed": seed} | made)
+            LOG.info("%s, seed %d, best epoch %d: %s", name, seed, made["best_epoch"], made["unseen"])
     counted = {"users": len(own), "items": own.item_count, "interactions": len(own.items)}
     protocol = {"text": __doc__, **asdict(replace(settings, python="")), **counted}
     return {"protocol": protocol, "rows": files} | origin(torch.device("cpu"))
@@ -92,6 +98,7 @@ def recbole(beauty: Beauty, settings: Settings, changes: dict[str, Any], seed: i
             "seed": seed,
             "epochs": settings.epochs,
             "stopping_step": settings.patience,
+            "train_batch_size": round(settings.batch_share * THEIR_BATCH),
             "MAX_ITEM_LIST_LENGTH": settings.length,
             **changes,
         }
@@ -128,7 +135,8 @@ def ours(beauty: Beauty, settings: Settings, seed: int) -> dict[str, Any]:
     """The columns of the row `sasrec-softmax`."""
     cpu, started_s = torch.device("cpu"), time.monotonic()
     torch.set_num_threads(settings.threads)
-    recipe = replace(FULL.sequence, epochs=settings.our_epochs)
+    batch = round(settings.batch_share * FULL.sequence.batch)
+    recipe = replace(FULL.sequence, epochs=settings.our_epochs, batch=batch)
     model, history = train_sasrec(beauty, recipe, seed, cpu)
     found: dict[str, Any] = {
         name: figures(own) for name, own in itemwise(scorer(model), beauty, "test", TRUNK.length, cpu).items()

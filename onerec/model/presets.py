@@ -78,7 +78,7 @@ class ModelConfig:
 
 
 def lazy(config: ModelConfig) -> ModelConfig:
-    """The same depth and about as many parameters with a lazy decoder.
+    """The same depth and, but for the tiny preset, about as many parameters with a lazy decoder.
 
     The encoder's layers become layers of the decoder, over which the experts are spread. Sets of keys and values as in
     OneRec-V2: one, whose keys are the values; heads of it half as many as the query's.

@@ -18,7 +18,7 @@ from evaluation.baselines.rqvae import (
 from onerec.errors import CheckFailedError
 
 GROUPS, OF_GROUP = 16, 25
-SETTINGS = RQVAESettings(hidden=(32,), width=8, codes=16, steps=150, batch=128, learning_rate=3e-3)
+SETTINGS = RQVAESettings(hidden=(32,), width=8, codes=16, steps=120, batch=100, learning_rate=3e-3)
 
 
 def items() -> Floats:
