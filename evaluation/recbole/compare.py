@@ -74,7 +74,7 @@ THEIR_BATCH = 2048
 
 
 def compare(beauty: Beauty, settings: Settings) -> dict[str, Any]:
-    """The rows of all seeds, as they are written. Raises DependencyMissingError where there is no RecBole, SettingsError."""
+    """The rows of all seeds, as they are written. Raises SettingsError, or DependencyMissingError without RecBole."""
     if unknown := sorted(set(settings.rows) - {*ROWS, OURS}):
         raise SettingsError(f"There is no row {', '.join(unknown)}.", f"Rows are {', '.join([*ROWS, OURS])}.")
     _check(settings.python)
@@ -128,7 +128,8 @@ def recbole(beauty: Beauty, settings: Settings, changes: dict[str, Any], seed: i
         raise CheckFailedError(f"RecBole's figures are not those of its scores here: {differ}.", "Mend the comparison.")
     by_validation = places(beauty, "validation", validation, vectors)
     found: dict[str, Any] = {**columns, "by_validation": by_validation, "recbole_says": theirs, "config": config}
-    return found | said
+    found |= said
+    return found
 
 
 def ours(beauty: Beauty, settings: Settings, seed: int) -> dict[str, Any]:
