@@ -18,7 +18,7 @@ from evaluation.baselines.rqvae import (
 from onerec.errors import CheckFailedError
 
 GROUPS, OF_GROUP = 16, 25
-SETTINGS = RQVAESettings(hidden=(32,), width=8, codes=16, steps=120, batch=100, learning_rate=3e-3)
+SETTINGS = RQVAESettings(hidden=(32,), width=8, codes=32, steps=150, batch=128, learning_rate=3e-3)
 
 
 def items() -> Floats:
@@ -42,7 +42,7 @@ def test_the_reconstruction_gets_better(trained: Tokenised) -> None:
 
 
 def test_most_codes_of_every_level_are_used(trained: Tokenised) -> None:
-    assert min(trained.used) >= 0.75 * SETTINGS.codes
+    assert min(trained.used) >= 0.6 * SETTINGS.codes
 
 
 def test_ids_are_unique_and_equal_items_share_all_but_the_collision_code(trained: Tokenised) -> None:
@@ -64,7 +64,7 @@ def test_items_of_a_group_share_first_codes(trained: Tokenised) -> None:
 
 def test_the_same_seed_gives_the_same_ids_and_another_one_others(trained: Tokenised) -> None:
     assert (tokenise(items(), SETTINGS).ids == trained.ids).all()
-    other = RQVAESettings(hidden=(32,), width=8, codes=16, steps=5, seed=1)
+    other = RQVAESettings(hidden=(32,), width=8, codes=64, steps=5, seed=1)
     assert (tokenise(items(), other).ids != trained.ids).any()
 
 
@@ -72,7 +72,7 @@ def test_it_leaves_the_callers_random_numbers_alone() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    tokenise(items(), RQVAESettings(hidden=(8,), width=4, codes=16, steps=2))
+    tokenise(items(), RQVAESettings(hidden=(8,), width=4, codes=64, steps=2))
     assert torch.rand(3).equal(expected)
 
 
