@@ -12,7 +12,6 @@ from evaluation.table1.protocol import QUICK, SHORT
 from evaluation.table1.report import line, put
 from onerec.model.reward import OBJECTIVES
 
-BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->\n"
 SIZE = {
     QUICK.name: "the quick form: models of seconds on a slice of the users, to show that the command runs",
     SHORT.name: "the short form: 4,000 users of each side and less training than the full form has",
@@ -20,20 +19,24 @@ SIZE = {
 
 
 def write_paper(paper: Path, found: dict[str, Any], pictures: list[Path]) -> None:
-    """Put the figures between their marks."""
+    """Put the figures between the marks of their form."""
     form = found["form"]
+    mark = "figures" + (f"-{form['table']}" if form["table"] in SIZE else "")
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->\n"
+    tables = {"figure4": ("ratio", _ratio), "figure5": ("confidence", _confidence), "figure6": ("scale", _scale)}
+    own = ", ".join(name.removeprefix("figure") for name, (key, _) in tables.items() if key in found)
     parts = [
-        f"{BEGIN}## Figures 4, 5 and 6\n\nMade by `python -m evaluation figures --paper`; "
+        f"{begin}## Figure{'s' if ', ' in own else ''} {own}, {form['table']} form\n\n"
+        "Made by `python -m evaluation figures --paper`; "
         f"{SIZE.get(form['table'], 'the full form')}, seed {form['seed']}, commit {', '.join(_commits(found))}. "
         "Models, users, cases and judge are those of Table 1 above.\n"
     ]
-    tables = {"figure4": ("ratio", _ratio), "figure5": ("confidence", _confidence), "figure6": ("scale", _scale)}
     for name, (key, text) in tables.items():
         if key in found:
             picture = next(path for path in pictures if path.name.startswith(name))
             title, body = text(found)
             parts.append(f"\n### {title}\n\n![{title}](../evaluation/results/{picture.name})\n\n{body}")
-    put(paper, "".join([*parts, END]), BEGIN, END)
+    put(paper, "".join([*parts, end]), begin, end)
 
 
 def _commits(found: dict[str, Any]) -> list[str]:
