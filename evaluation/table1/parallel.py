@@ -16,6 +16,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from evaluation.table1.jobs import Bench, Job, apart, do, use
 from onerec.errors import CheckFailedError
 from onerec.service import configure_logging
@@ -61,11 +63,15 @@ def side_by_side(jobs: list[Job], bench: Bench, processes: int, end_s: float | N
 
 
 class _Crew:
-    """Processes that are given jobs. One whose job failed is replaced: a GPU's errors outlast what made them."""
+    """Processes that are given jobs. One whose job failed is replaced: a GPU's errors outlast what made them.
+
+    A job that failed is tried once more when all others have begun: memory that was short may be there by then.
+    """
 
     def __init__(self, jobs: list[Job], place: Path, bench: Path, processes: int) -> None:
         self._waiting, self._place, self._bench, self._processes = jobs, place, bench, processes
         self._free, self._busy = list[Worker](), dict[connection.Connection, tuple[Worker, Job]]()
+        self._again = list[Job]()
         self.failed: list[str] = []
 
     def work(self, end_s: float | None) -> None:
@@ -107,8 +113,13 @@ class _Crew:
         try:
             worker.pipe.recv()
         except (EOFError, OSError):
-            LOG.error("%s failed", job.name)
-            self.failed.append(job.name)
+            again = job not in self._again
+            LOG.error("%s failed%s", job.name, ": once more, later" if again else " again")
+            if again:
+                self._again.append(job)
+                self._waiting.append(job)
+            else:
+                self.failed.append(job.name)
             worker.process.join()
         else:
             self._free.append(worker)
@@ -136,6 +147,8 @@ def _serve(path: Path, pipe: connection.Connection) -> None:
         assert isinstance(job, Job)
         LOG.info("%s: begins", job.name)
         do(job, bench)
+        if bench.device.type == "cuda":
+            torch.cuda.empty_cache()  # others share the memory
         pipe.send(None)
 
 

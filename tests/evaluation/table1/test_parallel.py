@@ -57,12 +57,16 @@ def test_time_that_is_up_leaves_rows_to_the_next_run(tmp_path: Path, caplog: pyt
     assert not list(tmp_path.glob("*.1.json"))
 
 
-def test_a_job_that_fails_is_told_after_all_others(tmp_path: Path) -> None:
+def test_a_job_that_fails_is_tried_again_and_told_after_all_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     bench = Bench(small_world(), FORM, CONFIG, tmp_path, CPU)
     (tmp_path / JUDGE_WEIGHTS).write_bytes(b"no weights")
     (tmp_path / "judge.json").write_text("{}")
     with pytest.raises(CheckFailedError, match="These failed: popularity, seed 1"):
         side_by_side(planned(tmp_path, [1], frozenset(["popularity"])), bench, 2, None)
+    assert "popularity, seed 1 failed: once more, later" in caplog.text
+    assert "popularity, seed 1 failed again" in caplog.text
 
 
 def test_models_come_first_and_rows_name_what_they_need(tmp_path: Path) -> None:
