@@ -66,8 +66,8 @@ class Beauty:
         return self.items[self.starts[1:] - HELD_OUT[part]]
 
     def spread_users(self, count: int) -> Longs:
-        """About `count` users, evenly over the file: its first ones are harder to predict than the others."""
-        return np.arange(0, len(self), max(1, len(self) // count))[:count]
+        """At most `count` users, evenly over the file: its first ones are harder to predict than the others."""
+        return np.linspace(0, len(self), min(count, len(self)), endpoint=False).astype(np.int64)
 
     def first(self, users: int | None) -> Beauty:
         """A slice: the first users, and the items that these have, numbered anew."""

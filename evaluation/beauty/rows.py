@@ -74,9 +74,8 @@ def _counts(at: Context) -> Iterator[Row]:
 
 def count_weights(counts: Counts, at: Context) -> Weights:
     """The figures of the co-occurrence count that are best on validation."""
-    users = at.beauty.spread_users(at.form.validation_users)
-    histories = torch.from_numpy(at.beauty.histories("validation", HISTORY_ITEMS)[users])
-    truth = torch.from_numpy(at.beauty.truth("validation")[users]).to(at.device)
+    histories = torch.from_numpy(at.beauty.histories("validation", HISTORY_ITEMS))
+    truth = torch.from_numpy(at.beauty.truth("validation")).to(at.device)
 
     def value(weights: Weights) -> float:
         places = []

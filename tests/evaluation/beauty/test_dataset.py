@@ -71,6 +71,14 @@ def test_counts_know_nothing_of_validation_and_test_items(beauty: Beauty) -> Non
     torch.testing.assert_close(prior.exp().sum(1), torch.ones(3))
 
 
+def test_users_to_choose_by_are_of_the_whole_file() -> None:
+    of_many = Beauty(np.arange(0, 3 * 100 + 1, 3), np.tile(np.arange(3), 100), np.zeros((3, 2), np.float32))
+    users = of_many.spread_users(70)  # no divisor of 100
+    assert len(np.unique(users)) == len(users) == 70
+    assert users[-1] >= 98
+    assert of_many.spread_users(1000).tolist() == list(range(100))
+
+
 def test_a_slice_has_the_items_of_its_users_alone(beauty: Beauty) -> None:
     first = beauty.first(2)
     assert (len(first), first.item_count) == (2, 7)
