@@ -33,6 +33,10 @@ KEPT = 4
 """Shapes whose graphs are kept, those used last: each holds gradients of its own."""
 
 
+WIDEST = 512
+"""Of a model: kernels of a wider one take longer than their start, and what fixed shapes compute for nothing, too."""
+
+
 class Losses(NamedTuple):
     """Scalars; None for what was not asked."""
 
@@ -151,12 +155,12 @@ class RecordedGradients:
 
 
 def can_record(onerec: OneRec) -> bool:
-    """Whether a model's gradients can be: on CUDA, where products are bfloat16.
+    """Whether a model's gradients are worth it and can be: on CUDA, where products are bfloat16.
 
     In float32 the rows of each expert are multiplied for themselves, and the host has to know how many there are.
     """
-    on_cuda = onerec.bos.device.type == "cuda"
-    return on_cuda and product_dtype(onerec.bf16, onerec.bos.detach()) == torch.bfloat16
+    there = onerec.bos.device.type == "cuda" and onerec.config.d_model <= WIDEST
+    return there and product_dtype(onerec.bf16, onerec.bos.detach()) == torch.bfloat16
 
 
 def tensors_of(parts: Any) -> Iterator[Tensor]:

@@ -89,7 +89,7 @@ def test_same_bits_again(threads: int) -> None:
 
 
 def test_seed_by_wall_time_is_made_again_from_its_shares() -> None:
-    state, steps = seeded(budget_of(SeedSettings(budget_s=0.2)))
+    state, steps = seeded(budget_of(SeedSettings(budget_s=1.0)))
     again, _ = seeded(Recorded([step.losses["share"] for step in steps]))
     assert len(steps) > 1
     assert same(again.tensors(), state.tensors())
