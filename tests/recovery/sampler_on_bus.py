@@ -60,7 +60,7 @@ class SamplerSystem:
             kafka={"partitions": 2},
             store={"uri": str(folder / "store"), "state_dir": str(folder / "state")},
             model={"preset": "tiny"},
-            inference={"sampler": {"share": SHARE, "candidates": 8}, "decoding": {"native": False}},
+            inference={"sampler": {"share": SHARE, "candidates": 8}, "decoding": {"kernels": "torch"}},
         )
         self.kafka = self.settings.kafka
         self.bus = Bus(batch=batch, keeps_in_flight=keeps_in_flight) if left is None else left.bus

@@ -73,7 +73,7 @@ class WorkerSystem:
             model={"preset": "tiny"},
             inference={
                 "worker": {"max_batch": 3, "max_wait_ms": 0, "deadline_ms": DAY_MS},
-                "decoding": {"beam_width": 4, "native": False},
+                "decoding": {"beam_width": 4, "kernels": "torch"},
             },
         )
         self.kafka = self.settings.kafka

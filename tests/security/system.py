@@ -22,6 +22,8 @@ from tests.stream.tokenizer.items import embeddings, item
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 120.0
 ITEM_COUNT = 40
+VISIT_MS = 150_000
+"""Of event time between two visits; more than an impression waits for its actions."""
 SERVICES: Mapping[str, tuple[str, str]] = {
     "tokenizer": ("stream", "tokenizer"),
     "joiner": ("stream", "joiner"),
@@ -117,18 +119,21 @@ class System:
         writer = RecordWriter(self.kafka("producer"))
         vectors = embeddings(ITEM_COUNT + 100)
         for number in range(first, first + count):
-            writer.send(ITEMS, id_key(number), item(number, vectors[number]))
+            writer.send(ITEMS, id_key(number), item(number, vectors[number % len(vectors)]))
         writer.flush(DEADLINE_S)
 
-    def publish_events(self, users: int) -> None:
-        """As the producer: each user sees six items and watches all of them."""
+    def publish_events(self, users: int, visit: int = 0) -> None:
+        """As the producer: each user sees six items and watches all of them, later in event time with each visit.
+
+        So what a visit has opened closes with the next one, however soon that comes.
+        """
         writer = RecordWriter(self.kafka("producer"))
         now_ms = time.time_ns() // 1_000_000
         for user in range(users):
             for place in range(6):
                 shown = {"user_id": user, "item_id": (7 * user + place) % ITEM_COUNT, "produced_ms": now_ms}
-                at_ms = now_ms - 600_000 + 1000 * place
-                request = 1000 * user + place
+                at_ms = now_ms - 600_000 + VISIT_MS * visit + 1000 * place
+                request = 1000 * user + 10 * visit + place
                 impression = Impression(request_id=request, position=0, time_ms=at_ms, **shown)
                 action = Action(request_id=request, kind=ActionKind.VIEW, watch_ms=20_000, time_ms=at_ms + 500, **shown)
                 writer.send(IMPRESSIONS, id_key(user), impression, timestamp_ms=at_ms)

@@ -34,6 +34,9 @@ TAKEN = {
 }
 """By service a right that it needs again and again."""
 
+LAST_VISIT = 20
+"""Later ones would be of the future."""
+
 
 @pytest.fixture
 def system(secured: SecuredKafka, rules: AccessRules, tmp_path: Path) -> Iterator[System]:
@@ -131,11 +134,12 @@ def check_rights_are_missed(system: System, rules: AccessRules, table: list[Righ
 
 def end_by_what_they_miss(system: System) -> None:
     deadline_s = time.monotonic() + DEADLINE_S
-    numbers, asked, client = itertools.count(ITEM_COUNT), requests(), RecordWriter(system.kafka("client"))
+    numbers, asked, client = itertools.count(), requests(), RecordWriter(system.kafka("client"))
     while running := [name for name, service in system.supervisor.services.items() if service.running]:
         assert time.monotonic() < deadline_s, f"{running} go on: {system.logs()[-5000:]}"
-        system.publish_items(next(numbers), 1)
-        system.publish_events(users=2)
+        number = next(numbers)
+        system.publish_items(ITEM_COUNT + number, 1)
+        system.publish_events(users=2, visit=min(1 + number, LAST_VISIT))
         client.send(REQUESTS, id_key(1), next(asked))
         client.flush(DEADLINE_S)
     codes = {
