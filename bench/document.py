@@ -1,4 +1,4 @@
-"""`python -m bench.document`: writes the tables of docs/performance.md from bench.json."""
+"""`python -m bench.document`: writes the tables of docs/performance.md and the README's from bench.json."""
 
 from __future__ import annotations
 
@@ -12,9 +12,21 @@ from typing import Any
 from bench.report import Result, number, verdict
 from bench.turns import ROOT
 
-PAGE = ROOT / "docs" / "performance.md"
+PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
 MARKED = re.compile(r"(<!-- measured:[^\n]*-->\n).*?(<!-- /measured -->)", re.DOTALL)
 STAGES_MARKED = re.compile(r"(<!-- stages:[^\n]*-->\n).*?(<!-- /stages -->)", re.DOTALL)
+BENCHES_MARKED = re.compile(r"(<!-- benches:[^\n]*-->\n).*?(<!-- /benches -->)", re.DOTALL)
+SHOWN = {
+    "decode_beam32": "decoding, batch 8, beam 32, against transformers' T5",
+    "decode_beam128": "the same, beam 128",
+    "decode_ctranslate2_beam32": "against CTranslate2, beam 32",
+    "decode_ctranslate2_beam128": "the same, beam 128",
+    "train_dense": "training, batch 64, against transformers' T5",
+    "joiner_kafkastreams": "joiner, exactly once, against Kafka Streams",
+    "joiner_flink": "the same, against Flink",
+    "codec": "records decoded, against fastavro",
+}
+"""For the README: what a user would ask first, met or not."""
 WHAT = {
     "sent": "the client's linger, the broker, the worker's fetch",
     "queued": "the batch before it, and up to `max_wait_ms` for others to join",
@@ -59,6 +71,22 @@ def stages(told: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def with_benches(page: str, results: Sequence[Result]) -> str:
+    """The README with its table of benches made anew."""
+    by_name = {one["name"]: one for one in results}
+    lines = ["| two cores | ours | theirs | ratio |", "|---|---|---|---|"]
+    for name, what in SHOWN.items():
+        if one := by_name.get(name):
+            figures = f"{number(one['ours'])} {one['unit']} | {number(one['peer'])} | {number(one['ratio'])}"
+            lines.append(f"| {what} | {figures} |")
+    told = results[0]["conditions"]
+    about = (
+        f"`make bench` on {told['cpu']} ({told['features']}); all benches: [docs/performance.md](docs/performance.md)."
+    )
+    table = "\n".join([*lines, "", about, ""])
+    return BENCHES_MARKED.sub(lambda found: f"{found[1]}{table}{found[2]}", page)
+
+
 def tables(results: Sequence[Result]) -> str:
     """All figures, what they were measured on, and what could not be measured."""
     lines = [
@@ -92,11 +120,13 @@ def _row(result: Result) -> str:
 
 
 def main() -> None:
-    """Fill the page from the file named, bench.json by default; from a single bench's object, only what is its own."""
+    """Fill the pages from the file named, bench.json by default; from a single bench's object, only what is its own."""
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "bench.json"
     told = json.loads(source.read_text())
     page = PAGE.read_text()
     PAGE.write_text(with_stages(page, [told]) if isinstance(told, dict) else with_stages(filled(page, told), told))
+    if isinstance(told, list):
+        README.write_text(with_benches(README.read_text(), told))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from bench import report
 from bench.bench import Bench, Bound, Context, Measured
 from bench.benches import REGISTRY
 from bench.comparison import compare
-from bench.document import PAGE, WHAT, filled, with_stages
+from bench.document import PAGE, README, SHOWN, WHAT, filled, with_benches, with_stages
 from bench.environments import PeerMissingError
 from bench.run import chosen, run
 from bench.turns import ROOT, SideProcess, Spec, in_turn
@@ -145,6 +145,14 @@ def test_the_page_takes_its_figures_from_the_objects() -> None:
 def test_the_shipped_baseline_can_be_read() -> None:
     report.read_baseline()
     assert json.loads(report.BASELINE.read_text()) is not None
+
+
+def test_the_pages_hold_the_figures_of_the_kept_run() -> None:
+    results = json.loads((ROOT / "docs" / "bench.json").read_text())
+    assert filled(PAGE.read_text(), results) == PAGE.read_text()
+    readme = with_benches(README.read_text(), results)
+    assert readme == README.read_text()
+    assert all(what in readme for what in SHOWN.values())
 
 
 def test_the_page_tells_a_request_by_stages() -> None:
