@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,8 +99,6 @@ def train(
 
     `repeatable`: by kernels that repeat their bits, as the trainer's are.
     """
-    torch.use_deterministic_algorithms(repeatable)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     settings, known = TrainerSettings(), worlds.catalogue(config, items)
     model = worlds.model(config, device).train()
     optimizer = adamw(model, settings.learning_rate, settings)
@@ -116,23 +114,12 @@ def train(
         model.update_expert_bias(settings.expert_bias_rate)
         return float(loss.detach())
 
-    try:
-        first = work()
-        work()
-        took = timed(work, device, seconds)
-        last, median = work(), statistics.median(took)
-    finally:
-        torch.use_deterministic_algorithms(False)
-    assert last < first, "the same batch again and again, and its loss does not fall"
+    took = _learning(work, device, seconds, repeatable=repeatable)
     return {
         "batch": batch,
         "repeatable": repeatable,
         "products": "bfloat16" if config.bf16 and device.type != "cpu" else "float32",
-        "samples_per_s": rounded(batch / median),
-        "ms_a_step": rounded(1000 * median),
-        "spread": rounded((max(took) - min(took)) / median),
-        "flops_per_s": rounded(batch / median * sizes(config).train_flops),
-        "memory_gb": rounded(torch.cuda.max_memory_allocated(device) / 1e9) if device.type == "cuda" else None,
+        **_rates(config, device, batch, took),
     }
 
 
@@ -143,8 +130,6 @@ def step(
 
     With `graphs` in fixed shapes, forward and backward recorded; without, in the objectives' exact shapes.
     """
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     settings, known = TrainerSettings(), worlds.catalogue(config, items)
     onerec = worlds.model(config, device).train()
     with device:
@@ -166,7 +151,7 @@ def step(
             loss.backward()  # type: ignore[no-untyped-call]
         return [loss.item() for loss in losses if loss is not None]
 
-    def work() -> list[float]:
+    def work() -> float:
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         losses = gradients()
@@ -174,20 +159,38 @@ def step(
             clip_grad_norm_(model.parameters(), settings.clip_norm, foreach=True).item()
             optimizer.step()
         onerec.update_expert_bias(settings.expert_bias_rate)
-        return losses
+        return losses[0]
 
-    try:
-        first = work()
-        for _ in range(2):
-            work()
-        took = timed(work, device, seconds)
-        last, median = work(), statistics.median(took)
-    finally:
-        torch.use_deterministic_algorithms(False)
-    assert last[0] < first[0], "the same batch again and again, and its loss does not fall"
+    took = _learning(work, device, seconds)
     return {
         "batch": batch,
         "graphs": 0 if recorded is None else recorded.graphs,
+        **_rates(config, device, batch, took),
+    }
+
+
+def _learning(
+    work: Callable[[], float], device: torch.device, seconds: float, *, repeatable: bool = True
+) -> list[float]:
+    """Seconds of each step on one and the same batch, whose loss has to fall."""
+    torch.use_deterministic_algorithms(repeatable)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        first = work()
+        for _ in range(2):  # a shape is recorded when it comes again
+            work()
+        took = timed(work, device, seconds)
+        last = work()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert last < first, "the same batch again and again, and its loss does not fall"
+    return took
+
+
+def _rates(config: ModelConfig, device: torch.device, batch: int, took: Sequence[float]) -> dict[str, Any]:
+    """Of steps of so many samples that took so many seconds each."""
+    median = statistics.median(took)
+    return {
         "samples_per_s": rounded(batch / median),
         "ms_a_step": rounded(1000 * median),
         "spread": rounded((max(took) - min(took)) / median),

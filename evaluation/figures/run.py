@@ -71,17 +71,19 @@ def run(
     if "5" in only:
         found["confidence"] = _point(place / "confidence.json", device, lambda: confidence(context()))
     if "6" in only:
-        found["scale"] = [
-            _point(
-                place / f"scale-{width}.json",
-                device,
-                lambda width=width: scale.point(context(), width, form.scale_samples, form.held_out),  # type: ignore[misc]
-            )
-            for width in form.widths
-        ]
-        losses = [one["loss"] for one in found["scale"]]
-        found["law"] = scale.law([one["parameters"] for one in found["scale"]], losses)
+        found |= _scales(form, place, device, context)
     return found
+
+
+def _scales(form: Form, place: Path, device: torch.device, context: Callable[[], Context]) -> dict[str, Any]:
+    """The points of figure 6 and the law fitted to them."""
+
+    def point(width: int) -> dict[str, Any]:
+        return scale.point(context(), width, form.scale_samples, form.held_out)
+
+    found = [_point(place / f"scale-{width}.json", device, functools.partial(point, width)) for width in form.widths]
+    law = scale.law([one["parameters"] for one in found], [one["loss"] for one in found])
+    return {"scale": found, "law": law}
 
 
 def _point(path: Path, device: torch.device, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

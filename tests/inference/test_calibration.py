@@ -17,10 +17,11 @@ from inference.engine.native.calibration import Work, calibrate, choose, fastest
 from inference.engine.native.check import TORCH
 from inference.engine.native.weights import fits
 from inference.engine.search import Engine
-from onerec.errors import DependencyMissingError, SettingsError
+from onerec.errors import SettingsError
 from onerec.model.presets import preset
 from onerec.settings import load_settings
 from tests.inference import toys
+from tests.inference.compiling import build_kernels
 from tests.inference.test_native import shape
 
 SMALL = preset("small")
@@ -151,12 +152,7 @@ def built() -> list[Kernels]:
     """Every kind that this processor can run."""
     if not binding.kinds():
         pytest.skip("this processor has neither AVX-512 with bfloat16 nor AVX2")
-    try:
-        binding.build()
-    except DependencyMissingError as error:
-        pytest.skip(str(error))
-    binding.load.cache_clear()
-    check._checked.cache_clear()
+    build_kernels()
     return [found for kind in binding.kinds() if (found := binding.load(kind)) is not None]
 
 

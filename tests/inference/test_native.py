@@ -18,6 +18,7 @@ from inference.engine.search import Engine
 from onerec.errors import DependencyMissingError
 from onerec.model.presets import PRESETS, ModelConfig
 from tests.inference import toys
+from tests.inference.compiling import build_kernels
 from tests.inference.test_search import all_items, teacher_forced
 
 BEAMS = 24
@@ -27,12 +28,7 @@ BEAMS = 24
 def _kernels() -> None:
     if not binding.kinds():
         pytest.skip("this processor has neither AVX-512 with bfloat16 nor AVX2")
-    try:
-        binding.build()
-    except DependencyMissingError as error:
-        pytest.skip(str(error))
-    binding.load.cache_clear()
-    check._checked.cache_clear()
+    build_kernels()
 
 
 @pytest.fixture

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from inference.engine.generated import Generated
 from inference.engine.memories import Encoded, MemoryCache, content_keys
-from inference.engine.native import binding, check
 from inference.engine.native.decoder import NativeDecoder
 from inference.engine.search import Engine
 from inference.worker.widths import decoding_widths
-from onerec.errors import DependencyMissingError, SettingsError
+from onerec.errors import SettingsError
 from onerec.model.batches import HistoryBatch
 from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig
 from onerec.settings.inference import DecodingSettings
 from tests.inference import toys
+from tests.inference.compiling import build_kernels
 
 LENGTHS = [8, 0, 5, 2, 7]
 WIDTHS = torch.tensor([[24, 12, 6], [3, 3, 3], [24, 24, 24], [1, 1, 1], [9, 7, 2]])
@@ -38,12 +38,7 @@ def one(history: HistoryBatch, row: int) -> HistoryBatch:
 def engine(request: pytest.FixtureRequest) -> Engine:
     native = request.param == "compiled"
     if native:
-        try:
-            binding.build()
-        except DependencyMissingError as error:
-            pytest.skip(str(error))
-        binding.load.cache_clear()
-        check._checked.cache_clear()
+        build_kernels()
     made = Engine(toys.model(shape()), native=native)
     assert made.native == native
     return made
@@ -96,12 +91,7 @@ class Counting(NativeDecoder):
 
 @pytest.fixture
 def compiled() -> Engine:
-    try:
-        binding.build()
-    except DependencyMissingError as error:
-        pytest.skip(str(error))
-    binding.load.cache_clear()
-    check._checked.cache_clear()
+    build_kernels()
     return Engine(toys.model(shape()))
 
 
