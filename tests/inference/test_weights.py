@@ -48,9 +48,14 @@ def value_of(module: nn.Module) -> float:
     return float(values[0])
 
 
-def serve_until(follower: VersionFollower[TinyEngine], holds: Callable[[Served], bool]) -> list[int]:
-    """Serve without a pause, each batch from one version; the versions in their order."""
-    served: list[int] = []
+def serve_until(
+    follower: VersionFollower[TinyEngine], holds: Callable[[Served], bool], *, serving: int | None = None
+) -> list[int]:
+    """Serve without a pause, each batch from one version; the versions in their order.
+
+    Pass what was last served as ``serving``: the next version can be there before the first look.
+    """
+    served: list[int] = [] if serving is None else [serving]
     deadline = time.monotonic() + 60
     while True:
         version = follower.current()
@@ -126,18 +131,18 @@ def test_pin_rollback_and_unpin(settings: Settings) -> None:
     with VersionFollower(settings, TinyEngine) as follower:
         follower.wait_first(60)
         publisher.direct(1, VersionStatus.PINNED)
-        assert serve_until(follower, at(1)) == [3, 1]
+        assert serve_until(follower, at(1), serving=3) == [3, 1]
         publisher.publish(4, constant_weights(4))
         with VersionFollower(settings, TinyEngine) as late:
             assert late.wait_first(60).version == 1, "a pin outlives the readers that saw it"
             assert value_of(late.current().onerec) == 1
         assert follower.current().version == 1
         publisher.direct(1, VersionStatus.UNPINNED)
-        assert serve_until(follower, at(4)) == [1, 4]
+        assert serve_until(follower, at(4), serving=1) == [1, 4]
         publisher.direct(2, VersionStatus.ROLLED_BACK)
-        assert serve_until(follower, at(2)) == [4, 2]
+        assert serve_until(follower, at(2), serving=4) == [4, 2]
         publisher.publish(5, constant_weights(5))
-        assert serve_until(follower, at(5)) == [2, 5]
+        assert serve_until(follower, at(5), serving=2) == [2, 5]
         assert value_of(follower.current().reward) == 5
 
 
@@ -235,7 +240,7 @@ def test_unsigned_and_wrongly_signed_versions_are_not_served(settings: Settings,
         assert metric("signed_newest_version") == 3
         publisher.restart()
         publisher.publish(4, constant_weights(4))
-        assert serve_until(follower, at(4)) == [1, 4]
+        assert serve_until(follower, at(4), serving=1) == [1, 4]
 
 
 def signing(settings: Settings, key: Path) -> Settings:
