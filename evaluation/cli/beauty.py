@@ -1,0 +1,86 @@
+"""Amazon Beauty, and RecBole's SASRec on it beside ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evaluation.cli.options import names_of, seeds_of
+from onerec.cli.options import fail
+from onerec.errors import OneRecError
+from onerec.service import configure_logging
+
+
+def beauty(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="On the first users and their items, in minutes.")] = False,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3; the quick form takes the first by default.")] = "",
+    rows: Annotated[str, typer.Option(help="Only these rows, as cooccurrence,onerec; all by default.")] = "",
+    data: Annotated[
+        Path | None, typer.Option(envvar="AMAZON_BEAUTY", help="Folder of the data, which do not come with this.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda where torch has it.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/beauty[-quick].json by default.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
+) -> None:
+    """Amazon Beauty with TIGER's protocol, beside published figures; each row and seed is kept in runs/beauty."""
+    from evaluation.beauty import dataset, protocol, report  # noqa: PLC0415 - loads torch
+    from evaluation.beauty.run import device_of, run  # noqa: PLC0415
+    from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    form = protocol.QUICK if quick else protocol.FULL
+    chosen = seeds_of(seeds or ("1" if quick else "1,2,3"))
+    try:
+        own = device_of(device, threads)
+        data_set = dataset.load(data or dataset.DEFAULT_FOLDER)
+        place = run(data_set, form, chosen, only=names_of(rows), device=own)
+        summary = report.summarise(place, form)
+    except OneRecError as error:
+        raise fail(error) from error
+    write(summary, out or RESULTS / ("beauty-quick.json" if quick else "beauty.json"))
+    if paper:
+        report.write_paper(PAPER, summary)
+    typer.echo(report.table(summary))
+
+
+def recbole(
+    *,
+    python: Annotated[str, typer.Option(envvar="RECBOLE_PYTHON", help="Of an environment that has RecBole.")],
+    users: Annotated[int | None, typer.Option(min=100, help="Only the first users; all by default.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
+    length: Annotated[int, typer.Option(min=5, help="Of RecBole's histories.")] = 50,
+    epochs: Annotated[int, typer.Option(min=1, help="Of RecBole, at most.")] = 200,
+    our_epochs: Annotated[int, typer.Option(min=1, help="Of our SASRec.")] = 80,
+    batch_share: Annotated[float, typer.Option(min=0.01, max=1, help="Of both batch sizes, for slices.")] = 1.0,
+    rows: Annotated[str, typer.Option(help="Rows, in this order.")] = "recbole,recbole-wide,sasrec-softmax",
+    data: Annotated[Path | None, typer.Option(envvar="AMAZON_BEAUTY", help="Folder of the data.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/recbole.json by default.")] = None,
+) -> None:
+    """RecBole's SASRec beside ours on Amazon Beauty, by one protocol: that ours is no weak baseline."""
+    from evaluation.beauty import dataset  # noqa: PLC0415 - loads torch
+    from evaluation.recbole import compare  # noqa: PLC0415
+    from evaluation.table1.report import write  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    settings = compare.Settings(
+        python=python,
+        users=users,
+        length=length,
+        epochs=epochs,
+        our_epochs=our_epochs,
+        batch_share=batch_share,
+        rows=tuple(names_of(rows)),
+        seeds=tuple(seeds_of(seeds)),
+        threads=threads,
+    )
+    try:
+        summary = compare.compare(dataset.load(data or dataset.DEFAULT_FOLDER), settings)
+    except OneRecError as error:
+        raise fail(error) from error
+    write(summary, out or compare.RESULTS)
+    typer.echo(compare.table(summary))

@@ -1,0 +1,114 @@
+"""Simulated users: the model of them, the closed loop, the A/B run and its services."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evaluation.ab.protocol import FORMS
+from evaluation.cli.options import seeds_of
+from onerec.cli.options import Config, fail, read_settings
+from onerec.errors import OneRecError
+from onerec.service import Stop, configure_logging, run_service
+
+
+class SimulatorTask(StrEnum):
+    """What to do with the simulated users."""
+
+    FIT = "fit"
+    CHECK = "check"
+
+
+def simulator(
+    task: Annotated[SimulatorTask, typer.Argument(help="fit prints coefficients; check fits, then checks.")],
+    quick: Annotated[bool, typer.Option("--quick", help="On 1,500 users of each half, in seconds.")] = False,
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/simulator[-quick].json by default.")] = None,
+) -> None:
+    """Users as a model, fitted on one half of KuaiRand-Pure's users and checked on the other."""
+    from evaluation.simulator import check  # noqa: PLC0415 - loads torch
+    from evaluation.simulator.fit import fit_on_kuairand  # noqa: PLC0415
+    from evaluation.table1.report import RESULTS, write  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    try:
+        if task is SimulatorTask.FIT:
+            fitted, *_ = fit_on_kuairand(check.QUICK_USERS if quick else None)
+            typer.echo(json.dumps(check.coefficients(fitted), indent=2))
+            return
+        result = check.run(quick)
+    except OneRecError as error:
+        raise fail(error) from error
+    write(result, out or RESULTS / ("simulator-quick.json" if quick else "simulator.json"))
+    typer.echo(check.summary(result))
+
+
+def simulate(
+    *,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="So many of the users not fitted on; all by default.")
+    ] = None,
+    hours: Annotated[float, typer.Option(min=0.1, help="Of event time.")] = 48.0,
+    exposures: Annotated[int | None, typer.Option(min=1, help="End once so many items have been shown.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all that the users do.")] = 1,
+    summary: Annotated[Path | None, typer.Option(help="Write what was sent to this file as JSON.")] = None,
+    config: Config = None,
+) -> None:
+    """Simulated users ask a running system, look at what it recommends and act on it: a closed loop through Kafka."""
+    settings = read_settings(config)
+    from evaluation.simulator.live import Options, run_simulate  # noqa: PLC0415 - loads torch
+
+    options = Options(users, hours, exposures, seed, summary)
+
+    def body(stop: Stop) -> None:
+        run_simulate(settings, options, stop)
+
+    raise typer.Exit(run_service("simulator", settings, body))
+
+
+def ab(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer users and half a day, in minutes.")] = False,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/ab[-quick].json by default.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Write protocol and tables into docs/paper.md, too.")] = False,
+) -> None:
+    """Cascade against OneRec against OneRec with IPA in one running system, by simulated users; kept in runs/ab."""
+    from evaluation.ab import report  # noqa: PLC0415 - loads torch
+    from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    form = FORMS["quick" if quick else "full"]
+    try:
+        result = report.run(form, seeds_of(seeds))
+    except OneRecError as error:
+        raise fail(error) from error
+    write(result, out or RESULTS / ("ab-quick.json" if quick else "ab.json"))
+    if paper:
+        report.write_paper(PAPER, result)
+    typer.echo(report.table(result))
+
+
+def ab_cascade(
+    form: Annotated[str, typer.Option()], seed: Annotated[int, typer.Option()] = 1, config: Config = None
+) -> None:
+    """The cascade as a service of an A/B run."""
+    settings = read_settings(config)
+    from evaluation.ab.cascade_worker import run_cascade  # noqa: PLC0415 - loads torch
+
+    raise typer.Exit(run_service("cascade", settings, lambda stop: run_cascade(settings, FORMS[form], seed, stop)))
+
+
+def ab_drive(
+    form: Annotated[str, typer.Option()],
+    out: Annotated[Path, typer.Option()],
+    seed: Annotated[int, typer.Option()] = 1,
+    config: Config = None,
+) -> None:
+    """The users of an A/B run."""
+    settings = read_settings(config)
+    from evaluation.ab.drive import run_drive  # noqa: PLC0415 - loads torch
+
+    raise typer.Exit(run_service("drive", settings, lambda stop: run_drive(settings, FORMS[form], seed, out, stop)))

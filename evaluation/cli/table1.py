@@ -1,0 +1,105 @@
+"""The paper's Table 1 and Figures 4 to 6."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evaluation.cli.options import Device, names_of, seeds_of
+from onerec.cli.options import fail
+from onerec.errors import OneRecError
+from onerec.service import configure_logging
+
+
+def table1(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="On a slice of the users, in minutes.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="On 4,000 users, in less than an hour a seed.")] = False,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3; the quick form takes the first by default.")] = "",
+    rows: Annotated[str, typer.Option(help="Only these rows, as sasrec,onerec-l; all by default.")] = "",
+    out: Annotated[Path | None, typer.Option(help="The table as JSON: evaluation/results/table1[-quick].json.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
+    device: Annotated[Device, typer.Option(help="Where models train; rows may come from both.")] = Device.CPU,
+    processes: Annotated[int, typer.Option(min=1, help="So many rows train side by side, on one GPU too.")] = 1,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Then end; the same command goes on with what is missing.")
+    ] = None,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Instead compare trainings of the generative rows before the evaluation.")
+    ] = False,
+) -> None:
+    """The paper's Table 1 on KuaiRand-Pure; each row and seed is kept in runs/table1 and not computed again."""
+    import torch  # noqa: PLC0415 - loads for seconds
+
+    from evaluation.table1 import protocol, report  # noqa: PLC0415
+    from evaluation.table1.run import run  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    if choose:
+        _choose(device, processes, out, paper=paper)
+        return
+    form = protocol.QUICK if quick else protocol.SHORT if short else protocol.FULL
+    chosen = seeds_of(seeds or ("1" if quick else "1,2,3"))
+    try:
+        place = run(
+            form,
+            chosen,
+            only=names_of(rows),
+            device=torch.device(device.value),
+            processes=processes,
+            minutes=minutes,
+        )
+        summary = report.summarise(place, form, chosen)
+    except OneRecError as error:
+        raise fail(error) from error
+    report.write(summary, out or report.RESULTS / ("table1-quick.json" if quick else "table1.json"))
+    if paper:
+        report.write_paper(report.PAPER, summary)
+    typer.echo(report.table(summary))
+
+
+def _choose(device: Device, processes: int, out: Path | None, *, paper: bool) -> None:
+    import torch  # noqa: PLC0415 - loads for seconds
+
+    from evaluation.table1 import choices, choices_page, report  # noqa: PLC0415
+
+    try:
+        found = choices.choose(device=torch.device(device.value), processes=processes)
+    except OneRecError as error:
+        raise fail(error) from error
+    report.write(found, out or report.RESULTS / "table1-choices.json")
+    if paper:
+        choices_page.write_paper(report.PAPER, found)
+    typer.echo(choices_page.table(found))
+
+
+def figures(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="On a slice of the users, in minutes.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="On 4,000 users, in less than an hour a seed.")] = False,
+    only: Annotated[str, typer.Option(help="Only these of 4, 5 and 6, as 4,6; all by default.")] = "4,5,6",
+    out: Annotated[Path | None, typer.Option(help="Folder of JSON and PNG; evaluation/results by default.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Write the figures into docs/paper.md, too.")] = False,
+    device: Annotated[Device, typer.Option(help="Where models train.")] = Device.CPU,
+) -> None:
+    """The paper's Figures 4, 5 and 6; each point is kept in runs/figures and not computed again."""
+    import torch  # noqa: PLC0415 - loads for seconds
+
+    from evaluation.figures import forms, page, plot  # noqa: PLC0415
+    from evaluation.figures.run import run  # noqa: PLC0415
+    from evaluation.table1 import report  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    form = forms.QUICK if quick else forms.SHORT if short else forms.FULL
+    folder, suffix = out or report.RESULTS, "-quick" if quick else ""
+    try:
+        found = run(form, only=names_of(only), device=torch.device(device.value))
+        pictures = plot.draw(found, folder, suffix)
+    except OneRecError as error:
+        raise fail(error) from error
+    report.write(found, folder / f"figures{suffix}.json")
+    if paper:
+        page.write_paper(report.PAPER, found, pictures)
+    typer.echo("\n".join(map(str, pictures)))

@@ -1,0 +1,26 @@
+"""What commands of `python -m evaluation` say of arguments that they cannot take, before anything is computed."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from evaluation.__main__ import app
+
+
+@pytest.mark.parametrize("command", ["table1", "streaming", "beauty", "ab"])
+def test_seeds_that_are_no_numbers_are_refused_with_what_would_do(command: str) -> None:
+    ended = CliRunner().invoke(app, [command, "--quick", "--seeds", "1;2"])
+    assert ended.exit_code == 2
+    assert "as 1,2,3" in ended.output
+    assert "'1;2'" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [(["table1", "--rows", "sasrek"], "sasrec-softmax"), (["figures", "--only", "7"], "4, 5, 6")],
+)
+def test_a_row_or_figure_that_is_not_there_is_refused_with_those_that_are(arguments: list[str], known: str) -> None:
+    ended = CliRunner().invoke(app, [*arguments, "--quick"])
+    assert ended.exit_code == 2
+    assert known in ended.output
