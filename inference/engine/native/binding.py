@@ -78,6 +78,37 @@ class Step(ctypes.Structure):
     )
 
 
+class Integers(ctypes.Structure):
+    """`onerec::Integers` of search.h."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("bytes", ctypes.c_int64))
+
+
+class Tree(ctypes.Structure):
+    """`onerec::Tree`."""
+
+    _fields_ = (
+        ("levels", ctypes.c_int64),
+        *((name, ctypes.POINTER(Integers)) for name in ("starts", "codes", "parents", "bounds")),
+        *((name, Integers) for name in ("last_edges", "leaf_of_edge")),
+    )
+
+
+class Search(ctypes.Structure):
+    """`onerec::Search`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("level", "beams", "held", "width", "binds")),
+        *((name, ctypes.c_void_p) for name in ("nodes", "scores", "leaves", "logits")),
+        ("logits_width", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("own", "excluded", "below")),
+        *((name, ctypes.c_int64) for name in ("excluded_count", "stride")),
+        ("allowed", Integers),
+        ("allowed_stride", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("parents", "taken", "reached", "worth")),
+    )
+
+
 def kinds() -> tuple[str, ...]:
     """The kernels of `INSTRUCTIONS` that this processor can run, the fastest first; none without AVX2."""
     if torch.cpu._is_avx512_bf16_supported():
@@ -142,6 +173,7 @@ class Kernels:
             "onerec_product": (address, number, address, number, number, address),
             "onerec_encode": (address, address, address, number, number, number),
             "onerec_advance": (address, address, address, number, number),
+            "onerec_search": (address, address, number, number, number),
         }.items():
             function = getattr(self._library, name)
             function.argtypes = arguments
@@ -164,6 +196,7 @@ class Kernels:
     product: Callable[..., None]
     encode: Callable[..., None]
     advance: Callable[..., None]
+    search: Callable[..., None]
 
 
 @cache

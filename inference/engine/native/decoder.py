@@ -34,7 +34,7 @@ def encode(weights: NativeWeights, tokens: Tensor, mask: Tensor) -> list[Encoded
     addresses = _addresses(memories)
     state = binding.State(lengths=lengths.data_ptr(), memory=ctypes.addressof(addresses))
     used = tokens.float().contiguous().clone()
-    _each_part(
+    each_part(
         requests,
         lambda first, last: kernels.encode(
             ctypes.byref(weights.structure), ctypes.byref(state), used.data_ptr(), positions, first, last
@@ -105,7 +105,7 @@ class NativeDecoder:
             head_columns=head.columns,
             logits=logits.data_ptr(),
         )
-        _each_part(
+        each_part(
             self._requests,
             lambda first, last: self._weights.kernels.advance(
                 ctypes.byref(self._weights.structure), ctypes.byref(self._state), ctypes.byref(step), first, last
@@ -135,7 +135,7 @@ def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
-def _each_part(requests: int, work: Callable[[int, int], None]) -> None:
+def each_part(requests: int, work: Callable[[int, int], None]) -> None:
     """Run `work(first, last)` for parts of the requests, side by side (ctypes gives up the GIL)."""
     parts = min(torch.get_num_threads(), requests)
     if parts == 1:

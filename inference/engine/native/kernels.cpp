@@ -1,7 +1,8 @@
-// The decode engine's kernels: the encoder, the memory, one step of the decoder.
+// The decode engine's kernels: the encoder, the memory, one step of the decoder, one of the search.
 //
 // No call depends on another thread: a batch is split by requests and each thread takes its own (see decoder.py).
 #include "experts.h"
+#include "search.h"
 
 namespace onerec {
 namespace {
@@ -228,6 +229,14 @@ void onerec_advance(const Model* model, const State* state, const Step* step, in
       if (step->live.count(request, group + 1) * step->fed > GROUP_ROWS) break;
     arena.back_to(0);
     advance(*model, *state, *step, request, group);
+  }
+}
+
+// One step of the search for requests [first, last). `widest` children has a node of the level at most.
+void onerec_search(const Tree* tree, const Search* step, int64_t widest, int64_t first, int64_t last) {
+  for (long request = first; request < last; ++request) {
+    arena.back_to(0);
+    search(*tree, *step, request, widest, arena);
   }
 }
 
