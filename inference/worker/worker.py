@@ -81,8 +81,9 @@ class Worker:
         due_ms = self._queue.wait_ms(_now_ms())
         hindered = self._starved or self._cannot_serve() is not None
         for received in self._intake.read(IDLE_S if due_ms is None or hindered else due_ms / 1000.0):
+            now_ms = _now_ms()  # first: what passes until the age is known is waiting, too
             age_ms = _wall_ms() - received.record.produced_ms
-            self._queue.add(received.record, received.partition, received.offset, now_ms=_now_ms(), age_ms=age_ms)
+            self._queue.add(received.record, received.partition, received.offset, now_ms=now_ms, age_ms=age_ms)
         self._shed()
         if self._queue.wait_ms(_now_ms()) == 0.0 and self._cannot_serve() is None:
             self._starved = not self._serve()

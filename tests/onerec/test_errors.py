@@ -30,7 +30,7 @@ def test_a_process_that_fails_says_so_in_the_one_that_started_it(kind: str, erro
     with pytest.raises(error) as expected:
         end_with(kind)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, pytest.raises(error) as came:
-        pool.submit(end_with, kind).result(60)
+        pool.submit(end_with, kind).result(150)
     assert type(came.value) is error
     assert str(came.value) == str(expected.value)
     assert (came.value.problem, came.value.remedy) == (expected.value.problem, expected.value.remedy)
