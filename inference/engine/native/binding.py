@@ -72,7 +72,9 @@ class Step(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("fed", "start")),
         *((name, Chosen) for name in ("live", "asked")),
-        *((name, ctypes.c_void_p) for name in ("codes", "ancestors", "head")),
+        ("codes", ctypes.c_void_p),
+        ("rows_each", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("past", "parents", "ancestors", "head")),
         ("head_columns", ctypes.c_int64),
         ("logits", ctypes.c_void_p),
     )

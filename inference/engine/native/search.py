@@ -42,7 +42,7 @@ class NativeSearch:
         requests, beams = scores.shape
         width = min(width, beams * self._branches[level])
         rows = requests * width
-        parents, codes, reached = torch.empty(3, rows, dtype=torch.int64)
+        parents, codes, reached = (torch.empty(rows, dtype=torch.int64) for _ in range(3))
         worth = torch.empty(requests, width)
         if logits.stride(1) != 1:
             logits = logits.contiguous()
@@ -78,7 +78,7 @@ class NativeSearch:
         if excluded is not None:
             keys, counts = excluded[level].keys, excluded[level].counts
             step.excluded, step.below = keys.data_ptr(), counts.data_ptr()
-            step.excluded_count, step.stride = len(keys), excluded[level].stride
+            step.excluded_count, step.stride = keys.shape[0], excluded[level].stride
         if masked is not None:
             allowed = masked[level]
             step.allowed = _integers(allowed)
