@@ -46,7 +46,7 @@ def make_deterministic(threads: int) -> None:
     """
     os.environ.setdefault(CUBLAS, ":4096:8")  # or matrix products on CUDA do not repeat their bits
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # as use_deterministic_algorithms, which imports torch's compiler
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

@@ -19,6 +19,7 @@ from onerec.model.presets import ModelConfig
 from onerec.model.reward import RewardModel
 from onerec.model.trie import Trie
 from onerec.settings import TrainerSettings
+from trainer.eager import EagerAdamW
 from trainer.placement import NewestTrie
 
 if TYPE_CHECKING:  # it loads what a trainer in one process does without
@@ -200,7 +201,7 @@ class TrainState:
 
 def adamw(model: nn.Module, learning_rate: float, settings: TrainerSettings) -> AdamW:
     """AdamW over all parameters of a model."""
-    return AdamW(
+    return EagerAdamW(
         model.parameters(),
         lr=learning_rate,
         betas=settings.betas,
