@@ -32,6 +32,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	$(BIN)/python -m inference kernels
 	$(BIN)/python -m stream compile
+	$(BIN)/python -m trainer kernels
 	@touch $(STAMP)
 
 demo: install

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -52,6 +53,14 @@ def pytest_collection_finish() -> None:
     """All modules that stay to the end: the collections between the tests need not walk over them again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _kernels_of_its_own() -> Iterator[None]:
+    """A trainer in this process chooses kernels for the process: the next test begins with torch's again."""
+    yield
+    if "onerec.model.elementwise" in sys.modules:
+        sys.modules["onerec.model.elementwise"].use(None)
 
 
 def pytest_report_header() -> str:

@@ -1,4 +1,4 @@
-"""`python -m trainer run|seed|reproduce`."""
+"""`python -m trainer run|seed|reproduce|kernels`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from onerec.cli.options import Config, Json, fail, read_settings
-from onerec.errors import ExitCode, OneRecError, SettingsError
+from onerec.errors import DependencyMissingError, ExitCode, OneRecError, SettingsError
 from onerec.service import run_service
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -74,6 +74,24 @@ def reproduce(
         for sentence in report.sentences(found):
             typer.echo(sentence)
     raise typer.Exit(ExitCode.DONE if found.passed else ExitCode.CHECK_FAILED)
+
+
+@app.command()
+def kernels(required: Annotated[bool, typer.Option(help="Fail where they cannot be compiled.")] = False) -> None:
+    """Compile the training kernels for this processor and say whether a trainer uses them here.
+
+    Without them torch computes, more slowly.
+    """
+    from onerec.elementwise import binding, check  # noqa: PLC0415 - loads torch
+
+    try:
+        typer.echo(f"training kernels: {binding.build()}")
+    except DependencyMissingError as error:
+        typer.echo(f"{error} Until then torch computes.")
+        raise typer.Exit(int(error.exit_code) if required else 0) from error
+    if check.checked() is None:
+        typer.echo("They do not agree with torch, or cannot be loaded: torch computes.")
+        raise typer.Exit(int(ExitCode.CHECK_FAILED) if required else 0)
 
 
 def _versions(version: int | None, through: int | None, *, every: bool) -> list[int] | None:

@@ -19,6 +19,7 @@ import torch
 from onerec.device import device_of
 from onerec.machine import machine
 from onerec.settings import Settings, TrainerSettings
+from trainer import kernels
 from trainer.ranks import CUBLAS, Ranks
 
 LIBRARIES = ("torch", "numpy", "safetensors")
@@ -35,7 +36,7 @@ KERNEL_VARIABLES = (
     "ONEDNN_MAX_CPU_ISA",
 )
 """Environment variables by which torch's libraries choose among kernels that round differently."""
-CODE = ("onerec/model", "onerec/catalogue.py", "onerec/features.py", "trainer")
+CODE = ("onerec/elementwise", "onerec/model", "onerec/catalogue.py", "onerec/features.py", "trainer")
 """Source files whose statements a step executes."""
 
 
@@ -60,6 +61,7 @@ def describe(settings: Settings) -> dict[str, str]:
         "cpu_features": str(found["features"]),
         "torch_kernels": torch.backends.cpu.get_cpu_capability(),
         "kernel_variables": " ".join(f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if name in os.environ),
+        kernels.ELEMENTWISE: kernels.name(),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "code": code_digest(),
         "threads": str(settings.trainer.threads),
@@ -99,6 +101,8 @@ def differences(recorded: Mapping[str, str], here: Mapping[str, str]) -> dict[st
     """What decides bits and is not the same: by key, as recorded and as here; a key that one lacks is empty there."""
     keys = sorted((recorded.keys() | here.keys()) - DECIDES_NOTHING)
     pairs = {key: (recorded.get(key, ""), here.get(key, "")) for key in keys}
+    if kernels.are_here(kernels.recorded(recorded)):  # a rerun computes by them, whatever is chosen here
+        pairs.pop(kernels.ELEMENTWISE, None)
     return {key: (before, now) for key, (before, now) in pairs.items() if before != now}
 
 

@@ -18,7 +18,7 @@ from onerec.model.onerec import OneRec
 from onerec.model.reward import RewardModel
 from onerec.model.trie import Trie
 from onerec.settings import TrainerSettings
-from trainer import objectives
+from trainer import kernels, objectives
 from trainer.parts import Part
 from trainer.shared_trie import NewCodes
 from trainer.state import TrainState
@@ -38,6 +38,8 @@ class Lesson:
     past: bool
     """Whether they are cut from histories, which do not tell all that sessions tell."""
     codes: NewCodes | None = None
+    kernels: str = kernels.TORCH
+    """By which the first rank computes element by element."""
 
 
 def teach(
@@ -54,7 +56,10 @@ def teach(
         return learn(state, Lesson(state.settings, rates, len(parts), placed, past), state.trie(catalogue.trie))
     ranks, trie = state.parallel.ranks, state.parallel.trie
     codes = trie.changes(catalogue)
-    lessons = [Lesson(state.settings, rates, len(parts), mine, past, codes) for mine in deal(placed, ranks.world)]
+    lessons = [
+        Lesson(state.settings, rates, len(parts), mine, past, codes, kernels.name())
+        for mine in deal(placed, ranks.world)
+    ]
     ranks.tell(lessons)
     return learn(state, lessons[0], trie.take(codes))
 

@@ -42,6 +42,7 @@ CHECKPOINT_SECONDS = Histogram(
 CHECKPOINT_FAILURES = Counter("trainer_checkpoint_failures_total", "Checkpoints that the disk did not take.")
 STORE_FAILURES = Counter("trainer_store_failures_total", "Attempts to write a version that the store did not take.")
 DIFFERENT = Counter("trainer_versions_differing_total", "Versions that the journal did not lead to again at resume.")
+KERNELS = Gauge("trainer_kernels", "1 for what computes element by element; the other rounds otherwise.", ["kernels"])
 SEED_PROGRESS = Gauge("trainer_seed_progress_ratio", "Share of the seed's budget that is done.")
 SEED_SAMPLES = Counter("trainer_seed_samples_total", "Samples that the seed was trained on.")
 
@@ -61,6 +62,12 @@ def observe_step(state: TrainState, result: StepResult, seconds: float) -> None:
     for name, value in result.losses.items():
         LOSS.labels(name).set(value)
     observe_experts(state)
+
+
+def tell_kernels(name: str) -> None:
+    """What the trainer computes by: a name of `trainer.kernels`."""
+    KERNELS.clear()
+    KERNELS.labels(name).set(1)
 
 
 def observe_experts(state: TrainState) -> None:

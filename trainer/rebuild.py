@@ -15,6 +15,7 @@ from onerec.model.presets import ModelConfig
 from onerec.settings import KafkaSettings, Settings
 from schemas.records import JournalEntry, OffsetRange
 from schemas.topics import HISTORIES, ITEM_TOKENS, PREFERENCES, SESSIONS, Cleanup
+from trainer import kernels
 from trainer.budget import Recorded
 from trainer.checkpoint import Checkpoints, Surroundings, TornCheckpointError, load_checkpoint, step_of
 from trainer.environment import parts_of, settings_of
@@ -115,6 +116,7 @@ def seed_again(
         )
     trainer = settings_of(start.environment)
     torch.set_num_threads(trainer.threads)
+    kernels.use_recorded(start.environment)
     past = [entry for entry in lineage.story.steps if not entry.ranges]
     story = _until(_after(lineage.story, len(past)), stop)
     tokens = next(r for r in start.ranges if (r.topic, r.partition) == TOKENS)

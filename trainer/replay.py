@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from onerec.errors import CheckFailedError
+from onerec.model import elementwise
 from schemas.records import JournalEntry
+from trainer import kernels
 from trainer.environment import parts_of, settings_of
 from trainer.journal import Story
 from trainer.publish import Publisher
@@ -43,7 +45,8 @@ def steps_again(
 
 
 def use(state: TrainState, environment: Mapping[str, str]) -> None:
-    """Go on as the trainer of this environment: its settings, parts of a batch and threads in each kernel."""
+    """Go on as the trainer of this environment: its settings, kernels, parts of a batch and threads in each kernel."""
+    kernels.use_recorded(environment)
     state.parts = parts_of(environment)
     settings = settings_of(environment)
     if settings != state.settings:
@@ -59,7 +62,7 @@ def execute_again(
 
     `environment` is the checkpoint's. Raises CheckFailedError where the log is not the journal's.
     """
-    settings, parts = state.settings, state.parts
+    settings, parts, mine = state.settings, state.parts, elementwise.chosen()
 
     def publish_again() -> None:
         entry = story.publishes.get(state.step)
@@ -74,6 +77,7 @@ def execute_again(
         publish_again()
     state.use(settings)
     state.parts = parts
+    elementwise.use(mine)
     torch.set_num_threads(settings.threads)
     if story.steps:
         LOG.info("executed %d steps of the journal again, to step %d", len(story.steps), state.step)

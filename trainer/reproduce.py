@@ -13,6 +13,7 @@ from torch import Tensor
 
 from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
 from onerec.kafka import admin
+from onerec.model import elementwise
 from onerec.settings import Settings
 from onerec.weights.errors import StoreUnreachableError, VersionMissingError
 from onerec.weights.shelf import Shelf
@@ -54,7 +55,7 @@ def reproduce(
     found = _read(settings)
     wanted = _by_lineage(found, versions)
     known, config, checkpoints = announced(settings), model_config(settings), checkpoints_of(settings)
-    threads = torch.get_num_threads()
+    threads, kernels = torch.get_num_threads(), elementwise.chosen()
     made: list[Reproduced] = []
     try:
         environment.make_deterministic(threads)
@@ -69,6 +70,7 @@ def reproduce(
             made += _made(one, ground, on_progress)
     finally:
         torch.set_num_threads(threads)
+        elementwise.use(kernels)
     return Reproduction(tuple(made))
 
 

@@ -17,7 +17,7 @@ from onerec.service import Stop
 from onerec.settings import Settings
 from onerec.weights.signature import signer_of
 from onerec.weights.store import WeightsStore
-from trainer import environment
+from trainer import environment, kernels, metrics
 from trainer.announcement import Announcer
 from trainer.budget import budget_of
 from trainer.checkpoint import Checkpoints, Surroundings
@@ -67,8 +67,10 @@ def start(settings: Settings, stop: Stop, ranks: Ranks | None = None) -> Trainer
     for a log that is not the checkpoint's.
     """
     config = model_config(settings)
-    device_of(settings.trainer.device, "trainer.device")
+    device = device_of(settings.trainer.device, "trainer.device") if ranks is None else ranks.device
     environment.make_deterministic(settings.trainer.threads)
+    kernels.choose(settings.trainer, device)
+    metrics.tell_kernels(kernels.name())
     admin.wait_for_broker(settings.kafka, settings.kafka.broker_patience_s)
     require_rights(settings, "trainer")
     checkpoints = checkpoints_of(settings)

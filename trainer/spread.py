@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onerec.device import device_of
 from onerec.settings import TrainerSettings
+from trainer import kernels
 from trainer.environment import make_deterministic
 from trainer.lesson import Lesson, learn
 from trainer.messages import Adopt, Gather, Seeding
@@ -74,6 +75,7 @@ def _take_part(state: TrainState, lesson: Lesson) -> None:
     if lesson.settings != state.settings:
         state.use(lesson.settings)
         torch.set_num_threads(lesson.settings.threads)
+    kernels.use_those_of_rank_0(lesson.kernels)
     assert state.parallel is not None
     learn(state, lesson, state.parallel.trie.take(lesson.codes))
 

@@ -13,6 +13,7 @@ from bench.decoding import shapes
 from onerec.model.onerec import OneRec
 from onerec.model.sizes import sizes
 from onerec.settings import TrainerSettings
+from trainer import kernels
 from trainer.batches import SessionBatch
 from trainer.objectives import next_token_loss
 from trainer.state import adamw
@@ -29,6 +30,7 @@ class Step:
     def prepare(self) -> dict[str, Any]:
         """Model, optimizer, batch and one step to warm up."""
         torch.set_num_threads(self._threads)
+        kernels.choose(self._settings, torch.device("cpu"))
         torch.manual_seed(0)
         self._model = OneRec(self._shape).train()
         self._optimizer = adamw(self._model, self._settings.learning_rate, self._settings)
@@ -52,6 +54,7 @@ class Step:
             "flops_a_sample": sizes(self._shape).train_flops,
             "batch": self._batch,
             "threads": self._threads,
+            "elementwise": kernels.name(),
         }
 
     def repeat(self) -> dict[str, Any]:

@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from onerec.model import elementwise
+from onerec.model.elementwise import Kernels, Shares
 from onerec.model.precision import Linear, widen
 
 
@@ -40,6 +43,35 @@ class _ExplicitAttention(torch.autograd.Function):
         return grad_q, grad_k, grad_v, None
 
 
+class _CompiledAttention(torch.autograd.Function):
+    """The same with compiled kernels between the products, which stay torch's."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - autograd passes them so
+        ctx: Any, kernels: Kernels, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        q, k, v = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+        scores = torch.bmm(q, k.transpose(1, 2)).view(*query.shape[:3], key.shape[2])
+        shares = kernels.softmax(scores, bias, query.shape[-1] ** -0.5)
+        ctx.kernels, ctx.bias = kernels, bias
+        ctx.save_for_backward(q, k, v, shares.share, *shares.saved)
+        return torch.bmm(shares.share.flatten(0, 1), v).view(query.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor, Tensor, None]:
+        q, k, v, share, *saved = ctx.saved_tensors
+        batch, heads = share.shape[:2]
+        flow = grad.flatten(0, 1)
+        grad_share = torch.bmm(flow, v.transpose(1, 2)).view(share.shape)
+        shares = Shares(share, tuple(saved))
+        grad_scores = ctx.kernels.softmax_backward(shares, ctx.bias, q.shape[-1] ** -0.5, grad_share).flatten(0, 1)
+        grad_q = torch.bmm(grad_scores, k).view(batch, heads, -1, q.shape[-1])
+        grad_k = torch.bmm(grad_scores.transpose(1, 2), q).view(batch, heads, -1, k.shape[-1])
+        grad_v = torch.bmm(share.flatten(0, 1).transpose(1, 2), flow).view(batch, heads, -1, v.shape[-1])
+        return None, grad_q, grad_k, grad_v, None
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """Softmax attention: query [B, H, T, Dh], key and value [B, H, S, Dh] -> [B, H, T, Dh].
 
@@ -48,6 +80,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Te
     On CPU with gradients the three steps are spelled out, because the backward of the fused CPU kernel takes
     1.5 times as long in float32 and ten times as long in bfloat16. Everywhere else the fused kernel is used.
     """
+    kernels = elementwise.fitting(query, key, value)
+    if kernels is not None and not (bias is not None and bias.requires_grad):
+        compiled: Tensor = _CompiledAttention.apply(kernels, query, key, value, bias)  # type: ignore[no-untyped-call]
+        return compiled
     if query.device.type == "cpu" and torch.is_grad_enabled():
         out: Tensor = _ExplicitAttention.apply(query, key, value, bias)  # type: ignore[no-untyped-call]
         return out
@@ -66,8 +102,28 @@ def causal_bias(length: int, device: torch.device) -> Tensor:
     return torch.full((length, length), -torch.inf, device=device).triu(1)
 
 
+class _SplitHeads(torch.autograd.Function):
+    """`split_heads`, whose gradient is written into one tensor: torch would stack the parts and copy them again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+        batch, length, width = x.shape
+        ctx.shape = (batch, length, parts, heads, width // parts // heads)
+        return tuple(part.transpose(1, 2).contiguous() for part in x.view(ctx.shape).unbind(2))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        whole = grads[0].new_empty(ctx.shape)
+        for part, grad in zip(whole.unbind(2), grads, strict=True):
+            part.copy_(grad.transpose(1, 2))
+        return whole.flatten(2), None, None
+
+
 def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
     """[B, T, parts * d] -> `parts` tensors [B, H, T, Dh]; contiguous but on CUDA, whose kernels need no copy."""
+    if x.device.type == "cpu" and torch.is_grad_enabled():
+        found: tuple[Tensor, ...] = _SplitHeads.apply(x, parts, heads)  # type: ignore[no-untyped-call]
+        return found
     batch, length, width = x.shape
     split = x.view(batch, length, parts, heads, width // parts // heads).permute(2, 0, 3, 1, 4)
     return tuple((split if x.is_cuda else split.contiguous()).unbind(0))

@@ -12,7 +12,7 @@ from onerec.model.attention import CrossAttention, SelfAttention
 from onerec.model.dropout import Dropout
 from onerec.model.lazy import SharedAttention
 from onerec.model.moe import SparseMoE
-from onerec.model.norm import RMSNorm
+from onerec.model.norm import ResidualNorm, RMSNorm
 from onerec.model.presets import ModelConfig
 from onerec.model.swiglu import FeedForward
 
@@ -22,16 +22,17 @@ class EncoderBlock(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.self_norm = RMSNorm(config.d_model)
+        self.self_norm = ResidualNorm(config.d_model)
         self.self_attention = SelfAttention(config.d_model, config.heads)
-        self.ffn_norm = RMSNorm(config.d_model)
+        self.ffn_norm = ResidualNorm(config.d_model)
         self.ffn = FeedForward(config.d_model, config.ffn_hidden)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         """[B, S, d] -> [B, S, d], matrix products in `dtype`."""
-        x = x + self.dropout(self.self_attention(self.self_norm(x, dtype), bias))
-        out: Tensor = x + self.dropout(self.ffn(self.ffn_norm(x, dtype)))
+        x, normed = self.self_norm(x, None, dtype)
+        x, normed = self.ffn_norm(x, self.dropout(self.self_attention(normed, bias)), dtype)
+        out: Tensor = x + self.dropout(self.ffn(normed))
         return out
 
 
@@ -42,9 +43,9 @@ class DecoderBlock(nn.Module):
         """`layer` counts from 0."""
         super().__init__()
         self.memory_first = config.decoder == "lazy"
-        self.self_norm = RMSNorm(config.d_model)
+        self.self_norm = ResidualNorm(config.d_model)
         self.self_attention = SelfAttention(config.d_model, config.heads)
-        self.cross_norm = RMSNorm(config.d_model)
+        self.cross_norm = ResidualNorm(config.d_model)
         self.cross_attention: CrossAttention | SharedAttention = (
             SharedAttention(config, layer) if self.memory_first else CrossAttention(config.d_model, config.heads)
         )
@@ -54,15 +55,22 @@ class DecoderBlock(nn.Module):
 
     def attend(self, x: Tensor, causal: Tensor, memory: Tensor, padding: Tensor | None) -> Tensor:
         """Both attentions: x [B, T, d], memory [B, S, ...] in the dtype of matrix products -> [B, T, d]."""
+        added: Tensor | None = None
         if self.memory_first:
-            x = self._attend_memory(x, memory, padding)
-        x = x + self.dropout(self.self_attention(self.self_norm(x, memory.dtype), causal))
-        return x if self.memory_first else self._attend_memory(x, memory, padding)
+            x, added = self._attend_memory(x, added, memory, padding)
+        x, normed = self.self_norm(x, added, memory.dtype)
+        added = self.dropout(self.self_attention(normed, causal))
+        if not self.memory_first:
+            x, added = self._attend_memory(x, added, memory, padding)
+        return x + added
 
-    def _attend_memory(self, x: Tensor, memory: Tensor, padding: Tensor | None) -> Tensor:
-        seen = self.cross_attention(self.cross_norm(x, memory.dtype), memory, padding)
-        out: Tensor = x + self.dropout(seen)
-        return out
+    def _attend_memory(
+        self, x: Tensor, added: Tensor | None, memory: Tensor, padding: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The stream x + `added`, and what memory adds to it."""
+        x, normed = self.cross_norm(x, added, memory.dtype)
+        seen: Tensor = self.dropout(self.cross_attention(normed, memory, padding))
+        return x, seen
 
     def mix(self, rows: Tensor, dtype: torch.dtype, counted: Tensor | None = None) -> Tensor:
         """The experts: rows [R, d] -> [R, d]; `counted` as in `SparseMoE`."""

@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from onerec.model import elementwise
+from onerec.model.elementwise import Kernels
 from onerec.model.precision import Linear
 
 
@@ -32,8 +35,30 @@ class _SwiGLU(torch.autograd.Function):
         return grad_x
 
 
+class _Compiled(torch.autograd.Function):
+    """The same, activated again in the backward instead of kept."""
+
+    @staticmethod
+    def forward(ctx: Any, kernels: Kernels, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        ctx.kernels = kernels
+        ctx.save_for_backward(rows)
+        return kernels.swiglu(rows).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        (rows,) = ctx.saved_tensors
+        flow = grad.reshape(-1, grad.shape[-1]).contiguous()
+        return None, ctx.kernels.swiglu_backward(rows, flow).view(*grad.shape[:-1], -1)
+
+
 def swiglu(x: Tensor) -> Tensor:
     """Gate and value side by side [..., 2h] -> silu(gate) * value [..., h]."""
+    kernels = elementwise.fitting(x, width=x.shape[-1] // 2)
+    if kernels is not None:
+        compiled: Tensor = _Compiled.apply(kernels, x)  # type: ignore[no-untyped-call]
+        return compiled
     if torch.is_grad_enabled():
         out: Tensor = _SwiGLU.apply(x)  # type: ignore[no-untyped-call]
         return out

@@ -87,6 +87,11 @@ class TrainerSettings(Table):
         description="On a CUDA device, for models with products in bfloat16 that are not wider than 512: compute steps "
         "in a few fixed shapes, recorded as CUDA graphs. Part of what makes a version reproducible.",
     )
+    compiled: bool = Field(
+        True,
+        description="On a CPU: compute norms, activations and attention's softmax by the compiled kernels where they "
+        "are built; torch gives the same up to rounding, more slowly. Part of what makes a version reproducible.",
+    )
     threads: int = Field(1, ge=1, description="torch threads; part of what makes a version reproducible.")
     learning_rate: float = Field(1e-4, gt=0, description="Constant after warmup_steps: the stream has no end.")
     reward_learning_rate: float = Field(1e-3, gt=0, description="Of the reward model.")
@@ -96,10 +101,7 @@ class TrainerSettings(Table):
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
     batch: int = Field(64, ge=1, description="Sessions a step, at most.")
     batch_wait_ms: int = Field(
-        200,
-        ge=0,
-        description="A step starts with what is there once a session has waited so long for others, or a version is "
-        "due.",
+        200, ge=0, description="A step starts with what is there once a session has waited so long for others."
     )
     train_on: TrainOn = Field(
         TrainOn.POSITIVES, description="positives, high_quality or all: what next-token loss covers."

@@ -40,6 +40,8 @@ from trainer import objectives
 from trainer.batches import PairBatch, SessionBatch
 from trainer.budget import SampleCount
 from trainer.environment import make_deterministic
+from trainer.kernels import choose
+from trainer.kernels import name as by
 from trainer.samples import cut, sample_batch
 from trainer.seed import train_seed
 from trainer.state import TrainState, adamw
@@ -245,18 +247,22 @@ PIECES: dict[str, Piece] = {
 
 
 def digests() -> dict[str, str]:
-    """Of each piece with one and two threads, in float32 and in bfloat16 where the processor has it."""
+    """Of each piece by torch with one and two threads, and with two by the compiled kernels where they are built.
+
+    In float32, and in bfloat16 where the processor has it.
+    """
     found = {}
     dtypes = [torch.float32, *([torch.bfloat16] if torch.cpu._is_avx512_bf16_supported() else [])]
-    for threads in (1, 2):
+    for compiled, threads in ((False, 1), (False, 2), (True, 2)):
         make_deterministic(threads)
+        choose(TrainerSettings(compiled=compiled), torch.device("cpu"))
         for dtype in dtypes:
             for name, piece in PIECES.items():
                 torch.manual_seed(5)
                 sha = hashlib.sha256()
                 for tensor in piece(dtype):
                     sha.update(digest({"": tensor.detach()}).encode())
-                found[f"{name}, {threads} threads, {str(dtype).removeprefix('torch.')}"] = sha.hexdigest()
+                found[f"{name}, {by()}, {threads} threads, {str(dtype).removeprefix('torch.')}"] = sha.hexdigest()
     return found
 
 

@@ -19,6 +19,7 @@ from onerec.settings import TrainerSettings, load_settings
 from tests.trainer import toy
 from tests.trainer.test_seed import samples
 from tests.trainer.test_step import stream
+from trainer import kernels
 from trainer.batches import StepInput
 from trainer.budget import SampleCount
 from trainer.environment import make_deterministic
@@ -98,6 +99,8 @@ def main(folder: Path) -> None:
             state = fresh(toy.TINY)
             spread(state, dataclasses.replace(ranks, sharding=sharding), state.settings)
             save_file(seed(state), folder / f"{sharding}-seed.safetensors")
+        kernels.choose(TrainerSettings(), ranks.device)  # the others learn of it
+        steps(toy.TINY, ranks, folder / "compiled")
     return None
 
 

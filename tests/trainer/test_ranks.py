@@ -22,7 +22,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import TCPStore
 
 from onerec.errors import SettingsError
-from onerec.settings import KafkaSettings, load_settings
+from onerec.settings import KafkaSettings, TrainerSettings, load_settings
 from schemas.records import JournalKind
 from schemas.topics import PREFERENCES, SESSIONS
 from tests.trainer import toy
@@ -31,6 +31,7 @@ from tests.trainer.test_kills import consumed
 from tests.trainer.test_service import learn_all, trainer
 from tests.trainer.test_step import copied, same
 from tests.trainer.world import ROOT, World, torchrun
+from trainer import kernels
 from trainer.environment import make_deterministic
 from trainer.ranks import joined
 from trainer.rendezvous import meet
@@ -106,6 +107,12 @@ def test_one_process_over_two_parts_has_the_bits_of_two_ranks(on_two_ranks: Path
     for name in MODELS:
         for number, wanted in states(name, 2).items():
             assert same(load_file(on_two_ranks / f"ddp-{name}-{number}.safetensors"), wanted), (name, number)
+
+
+def test_all_ranks_compute_by_the_kernels_of_the_first(on_two_ranks: Path) -> None:
+    kernels.choose(TrainerSettings(), torch.device("cpu"))
+    for number, wanted in states("moe", 2).items():
+        assert same(load_file(on_two_ranks / f"compiled-{number}.safetensors"), wanted), number
 
 
 @pytest.mark.parametrize("parts", OTHER_PARTS)

@@ -1,0 +1,92 @@
+"""Whether the compiled kernels may be used: they must have agreed with torch, once in each process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from onerec.elementwise import binding
+from onerec.elementwise.binding import Compiled
+from onerec.model import elementwise
+from onerec.model.attention import attend, causal_bias, padding_bias
+from onerec.model.elementwise import Kernels
+from onerec.model.norm import ResidualNorm
+from onerec.model.swiglu import swiglu
+
+LOG = logging.getLogger(__name__)
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 0.02}
+"""Largest difference of a result or gradient that is rounding, as a share of its largest element."""
+Piece = Callable[[torch.dtype], tuple[Sequence[Tensor], Sequence[Tensor]]]
+"""Of a dtype: (inputs that want a gradient, results)."""
+
+
+@cache
+def checked() -> Compiled | None:
+    """The kernels; None where they are not built or differ from torch."""
+    kernels = binding.load()
+    if kernels is None:
+        return None
+    difference = disagreement(kernels)
+    if difference is None:
+        return kernels
+    LOG.error("the compiled training kernels differ from torch in %s: they are not used, torch computes", difference)
+    return None
+
+
+def disagreement(kernels: Kernels, seed: int = 0) -> str | None:
+    """In what kernels and torch differ by more than rounding; None for nothing. Torch's own numbers stay as they were.
+
+    Torch computes in float32 what is compared, whatever the kernels compute in.
+    """
+    for dtype, bound in BOUNDS.items():
+        for piece in (norms, activations, attentions):
+            found = [_results(piece, dtype, kernels, seed), _results(piece, torch.float32, None, seed)]
+            for place, (mine, theirs) in enumerate(zip(*found, strict=True)):
+                far = float((mine.float() - theirs).abs().max() / theirs.abs().max())
+                if not far <= bound:
+                    return f"{piece.__name__}, tensor {place} in {dtype}, by {far:.1g} of its largest element"
+    return None
+
+
+def _results(piece: Piece, dtype: torch.dtype, kernels: Kernels | None, seed: int) -> Iterator[Tensor]:
+    """What comes out, and the gradients of a weighted sum of it."""
+    with torch.random.fork_rng(devices=()), torch.enable_grad(), elementwise.using(kernels):
+        torch.manual_seed(seed)
+        inputs, outputs = piece(dtype)
+        weighted = [(out.float() * torch.randn(out.shape)).sum() for out in outputs]
+        grads = torch.autograd.grad(torch.stack(weighted).sum(), inputs)
+    yield from (out.detach() for out in outputs)
+    yield from grads
+
+
+def norms(dtype: torch.dtype) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """A stream with and without something added, both of its uses."""
+    x, added = _drawn(9, 7, 40), _drawn(9, 7, 40)
+    norm = ResidualNorm(40)
+    torch.nn.init.normal_(norm.weight)
+    _, first = norm(x, None, dtype)
+    return [x, added, norm.weight], [first, *norm(x, added.to(dtype), dtype)]
+
+
+def activations(dtype: torch.dtype) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Small gates and large ones."""
+    x = _drawn(33, 48, scale=5.0)
+    return [x], [swiglu(x.to(dtype))]
+
+
+def attentions(dtype: torch.dtype) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """As many keys as fill no vector: without a bias, causal, and with a bias for each sample."""
+    inputs = [_drawn(3, 2, 19, 8, scale=2.0) for _ in range(3)]
+    there = torch.arange(19) <= torch.tensor([[18], [7], [0]])
+    query, key, value = (x.to(dtype) for x in inputs)
+    biases = (None, causal_bias(19, query.device), padding_bias(there))
+    return inputs, [attend(query, key, value, bias) for bias in biases]
+
+
+def _drawn(*shape: int, scale: float = 1.0) -> Tensor:
+    """Numbers that bfloat16 holds, so that both sides begin with the same."""
+    return (scale * torch.randn(*shape)).bfloat16().float().requires_grad_()
