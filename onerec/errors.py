@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 from onerec.secrets import masked
 
@@ -25,6 +26,16 @@ class OneRecError(Exception):
         self.problem = masked(problem)  # it may hold what a library says, and that a setting
         self.remedy = masked(remedy)
         super().__init__(f"{self.problem} {self.remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by problem and remedy, whatever a subclass is made of: a pool hangs on what it cannot unpickle."""
+        return _made_again, (type(self), self.problem, self.remedy), self.__dict__
+
+
+def _made_again(kind: type[OneRecError], problem: str, remedy: str) -> OneRecError:
+    error = kind.__new__(kind)
+    OneRecError.__init__(error, problem, remedy)
+    return error
 
 
 class SettingsError(OneRecError):

@@ -69,9 +69,13 @@ def recommend_an_item_published_now(config: Path, process: subprocess.Popen[str]
     answers: list[dict[str, Any]] = []
 
     def came() -> bool:
-        command = ["recommend", "712", "--tags", item.tags[0], "--items", "1", "--json", "--config", str(config)]
+        command = ["recommend", "712", "--tags", item.tags[0], "--items", "1", "--json", "--timeout", "60", "--config"]
         asked = subprocess.run(
-            [sys.executable, "-m", "onerec", *command], cwd=ROOT, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "onerec", *command, str(config)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         answers.append(json.loads(asked.stdout) if asked.returncode == 0 else {"ranked": []})
         return [ranked["item_id"] for ranked in answers[-1]["ranked"]] == [item.item_id]
@@ -114,16 +118,16 @@ def test_the_loop_closes_nothing_is_lost_and_a_new_item_is_recommended_at_once(t
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
     with demo(tmp_path / "run", "--events", "1000", "--seed-seconds", "60") as process:
         watched = psutil.Process(process.pid)
         until((tmp_path / "run/logs/trainer.log").exists, process)
         children = watched.children(recursive=True)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
     assert children
     assert process.returncode == 130, output
     assert "stopped" in output
-    _, alive = psutil.wait_procs(children, timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=120)
     assert alive == []

@@ -52,7 +52,11 @@ class Trainer:
         watch, successor = ClusterWatch(self.cluster_id), SuccessorWatch(self.journal)
         self._checkpoint_at_s = time.monotonic() + self.settings.trainer.checkpoint_interval_s
         while not stop.is_set():
-            supplied = self.supply.live(waiting=lambda: not stop.is_set(), interrupted=self.publisher.due)
+            supplied = self.supply.live(
+                waiting=lambda: not stop.is_set(),
+                version_due_s=self.publisher.due_s,
+                has_learned=bool(self.publisher.learned.steps),
+            )
             if supplied is not None:
                 with trace.turn("step"):
                     self.learn(supplied)

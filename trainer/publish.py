@@ -110,9 +110,14 @@ class Publisher:
         if state.version:
             self._parent = (state.version, cast(state.weights(), self._settings.trainer.publish_dtype))
 
+    @property
+    def due_s(self) -> float:
+        """When the last version is old enough for the next, on the monotonic clock."""
+        return self._last_s + self._settings.trainer.publish_interval_s
+
     def due(self) -> bool:
         """Whether there is something new and the last version is old enough."""
-        return bool(self.learned.steps) and time.monotonic() - self._last_s >= self._settings.trainer.publish_interval_s
+        return bool(self.learned.steps) and time.monotonic() >= self.due_s
 
     def publish(self, state: TrainState, codebook_version: int) -> None:
         """Make the state the next version."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -54,11 +55,14 @@ class Supply:
         self._refusals.clear()
         self.intake.add({key: offset for key, offset in offsets.items() if key != TOKENS})
 
-    def live(self, waiting: Callable[[], bool], interrupted: Callable[[], bool] = lambda: False) -> Supplied | None:
+    def live(
+        self, waiting: Callable[[], bool], *, version_due_s: float = math.inf, has_learned: bool = False
+    ) -> Supplied | None:
         """The next input: a full batch, or what there is once a session has waited for `batch_wait_ms`.
 
-        None where nothing has come for so long, and where the wait is `interrupted` by what the caller has to do
-        first. `waiting` says whether to go on waiting (False ends it at once).
+        When a version is due, `version_due_s` on the monotonic clock, nobody waits any longer: what there is goes into
+        it. None where nothing has come for so long, and where nothing waits and a version is due that `has_learned`
+        something already. `waiting` says whether to go on waiting (False ends it at once).
         """
         settings = self._settings
         wait_s = settings.batch_wait_ms / 1000.0
@@ -67,11 +71,11 @@ class Supply:
         while not self.intake.has_enough(SESSIONS, settings.batch) and waiting():
             since_s = self.intake.waiting_since(SESSIONS)
             due_s = latest_s if since_s is None else min(latest_s, since_s + wait_s)
+            if since_s is not None or has_learned:
+                due_s = min(due_s, version_due_s)
             left_s = due_s - time.monotonic()
             if left_s <= 0:
                 break
-            if interrupted():
-                return None
             self.intake.poll(min(left_s, POLL_S))
         limits = {SESSIONS.name: settings.batch, PREFERENCES.name: settings.preference_batch}
         taken = self.intake.take(self.intake.choose(limits))

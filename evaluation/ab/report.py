@@ -150,7 +150,7 @@ def write_paper(paper: Path, result: dict[str, Any]) -> None:
         f"{BEGIN}## Closed loop: A/B with simulated users\n\nMade by `python -m evaluation ab {_option(form)}--paper`; "
         f"form `{form['name']}`: {form['users'] or 'all held-out'} users, {form['hours']:g} hours of event time, seeds "
         f"{', '.join(map(str, result['seeds']))}, commit {', '.join(one[:7] for one in result['commits'])}, on "
-        f"{where['cpu']}.\n\n{_quick(form)}{textwrap.dedent(form['text']).strip()}\n\n{table(result)}\n"
+        f"{where['cpu']}.\n\n{_less(form)}{textwrap.dedent(form['text']).strip()}\n\n{table(result)}\n"
         f"{_running(result['systems'])}{END}"
     )
     before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
@@ -163,8 +163,8 @@ def _option(form: dict[str, Any]) -> str:
     return "" if form["name"] == FULL.name else f"--{form['name']} "
 
 
-def _quick(form: dict[str, Any]) -> str:
-    """What a quick form is."""
+def _less(form: dict[str, Any]) -> str:
+    """What a smaller form is."""
     if form["name"] == FULL.name:
         return ""
     full = {name: "all" if value is None else value for name, value in asdict(FULL).items()}
@@ -174,8 +174,8 @@ def _quick(form: dict[str, Any]) -> str:
         if name != "name" and (own := form[name]) != full[name]
     ]
     return (
-        "These are figures of the quick form: models trained for seconds. They show that the loop runs with all arms "
-        "at once, and which arm is better only as far as the intervals say. "
+        f"These are figures of the {form['name']} form: they show that the loop runs with all arms at once, and which "
+        "arm is better only as far as the intervals say. "
         f"Against the full form: {', '.join(less)}.\n\n"
     )
 

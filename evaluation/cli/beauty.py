@@ -58,11 +58,13 @@ def recbole(
     batch_share: Annotated[float, typer.Option(min=0.01, max=1, help="Of both batch sizes, for slices.")] = 1.0,
     rows: Annotated[str, typer.Option(help="Rows, in this order.")] = "recbole,recbole-wide,sasrec-softmax",
     data: Annotated[Path | None, typer.Option(envvar="AMAZON_BEAUTY", help="Folder of the data.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
+    device: Annotated[str, typer.Option(help="Of ours, cpu or cuda; RecBole takes a GPU where it has one.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
     out: Annotated[Path | None, typer.Option(help="evaluation/results/recbole.json by default.")] = None,
 ) -> None:
     """RecBole's SASRec beside ours on Amazon Beauty, by one protocol: that ours is no weak baseline."""
     from evaluation.beauty import dataset  # noqa: PLC0415 - loads torch
+    from evaluation.beauty.run import device_of  # noqa: PLC0415
     from evaluation.recbole import compare  # noqa: PLC0415
     from evaluation.table1.report import write  # noqa: PLC0415
 
@@ -79,7 +81,7 @@ def recbole(
         threads=threads,
     )
     try:
-        summary = compare.compare(dataset.load(data or dataset.DEFAULT_FOLDER), settings)
+        summary = compare.compare(dataset.load(data or dataset.DEFAULT_FOLDER), settings, device_of(device, threads))
     except OneRecError as error:
         raise fail(error) from error
     write(summary, out or compare.RESULTS)

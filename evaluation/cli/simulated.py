@@ -70,9 +70,11 @@ def simulate(
 
 
 def ab(
+    *,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer users and half a day, in minutes.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Half of the users and a day, in less than an hour.")] = False,
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
-    out: Annotated[Path | None, typer.Option(help="evaluation/results/ab[-quick].json by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/ab[-FORM].json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and tables into docs/paper.md, too.")] = False,
 ) -> None:
     """Cascade against OneRec against OneRec with IPA in one running system, by simulated users; kept in runs/ab."""
@@ -80,12 +82,12 @@ def ab(
     from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
 
     configure_logging("evaluation")
-    form = FORMS["quick" if quick else "full"]
+    form = FORMS["quick" if quick else "short" if short else "full"]
     try:
         result = report.run(form, seeds_of(seeds))
     except OneRecError as error:
         raise fail(error) from error
-    write(result, out or RESULTS / ("ab-quick.json" if quick else "ab.json"))
+    write(result, out or RESULTS / ("ab.json" if form.name == "full" else f"ab-{form.name}.json"))
     if paper:
         report.write_paper(PAPER, result)
     typer.echo(report.table(result))

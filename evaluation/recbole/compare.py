@@ -73,20 +73,23 @@ THEIR_BATCH = 2048
 """RecBole's default."""
 
 
-def compare(beauty: Beauty, settings: Settings) -> dict[str, Any]:
-    """The rows of all seeds, as they are written. Raises SettingsError, or DependencyMissingError without RecBole."""
+def compare(beauty: Beauty, settings: Settings, device: torch.device) -> dict[str, Any]:
+    """The rows of all seeds, as they are written. Raises SettingsError, or DependencyMissingError without RecBole.
+
+    RecBole takes a GPU where its torch has one, whatever `device` ours is trained on.
+    """
     if unknown := sorted(set(settings.rows) - {*ROWS, OURS}):
         raise SettingsError(f"There is no row {', '.join(unknown)}.", f"Rows are {', '.join([*ROWS, OURS])}.")
     _check(settings.python)
     own, files = beauty.first(settings.users), list[dict[str, Any]]()
     for seed in settings.seeds:
         for name in settings.rows:
-            made = ours(own, settings, seed) if name == OURS else recbole(own, settings, ROWS[name], seed)
+            made = ours(own, settings, seed, device) if name == OURS else recbole(own, settings, ROWS[name], seed)
             files.append({"row": name, "seed": seed} | made)
             LOG.info("%s, seed %d, best epoch %d: %s", name, seed, made["best_epoch"], made["unseen"])
     counted = {"users": len(own), "items": own.item_count, "interactions": len(own.items)}
     protocol = {"text": __doc__, **asdict(replace(settings, python="")), **counted}
-    return {"protocol": protocol, "rows": files} | origin(torch.device("cpu"))
+    return {"protocol": protocol, "rows": files} | origin(device)
 
 
 def recbole(beauty: Beauty, settings: Settings, changes: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -132,15 +135,14 @@ def recbole(beauty: Beauty, settings: Settings, changes: dict[str, Any], seed: i
     return found
 
 
-def ours(beauty: Beauty, settings: Settings, seed: int) -> dict[str, Any]:
+def ours(beauty: Beauty, settings: Settings, seed: int, device: torch.device) -> dict[str, Any]:
     """The columns of the row `sasrec-softmax`."""
-    cpu, started_s = torch.device("cpu"), time.monotonic()
-    torch.set_num_threads(settings.threads)
+    started_s = time.monotonic()
     batch = round(settings.batch_share * FULL.sequence.batch)
     recipe = replace(FULL.sequence, epochs=settings.our_epochs, batch=batch)
-    model, history = train_sasrec(beauty, recipe, seed, cpu)
+    model, history = train_sasrec(beauty, recipe, seed, device)
     found: dict[str, Any] = {
-        name: figures(own) for name, own in itemwise(scorer(model), beauty, "test", TRUNK.length, cpu).items()
+        name: figures(own) for name, own in itemwise(scorer(model), beauty, "test", TRUNK.length, device).items()
     }
     size = sum(parameter.numel() for parameter in model.parameters())
     config = {"trunk": asdict(TRUNK), "recipe": asdict(recipe)}

@@ -96,11 +96,14 @@ def _is_text(node: object) -> bool:
 def commit(root: Path = ROOT) -> str:
     """The commit of the tree below `root`; with `+changes` where the tree differs from it.
 
-    Without git it is what SOURCE_COMMIT says, for a copy of a tree, or `unknown`.
+    Where SOURCE_COMMIT is set it is what that says: a copy of a tree may lie in a repository of another. Without git
+    it is `unknown`.
     """
+    if named := os.environ.get(COMMIT_VARIABLE):
+        return named
     head = _git(root, "rev-parse", "HEAD")
     if not head:
-        return os.environ.get(COMMIT_VARIABLE, "unknown")
+        return "unknown"
     changes = _git(root, "status", "--porcelain", "--", ".", *(f":!{path}" for path in RESULTS))
     return head + ("+changes" if changes else "")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple, Protocol
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,30 @@ from inference.engine.selection import Selection
 
 OFTEN_OPEN = 4.0
 """Children of a node, on average: above it few rows are decided, and looking for them costs more than it saves."""
+
+
+class Reached(NamedTuple):
+    """Where the beams of a step go."""
+
+    parents: Tensor  # int64 [R']: the rows that they continue
+    codes: Tensor  # int64 [R']
+    nodes: Tensor  # int64 [R']: of the next level; leaves after the last
+    scores: Tensor  # float32 [B, W']
+
+
+class Standing(NamedTuple):
+    """Where beams stand before a step."""
+
+    scores: Tensor  # float32 [B, W], -inf for dead ones
+    nodes: Tensor  # int64 [R]
+    held: Tensor  # int64 [R, k] leaves
+
+
+class Stepper(Protocol):
+    """Chooses the best continuations without torch."""
+
+    def step(self, level: int, logits: Tensor, standing: Standing, width: int, *, own: Tensor | None = None) -> Reached:
+        """As `Beams.step`."""
 
 
 class Beams:
@@ -29,10 +55,12 @@ class Beams:
         *,
         slots: int,
         often_open: float = OFTEN_OPEN,
+        stepper: Stepper | None = None,
     ) -> None:
+        """`stepper` chooses in the place of torch, as `selection` would."""
         device = index.trie.device
         self._requests, self._index, self._selection = requests, index, selection
-        self._constraints = constraints
+        self._constraints, self._stepper = constraints, stepper
         self._scores = torch.zeros(requests, 1, device=device)  # [B, W]
         self._nodes = torch.zeros(requests, dtype=torch.int64, device=device)  # [R]
         self._held = torch.empty(requests, 0, dtype=torch.int64, device=device)  # [R, k] leaves
@@ -69,6 +97,17 @@ class Beams:
 
         `width` beams are kept, or of each request its `own` int64 [B], none of which is above `width`.
         """
+        if self._stepper is None:
+            reached = self._by_torch(level, logits, width, own)
+        else:
+            standing = Standing(self._scores, self._nodes, self._held)
+            reached = self._stepper.step(level, logits, standing, width, own=own)
+        parents, codes, self._nodes, self._scores = reached
+        self._dying = None
+        self._held, self._totals = self._held[parents], self._totals[parents]
+        return parents, codes
+
+    def _by_torch(self, level: int, logits: Tensor, width: int, own: Tensor | None) -> Reached:
         codes, children, log_probs = self._continuations(level, logits)
         if self._constraints.binds(level, self._held.shape[1]):
             closed = self._constraints.closed(level, children, self._nodes, self._held, self._requests)
@@ -79,15 +118,13 @@ class Beams:
         parents = (chosen.parents + self._request * self._scores.shape[1]).view(-1)
         ranks = chosen.ranks.view(-1)
         if level == 0:
-            codes, self._nodes = codes[0][ranks], ranks
+            codes, nodes = codes[0][ranks], ranks
         else:
             place = parents * branch + ranks
-            codes, self._nodes = codes.view(-1)[place], children.view(-1)[place]
+            codes, nodes = codes.view(-1)[place], children.view(-1)[place]
         if level == self._index.trie.levels - 1:
-            self._nodes = self._index.trie.leaves_in_order(self._nodes)
-        self._scores, self._dying = scores, None
-        self._held, self._totals = self._held[parents], self._totals[parents]
-        return parents, codes
+            nodes = self._index.trie.leaves_in_order(nodes)
+        return Reached(parents, codes, nodes, scores)
 
     def _continuations(self, level: int, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Codes and nodes of all children, and their log-probabilities [R, C] among themselves."""

@@ -11,6 +11,8 @@ from schemas.records import Request
 SMOOTHING = 0.2
 SPREADS = 2.0
 """What a batch takes varies: so many mean deviations are kept free, or half of the batches would end too late."""
+FOLLOWS_MS = 5.0
+"""What is read within so much of a batch's end was there before it: nothing is read while a batch runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Waiting:
     partition: int
     offset: int
     arrived_ms: float
+    """When it could have been read: during the batch before, where that alone kept it waiting."""
     age_ms: float
     """When it arrived, by its client's clock."""
     deadline_ms: float
@@ -40,6 +43,7 @@ class RequestQueue:
         self._waiting: deque[Waiting] = deque()
         self._batch_ms = 0.0  # what a batch takes, smoothed; 0 before the first
         self._spread_ms = 0.0  # how far batches are from that, smoothed
+        self._began_ms = self._ended_ms = float("-inf")  # the last batch
         self.size_bytes = 0
         """What the waiting requests carry."""
 
@@ -47,14 +51,27 @@ class RequestQueue:
         return len(self._waiting)
 
     def add(self, request: Request, partition: int, offset: int, *, now_ms: float, age_ms: float) -> None:
-        """Take a request of that age. A client whose clock is ahead (a negative age) is taken to have sent it now."""
+        """Take a request of that age, just read.
+
+        A client whose clock is ahead (a negative age) is taken to have sent it now. For as long as the batch before
+        kept it from being read it has waited for others to join it, and does not wait for them again.
+        """
         age_ms = max(0.0, age_ms)
         deadline_ms = now_ms - age_ms + (request.deadline_ms or self._deadline_ms)
-        self._waiting.append(Waiting(request, partition, offset, now_ms, age_ms, deadline_ms))
+        kept_ms = self._kept_waiting_ms(now_ms, age_ms)
+        self._waiting.append(Waiting(request, partition, offset, now_ms - kept_ms, age_ms - kept_ms, deadline_ms))
         self.size_bytes += len(request.exclude_items)
 
-    def served(self, took_ms: float) -> None:
-        """Note what a batch took."""
+    def _kept_waiting_ms(self, now_ms: float, age_ms: float) -> float:
+        """For how much of its age the last batch kept a request from being read."""
+        if now_ms - self._ended_ms > FOLLOWS_MS:
+            return 0.0
+        return max(0.0, self._ended_ms - max(self._began_ms, now_ms - age_ms))
+
+    def served(self, began_ms: float, ended_ms: float) -> None:
+        """Note when a batch ran."""
+        self._began_ms, self._ended_ms = began_ms, ended_ms
+        took_ms = ended_ms - began_ms
         apart_ms = took_ms - self._batch_ms
         if self._batch_ms:
             self._spread_ms += (abs(apart_ms) - self._spread_ms) * SMOOTHING

@@ -1,7 +1,7 @@
 """Where each millisecond of a request goes: what the worker's histogram `inference_worker_stage_seconds` tells apart.
 
-    sent        from the client's sending it to the worker's reading it: the client's batching, the broker, the fetch
-    queued      until its batch begins: the batch before it, and the wait for others to join it
+    sent        from the client's sending it until it can be read: the client's batching, the broker, the fetch
+    queued      until its batch begins: the batch before it, during which nothing is read, and the wait for others
     prepared    histories, exclusions and masks of the batch as tensors
     decoded     the engine
     recorded    answers as records, handed to the producer

@@ -80,9 +80,12 @@ class Worker:
         self._intake.hold(back=not self._room.left(self._intake.in_flight(), self._queue.size_bytes))
         due_ms = self._queue.wait_ms(_now_ms())
         hindered = self._starved or self._cannot_serve() is not None
-        for received in self._intake.read(IDLE_S if due_ms is None or hindered else due_ms / 1000.0):
-            age_ms = _wall_ms() - received.record.produced_ms
-            self._queue.add(received.record, received.partition, received.offset, now_ms=_now_ms(), age_ms=age_ms)
+        requests = self._intake.read(IDLE_S if due_ms is None or hindered else due_ms / 1000.0)
+        now_ms = _now_ms()  # first: what passes until the age is known is waiting, too
+        wall_ms = _wall_ms()
+        for received in requests:
+            age_ms = wall_ms - received.record.produced_ms
+            self._queue.add(received.record, received.partition, received.offset, now_ms=now_ms, age_ms=age_ms)
         self._shed()
         if self._queue.wait_ms(_now_ms()) == 0.0 and self._cannot_serve() is None:
             self._starved = not self._serve()
@@ -110,7 +113,7 @@ class Worker:
         with self._trace.turn("batch"):
             answers = self._recommender.answer([waiting.request for waiting in batch], served, snapshot)
         ended_ms = _now_ms()
-        self._queue.served(ended_ms - started_ms)
+        self._queue.served(started_ms, ended_ms)
         for waiting, answer in zip(batch, answers, strict=True):
             if ended_ms > waiting.deadline_ms:
                 reason = f"decoding ended {ended_ms - waiting.deadline_ms:.0f} ms after the deadline"
@@ -158,13 +161,14 @@ class Worker:
 
     def _send(self, waiting: Waiting, answer: Recommendation) -> None:
         partition, offset = waiting.partition, waiting.offset
-        sent_s, answered = time.perf_counter(), answer.status is Status.ANSWERED
+        answered = answer.status is Status.ANSWERED
 
-        def delivered(error: KafkaError | None, _message: Message) -> None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
             if error is None:
                 self._intake.answered(partition, offset)
-                if answered:
-                    stages.observe("delivered", time.perf_counter() - sent_s)
+                took_s = message.latency()  # librdkafka's: we may hear of it a batch later
+                if answered and took_s is not None:
+                    stages.observe("delivered", took_s)
 
         key, at_ms = id_key(answer.user_id), answer.time_ms
         self._writer.send(self._topic, key, answer, timestamp_ms=at_ms, on_delivery=delivered)

@@ -26,6 +26,16 @@ class Children(NamedTuple):
     legal: Tensor  # bool [R, C]: False is padding, whose code and node are valid indices but mean nothing
 
 
+class Tensors(NamedTuple):
+    """What a trie is made of, for code that walks it by itself; see `Trie.__init__`."""
+
+    starts: list[Tensor]
+    edge_codes: list[Tensor]
+    parents: list[Tensor]
+    last_edges: Tensor
+    leaf_of_edge: Tensor
+
+
 class Trie:
     """Prefix tree over N semantic ids of L codes below K. Root is node 0 of level 0; leaf i is row i of `codes`."""
 
@@ -94,6 +104,11 @@ class Trie:
     def device(self) -> torch.device:
         """Where its tensors lie."""
         return self.codes.device
+
+    @property
+    def tensors(self) -> Tensors:
+        """What it is made of; not to be written."""
+        return Tensors(self._starts, self._edge_codes, self._parents, self._last_edges, self._leaf_of_edge)
 
     def codes_of(self, leaves: Tensor) -> Tensor:
         """Codes int64 [..., L] of `leaves` int64 [...]."""

@@ -101,7 +101,10 @@ class TrainerSettings(Table):
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
     batch: int = Field(64, ge=1, description="Sessions a step, at most.")
     batch_wait_ms: int = Field(
-        200, ge=0, description="A step starts with what is there once a session has waited so long for others."
+        200,
+        ge=0,
+        description="A step starts with what is there once a session has waited so long for others, or a version is "
+        "due.",
     )
     train_on: TrainOn = Field(
         TrainOn.POSITIVES, description="positives, high_quality or all: what next-token loss covers."

@@ -19,7 +19,6 @@ EVENTS = 200
 UP_TIMEOUT_S = 900
 ENVIRONMENT = {
     "SEED_BUDGET_S": "5",
-    "KAFKA_PORT": str(free_port()),
     "COMPOSE_PROJECT_NAME": f"onerec-test-{uuid.uuid4().hex[:8]}",
 }
 
@@ -45,11 +44,12 @@ class Stack:
 
     def __init__(self) -> None:
         self._command = [*compose_command(), "-f", str(ROOT / "compose/docker-compose.yml")]
+        self._port = str(free_port())
 
     def __call__(self, *arguments: str, timeout_s: float = 300) -> str:
         done = subprocess.run(
             [*self._command, *arguments],
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, "KAFKA_PORT": self._port},
             capture_output=True,
             text=True,
             timeout=timeout_s,

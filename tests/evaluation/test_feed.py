@@ -31,10 +31,10 @@ def test_what_cannot_be_read_is_counted_and_not_refused(kafka: KafkaSettings) ->
     writer.producer.produce(topic_name(kafka, IMPRESSIONS), b"no Avro", b"1")
     send(writer, range(20, 30), NOW)
     feed, found = Feed(kafka, (IMPRESSIONS, REQUESTS, DEAD_LETTERS)), list[Received]()
-    feed.read_to_end(found.extend, 30)
+    feed.read_to_end(found.extend, 60)
     assert sorted(each.record.user_id for each in found) == list(range(30))
     assert feed.skipped == 1
-    feed.read_to_end(found.extend, 30)
+    feed.read_to_end(found.extend, 60)
     assert len(found) == 30
     feed.close()
 

@@ -140,7 +140,7 @@ def test_live_figures_are_the_offline_figures(kafka: KafkaSettings, tmp_path: Pa
     stop, path = Told(), tmp_path / "report.json"
     following = threading.Thread(target=run_prequential, args=(settings_of(kafka), path, stop))
     following.start()
-    assert stop.is_ready.wait(60)
+    assert stop.is_ready.wait(120)
     send_events(writer, exposures)
     # What the joiner writes while the stream runs is newer than the first event and must not be learned twice.
     newer = History(
@@ -153,7 +153,8 @@ def test_live_figures_are_the_offline_figures(kafka: KafkaSettings, tmp_path: Pa
     writer.send(HISTORIES, id_key(newer.user_id), newer)
     writer.flush(60)
     stop.set()
-    following.join(60)
+    following.join(120)
+    assert not following.is_alive()
     found = json.loads(path.read_text())
     assert expected["visits_with_a_positive"] > 150
     assert {key: found[key] for key in expected} == expected

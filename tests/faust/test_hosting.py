@@ -57,7 +57,7 @@ def send(kafka: KafkaSettings, *numbers: int, user_id: int = 1) -> None:
 
 
 def until(holds: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.02)
@@ -65,6 +65,11 @@ def until(holds: Callable[[], bool], log: Path) -> None:
 
 def lines(out: Path) -> list[str]:
     return out.read_text().split("\n")[:-1] if out.exists() else []
+
+
+def batched(out: Path) -> list[str]:
+    """Request ids of the impressions that were handled."""
+    return sorted(word for line in lines(out) if line.startswith("batch") for word in line.split()[1:])
 
 
 def letters(kafka: KafkaSettings) -> list[DeadLetter]:
@@ -87,14 +92,11 @@ def test_refuses_bad_records_and_goes_on_and_repeats_after_a_kill(kafka: KafkaSe
     send(kafka, 1, FAILS, 2, HANGS)
     with echo(kafka, out, log) as process:
         until(lambda: {"1", "2"} <= set(lines(out)) and len(letters(kafka)) >= 3, log)
+        until(lambda: batched(out) == ["1", "2"], log)
         refused = {(letter.topic, letter.reason) for letter in letters(kafka)}
         assert ("requests", "processing_failed") in refused
         assert ("impressions", "processing_failed") in refused
         assert {reason for topic, reason in refused if topic == "requests"} - {"processing_failed"}
-        assert sorted(word for line in lines(out) if line.startswith("batch") for word in line.split()[1:]) == [
-            "1",
-            "2",
-        ]
         until(lambda: 4 in admin.committed(kafka, "echo", REQUESTS).values(), log)
         send(kafka, 3)
         until(lambda: "3" in lines(out), log)
@@ -108,7 +110,7 @@ def test_refuses_bad_records_and_goes_on_and_repeats_after_a_kill(kafka: KafkaSe
         until(lambda: "3" in lines(out), log)
         assert "1" not in lines(out)
         send(kafka, ENDS)
-        assert process.wait(60) == 4
+        assert process.wait(120) == 4
     assert "The check failed. Mend it." in log.read_text()
 
 
@@ -118,18 +120,18 @@ def test_a_signal_ends_it_with_code_0(kafka: KafkaSettings, tmp_path: Path) -> N
     with echo(kafka, out, log) as process:
         until(lambda: lines(out) == ["1"], log)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
 
 
 @pytest.mark.slow
 def test_a_broker_that_goes_away_ends_it_with_a_sentence(tmp_path: Path) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     with EmbeddedBroker(tmp_path / "broker") as broker:
-        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, partitions=1, broker_patience_s=1.5)
+        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, partitions=1, broker_patience_s=4.0)
         admin.create_topics(kafka)
         send(kafka, 1)
         with echo(kafka, out, log) as process:
             until(lambda: lines(out) == ["1"], log)
             os.kill(broker.pid, signal.SIGKILL)
-            assert process.wait(60) == 3
+            assert process.wait(120) == 3
     assert "No Kafka broker answers" in log.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -52,14 +53,22 @@ def test_it_restores_follows_and_takes_on_partitions(kafka: KafkaSettings, tmp_p
     with HistoryStore(kafka, tmp_path / "histories", service="test") as store:
         assert store.restored() == frozenset()
         store.assign({0})
-        store.wait_restored(15)
+        store.wait_restored(60)
         assert items_of(store, 4) == [4, 104]
         assert items_of(store, 5) == [], "its partition is another worker's"
         joiner.write(4, [4, 104, 204], partition=0)
         eventually(lambda: items_of(store, 4) == [4, 104, 204])
+        may_read, apply = threading.Event(), store._on_record
+
+        def held(received: Received) -> None:
+            assert may_read.wait(60)
+            apply(received)
+
+        store._on_record = held  # type: ignore[method-assign]
         store.assign({0, 1})
-        assert 1 not in store.restored()
-        store.wait_restored(15)
+        assert 1 not in store.restored(), "its histories have not been read"
+        may_read.set()
+        store.wait_restored(60)
         assert items_of(store, 5) == [5, 105]
         assert items_of(store, 12345) == []
         assert [len(history.items) for history in store.get([4, 12345, 5])] == [3, 0, 2]
@@ -73,7 +82,7 @@ def test_a_restart_reads_only_what_is_new(kafka: KafkaSettings, tmp_path: Path) 
     joiner.write(2, [2], partition=0)
     with HistoryStore(kafka, tmp_path / "histories", service="test") as store:
         store.assign({0, 1})
-        store.wait_restored(15)
+        store.wait_restored(60)
     joiner.write(2, [2, 22], partition=0)
     again = HistoryStore(kafka, tmp_path / "histories", service="test")
     assert items_of(again, 1) == [1], "there before anything is read"
@@ -88,7 +97,7 @@ def test_a_restart_reads_only_what_is_new(kafka: KafkaSettings, tmp_path: Path) 
     again._on_record = noting  # type: ignore[method-assign]
     with again:
         again.assign({0})
-        again.wait_restored(15)
+        again.wait_restored(60)
         assert items_of(again, 2) == [2, 22]
     assert read == [2]
 
@@ -101,5 +110,5 @@ def test_state_of_another_cluster_is_wiped(kafka: KafkaSettings, tmp_path: Path)
     with HistoryStore(kafka, tmp_path / "histories", service="test") as store:
         assert items_of(store, 1) == []
         store.assign({0})
-        store.wait_restored(15)
+        store.wait_restored(60)
         assert items_of(store, 2) == [5], "read from the beginning, not from the other cluster's position"

@@ -50,12 +50,12 @@ def test_what_is_past_its_deadline_leaves() -> None:
 
 def test_what_cannot_be_reached_in_time_leaves_at_once_but_a_batch_always_stays() -> None:
     queue = queue_of(20)
-    queue.served(400)  # a batch of 4 takes 400 ms: two batches fit into 1000 ms
+    queue.served(-400, 0)  # a batch of 4 takes 400 ms: two batches fit into 1000 ms
     late = queue.shed(1)
     assert [waiting.offset for waiting, _ in late] == list(range(8, 20))
     assert "8 requests are ahead of it" in late[0][1]
     for _ in range(50):
-        queue.served(60_000)
+        queue.served(-60_000, 0)
     queue.shed(2)
     assert len(queue) == 4, "the estimate is renewed however bad it was"
 
@@ -63,8 +63,8 @@ def test_what_cannot_be_reached_in_time_leaves_at_once_but_a_batch_always_stays(
 def test_the_more_batches_differ_the_more_time_is_kept_free() -> None:
     steady, uneven = queue_of(20), queue_of(20)
     for turn in range(50):
-        steady.served(250)
-        uneven.served(50 if turn % 2 else 450)
+        steady.served(-250, 0)
+        uneven.served(-50 if turn % 2 else -450, 0)
     assert len(steady.shed(1)) == 20 - 12, "three batches fit into 1000 ms"
     assert len(uneven.shed(1)) == 20 - 8, "three fit on average, and then every other batch would end too late"
 
@@ -108,6 +108,29 @@ def test_time_on_the_way_counts() -> None:
     assert len(queue.shed(10_400)) == 1
 
 
+def test_what_the_batch_before_kept_from_being_read_waits_for_no_others() -> None:
+    """A lone request that came meanwhile is due at once, and how long it waited so far is not put down to Kafka."""
+    queue = RequestQueue(max_batch=4, deadline_ms=1000, max_wait_ms=10)
+    queue.served(1000, 1050)
+    queue.add(request(1), 0, 1, now_ms=1051, age_ms=30)
+    assert queue.wait_ms(1051) == 0
+    queue.add(request(2), 0, 2, now_ms=1051, age_ms=80)
+    first, second = queue.take({0})
+    assert (first.arrived_ms, first.age_ms, first.deadline_ms) == (1022, 1, 2021)
+    assert (second.arrived_ms, second.age_ms, second.deadline_ms) == (1001, 30, 1971), "30 ms before the batch began"
+    queue.add(request(3), 0, 3, now_ms=1051, age_ms=0.5)
+    assert queue.wait_ms(1051) == 10, "it came after the batch"
+
+
+def test_what_comes_to_an_idle_worker_waits_for_others_however_old_it_is() -> None:
+    queue = RequestQueue(max_batch=4, deadline_ms=1000, max_wait_ms=10)
+    queue.served(1000, 1050)
+    queue.add(request(1), 0, 1, now_ms=1090, age_ms=60)
+    assert queue.wait_ms(1090) == 10
+    (waiting,) = queue.take({0})
+    assert (waiting.arrived_ms, waiting.age_ms) == (1090, 60), "the broker had it, the worker was ready"
+
+
 def test_offsets_move_up_to_the_first_request_in_flight() -> None:
     offsets = Offsets()
     for offset in (5, 6, 9):  # 7 and 8 were refused by the reader
@@ -147,7 +170,7 @@ def test_every_request_leaves_exactly_once_in_its_order(steps: list[tuple[str, i
             asked += 1
         elif step == "wait":
             now_ms += amount
-            queue.served(amount)
+            queue.served(now_ms - amount, now_ms)
         elif step == "lose":
             queue.forget(partitions)
             offsets.forget(partitions)

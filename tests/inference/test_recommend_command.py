@@ -14,6 +14,8 @@ from tests.inference.loop import World, running
 from tests.inference.publishing import Publisher, random_weights, settings_of
 
 pytestmark = pytest.mark.broker
+PATIENT = ("--timeout", "60")
+"""The request's deadline, too: a busy machine answers later."""
 
 
 @pytest.fixture
@@ -39,17 +41,17 @@ def test_it_prints_items_with_tags_and_version(settings: Settings) -> None:
     Publisher(settings).publish(1, random_weights(1))
     with running(settings) as worker:
         worker.wait_ready()
-        shown = run("1", "--items", "4", "--tags", "even")
+        shown = run("1", "--items", "4", "--tags", "even", *PATIENT)
         assert shown.exit_code == 0, shown.output
         assert "model version 1" in shown.output
         assert "even, all" in shown.output
-        parsed = run("9", "--items", "4", "--json")
+        parsed = run("9", "--items", "4", "--json", *PATIENT)
         answer = json.loads(parsed.output)
         assert answer["status"] == "answered"
         assert [len(answer["ranked"]), len(answer["session"]), answer["history_length"]] == [4, 3, 0]
         assert {"item_id", "log_prob", "tags"} == answer["ranked"][0].keys()
         assert "all" in answer["ranked"][0]["tags"]
-        refused = run("1", "--tags", "nobody has this")
+        refused = run("1", "--tags", "nobody has this", *PATIENT)
         assert refused.exit_code == 4
         assert "refused: no item of the catalogue" in refused.output
     world.close()

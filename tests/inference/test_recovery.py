@@ -22,7 +22,7 @@ from onerec.settings import KafkaSettings, Settings
 from schemas.reasons import Reason
 from schemas.records import Status
 from schemas.topics import DEAD_LETTERS, REQUESTS, id_key
-from tests.inference.loop import World, eventually, running
+from tests.inference.loop import WAIT_S, World, eventually, running
 from tests.inference.publishing import Publisher, random_weights, settings_of
 
 pytestmark = pytest.mark.broker
@@ -60,7 +60,7 @@ def worker_process(settings: Settings, folder: Path) -> Iterator[subprocess.Pope
     }
     process = subprocess.Popen([sys.executable, "-m", "inference", "worker"], env=environment)
     try:
-        eventually(lambda: 1.0 in read_metrics(port).get("onerec_ready", {}).values())
+        eventually(lambda: 1.0 in read_metrics(port, timeout_s=WAIT_S).get("onerec_ready", {}).values())
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
@@ -73,11 +73,12 @@ def test_a_killed_worker_loses_no_request(settings: Settings, world: World, tmp_
         users = range(40)
         asked = [world.ask(user) for user in users]
         world.wait(asked)
-        flood = [world.ask(user) for _ in range(30) for user in users]
-        world.wait(flood[:40])
+        flood: list[int] = []
+        while len(world.answers) == len(asked + flood):  # whatever stood still: it is killed while it works
+            wave = [world.ask(user) for _ in range(30) for user in users]
+            flood += wave
+            world.wait(wave[:40])
         one.kill()
-        before = len(world.answers)
-        assert before < len(asked + flood), "it was killed while it worked"
         flood += [world.ask(user) for user in users]
         world.wait(flood)
     assert {answers[0].status for answers in world.answers.values()} == {Status.ANSWERED}
@@ -116,4 +117,4 @@ def test_no_broker_is_a_sentence_and_an_exit_code(tmp_path: Path) -> None:
     assert ended.returncode == 3
     assert "No Kafka broker answers at 127.0.0.1:1" in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60, "it has waited for something else than kafka.broker_patience_s"

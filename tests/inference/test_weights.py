@@ -20,6 +20,7 @@ from onerec.model.reward import RewardModel
 from onerec.settings import KafkaSettings, Settings
 from schemas.records import VersionStatus
 from tests.inference import toys
+from tests.inference.loop import eventually
 from tests.inference.publishing import Publisher, constant_weights, random_weights, settings_of
 
 pytestmark = pytest.mark.broker
@@ -85,7 +86,7 @@ def serve_until_failed(follower: VersionFollower[TinyEngine], service: str, reas
 
 
 def test_swaps_under_load_without_ever_mixing_versions(settings: Settings) -> None:
-    publisher = Publisher(settings)
+    publisher, began_s = Publisher(settings), time.monotonic()
     publisher.publish(1, constant_weights(1))
     with VersionFollower(settings, TinyEngine, service="under_load") as follower:
         first = follower.wait_first(60)
@@ -111,7 +112,10 @@ def test_swaps_under_load_without_ever_mixing_versions(settings: Settings) -> No
             assert time.monotonic() < deadline
     assert metric("under_load_swaps_total") == metric("under_load_swap_pause_seconds_count") == 6
     assert metric("under_load_load_seconds_count") == 7
-    assert 6.0 <= metric("under_load_freshness_seconds_sum") < 60.0, "every other one was a second old when published"
+    waited_s = metric("under_load_freshness_seconds_sum") - 6.0  # every other one was a second old when published
+    assert -1e-6 <= waited_s <= 2 * (time.monotonic() - began_s), (
+        "each version's two waits lie between two publications"
+    )
     assert metric("under_load_version") == metric("under_load_newest_version") == 7
 
 
@@ -207,12 +211,10 @@ def test_a_lazy_decoder_is_served_and_the_other_form_of_the_preset_is_not(kafka:
         assert (first.record.preset, first.onerec.config.name) == ("tiny-lazy", "tiny-lazy")
         assert first.engine.items == 3
     other = settings_of(kafka, tmp_path)
-    with (
-        VersionFollower(other, TinyEngine, service="not_lazy") as follower,
-        pytest.raises(DependencyMissingError, match="No version"),
-    ):
-        follower.wait_first(3)
-    assert metric("not_lazy_swap_failures_total", reason="IncompatibleWeightsError") > 0
+    with VersionFollower(other, TinyEngine, service="not_lazy") as follower:
+        eventually(lambda: metric("not_lazy_swap_failures_total", reason="IncompatibleWeightsError") > 0)
+        with pytest.raises(DependencyMissingError, match="No version"):
+            follower.wait_first(0.2)
 
 
 class Decoded:
@@ -236,8 +238,8 @@ def test_unsigned_and_wrongly_signed_versions_are_not_served(settings: Settings,
         for version, impostor in ((2, Publisher(settings)), (3, Publisher(signing(settings, another)))):
             impostor.publish(version, constant_weights(version))
             serve_until_failed(follower, "signed", "WrongSignatureError", still=1)
-        assert metric("signed_version") == 1
-        assert metric("signed_newest_version") == 3
+        eventually(lambda: metric("signed_newest_version") == 3)  # version 2, which is tried again, fails alike
+        assert metric("signed_version") == follower.current().version == 1
         publisher.restart()
         publisher.publish(4, constant_weights(4))
         assert serve_until(follower, at(4), serving=1) == [1, 4]

@@ -68,7 +68,7 @@ def dead_letters(kafka: KafkaSettings) -> list[Received]:
     return read_all(kafka, DEAD_LETTERS)
 
 
-def until_it_raises(step: Callable[[], object], limit_s: float = 30.0) -> None:
+def until_it_raises(step: Callable[[], object], limit_s: float = 60.0) -> None:
     """Repeat `step`, which the test expects to raise, for a while."""
     deadline_s = time.monotonic() + limit_s
     while time.monotonic() < deadline_s:

@@ -84,7 +84,7 @@ def test_the_report_says_where_it_ran_and_what_it_skipped(tmp_path: Path) -> Non
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -39,7 +39,7 @@ def test_a_consumer_that_cannot_leave_is_left_behind(
 
     consumer = joined(kafka, on_revoke)
     consumer.close()
-    assert held.is_set()
+    assert held.wait(PATIENCE_S)
     assert not free.is_set()
     assert "leaving did not close in" in caplog.text
     free.set()

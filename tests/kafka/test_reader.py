@@ -102,8 +102,8 @@ def test_read_returns_as_soon_as_there_is_something(kafka: KafkaSettings) -> Non
     writer.send(ACTIONS, id_key(7), GOOD)
     writer.flush(60)
     started_s = time.monotonic()
-    assert [received.record for received in reader.read(1000, 30.0)] == [GOOD]
-    assert time.monotonic() - started_s < 5
+    assert [received.record for received in reader.read(1000, 120.0)] == [GOOD]
+    assert time.monotonic() - started_s < 60
     consumer.close()
 
 

@@ -46,7 +46,7 @@ def test_differences_are_named(bare_kafka: KafkaSettings) -> None:
     client = AdminClient({"bootstrap.servers": bare_kafka.bootstrap_servers})
     foreign = NewTopic(prefix + "actions", 3, 1, config={"cleanup.policy": "compact", "retention.ms": "604800000"})
     for made in client.create_topics([foreign]).values():
-        made.result(10)
+        made.result(60)
     admin.create_topics(bare_kafka)
     differences = admin.check_topics(bare_kafka)
     assert all(sentence.startswith(f"Topic {prefix}actions ") for sentence in differences)

@@ -51,14 +51,15 @@ def test_no_broker_for_as_long_as_a_service_is_patient(ask: Callable[[], object]
 def test_a_broker_that_goes_away_ends_reader_and_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trouble, "PROBE_TIMEOUT_S", 0.3)
     with EmbeddedBroker(tmp_path) as broker:
-        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, partitions=1, broker_patience_s=0.5)
-        admin.create_topics(kafka)
+        patient = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, partitions=1)
+        admin.create_topics(patient)
+        kafka = patient.model_copy(update={"broker_patience_s": 2.0})
         writer = RecordWriter(kafka)
         consumer = assigned(kafka, [IMPRESSIONS])
         reader = RecordReader(consumer, [IMPRESSIONS], kafka, refused=DeadLetters(kafka, "test"))
         writer.send(IMPRESSIONS, id_key(7), IMPRESSION)
         writer.flush(60)
-        assert len(reader.read(10, 10.0)) == 1
+        assert len(reader.read(10, 60.0)) == 1
         broker.stop()
         with pytest.raises(DependencyMissingError, match="No Kafka broker answers"):
             until_it_raises(lambda: reader.read(10, 0.1))
@@ -148,7 +149,7 @@ def logged_in(servers: str, password: str) -> KafkaSettings:
 def test_a_wrong_password_is_no_hang(secured: str) -> None:
     kafka = logged_in(secured, "wrong")
     with pytest.raises(DependencyMissingError, match=r"denies access.*sasl_password"):
-        admin.wait_for_broker(kafka, 20)
+        admin.wait_for_broker(kafka, 60)
     with pytest.raises(DependencyMissingError, match="denies access"):
         RecordWriter(kafka).send(IMPRESSIONS, id_key(7), IMPRESSION)
     consumer = clients.consumer(kafka, group="reader")
@@ -162,7 +163,7 @@ def test_a_wrong_password_is_no_hang(secured: str) -> None:
 def test_a_missing_right_is_named(secured: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "APPEAR_TIMEOUT_S", 0.2)
     kafka = logged_in(secured, PASSWORD)
-    admin.wait_for_broker(kafka, 20)
+    admin.wait_for_broker(kafka, 60)
     with pytest.raises(DependencyMissingError, match=r"denies access|hidden from this user"):
         admin.create_topics(kafka)
     with pytest.raises(DependencyMissingError, match="hidden from this user: topic impressions"):

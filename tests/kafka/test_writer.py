@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from confluent_kafka import KafkaError, Message
 
@@ -20,7 +22,7 @@ NOBODY = KafkaSettings(bootstrap_servers="127.0.0.1:1", broker_patience_s=0.3)
 
 
 def send_until_it_fails(writer: RecordWriter, partition: int) -> None:
-    for _ in range(100):
+    for _ in range(600):
         writer.send(IMPRESSIONS, id_key(7), IMPRESSION, partition=partition)
         writer.poll(0.1)
 
@@ -75,16 +77,18 @@ def test_without_a_broker_it_says_so() -> None:
 @pytest.mark.broker
 def test_what_a_transaction_aborts_is_never_read(kafka: KafkaSettings) -> None:
     writer = RecordWriter(kafka, transactional_id=kafka.group_prefix + "writer")
-    writer.producer.init_transactions(30)
+    writer.producer.init_transactions(60)
     writer.producer.begin_transaction()
     writer.send(IMPRESSIONS, id_key(7), IMPRESSION, partition=0)
     writer.flush(60)
     assert admin.end_offsets(kafka, IMPRESSIONS) == {0: 0, 1: 0}, "an open transaction cannot be read"
-    writer.producer.abort_transaction(30)
+    writer.producer.abort_transaction(60)
     writer.producer.begin_transaction()
     writer.send(IMPRESSIONS, id_key(8), IMPRESSION, partition=0)
-    writer.producer.commit_transaction(30)
-    assert admin.end_offsets(kafka, IMPRESSIONS) == {0: 4, 1: 0}, "two records and two markers"
+    writer.producer.commit_transaction(60)
+    deadline_s = time.monotonic() + 60
+    while admin.end_offsets(kafka, IMPRESSIONS) != {0: 4, 1: 0}:  # two records and two markers, the last one soon
+        assert time.monotonic() < deadline_s
     keys: list[bytes | None] = []
     follower = TopicFollower(kafka, IMPRESSIONS, lambda received: keys.append(received.key), service="test")
     follower.catch_up(60)

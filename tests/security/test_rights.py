@@ -96,9 +96,8 @@ def test_the_printed_commands_grant_the_table(secured: SecuredKafka, rules: Acce
             [run_class, "org.apache.kafka.tools.AclCommand", *words], capture_output=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert {(b.restype, b.name, b.resource_pattern_type, b.operation) for b in rules.of("by-command")} == {
-        (b.restype, b.name, b.resource_pattern_type, b.operation) for b in wanted
-    }
+    what = {(b.restype, b.name, b.resource_pattern_type, b.operation) for b in wanted}
+    until(lambda: {(b.restype, b.name, b.resource_pattern_type, b.operation) for b in rules.of("by-command")} == what)
 
 
 @pytest.mark.broker
@@ -143,6 +142,7 @@ def test_a_transactional_id_that_is_denied_is_named(
     denied = [right for right in table if right.resource is Resource.TRANSACTIONAL_ID and right.user != "operator"]
     rules.revoke(denied)
     try:
+        until(lambda: not {right.name for right in denied} & {b.name for user in USERS for b in rules.of(user)})
         joiner = Settings(kafka=secured.settings("joiner"))
         with pytest.raises(DependencyMissingError, match=r"user joiner \(Write on transactional id t-g-joiner-0\)"):
             run_joiner(joiner, Stop("joiner"))

@@ -66,6 +66,9 @@ def journal_takes(kafka: KafkaSettings, max_bytes: int) -> None:
     resource = ConfigResource("topic", clients.topic_name(kafka, TRAINER_JOURNAL), incremental_configs=[entry])
     client = WatchedAdmin(kafka)  # a client that is let go of answers nothing any more
     client.incremental_alter_configs([resource])[resource].result(DEADLINE_S)
+    asked, deadline_s = ConfigResource("topic", resource.name), time.monotonic() + DEADLINE_S
+    while client.describe_configs([asked])[asked].result(DEADLINE_S)["max.message.bytes"].value != str(max_bytes):
+        assert time.monotonic() < deadline_s, "a broker takes a moment to act on a changed setting"
 
 
 @pytest.mark.exactly_once  # the embedded broker takes entries of any length

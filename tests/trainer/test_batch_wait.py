@@ -73,11 +73,21 @@ def test_what_has_waited_long_enough_is_learned_at_once(supplies: Supplies) -> N
     assert supplied.read_s == since_s
 
 
-def test_a_wait_that_is_interrupted_takes_nothing(supplies: Supplies) -> None:
+def test_what_waits_when_a_version_is_due_goes_into_it(supplies: Supplies) -> None:
+    """Else it would wait for its batch first, and for the next version after that."""
     supply = supplies(HOUR_MS)
     read(supply)
-    assert supply.live(lambda: True, interrupted=lambda: True) is None
-    assert supply.intake.waiting(SESSIONS) == 2
-    supplied = supply.live(lambda: False)
+    due_s = time.monotonic() + 0.3
+    supplied = supply.live(lambda: time.monotonic() < due_s + DEADLINE_S, version_due_s=due_s)
+    assert due_s <= time.monotonic() < due_s + DEADLINE_S
     assert supplied is not None
     assert len(supplied.step_input.sessions) == 2
+
+
+def test_a_version_that_has_learned_something_waits_for_nothing_more(supplies: Supplies) -> None:
+    supply = supplies(HOUR_MS)
+    read(supply)
+    assert supply.live(lambda: False) is not None
+    ends_s = time.monotonic() + DEADLINE_S
+    assert supply.live(lambda: time.monotonic() < ends_s, version_due_s=0.0, has_learned=True) is None
+    assert time.monotonic() < ends_s

@@ -18,6 +18,7 @@ from tests.trainer import toy
 from trainer.intake import Intake
 
 A, B = (SESSIONS.name, 0), (SESSIONS.name, 1)
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -28,10 +29,10 @@ def intake(kafka: KafkaSettings) -> Iterator[Intake]:
         writer.send(SESSIONS, b"7", toy.session(time_ms, [1]), timestamp_ms=time_ms, partition=partition)
     writer.producer.produce(kafka.topic_prefix + SESSIONS.name, b"no avro", b"7", timestamp=40, partition=1)
     writer.send(SESSIONS, b"7", toy.session(60, [1]), timestamp_ms=60, partition=1)
-    writer.flush(60)
+    writer.flush(PATIENCE_S)
     intake = Intake(kafka, [SESSIONS])
     intake.add({A: 0, B: 0})
-    intake.reach({A: 3, B: 3}, 10)
+    intake.reach({A: 3, B: 3}, PATIENCE_S)
     yield intake
     intake.close()
 
@@ -84,7 +85,7 @@ def test_a_flood_stays_with_the_broker_and_comes_whole(kafka: KafkaSettings, mon
     writer = RecordWriter(kafka)
     for number in range(3000):
         writer.send(SESSIONS, b"7", toy.session(number, [1]), timestamp_ms=1 + number, partition=number % 2)
-    writer.flush(30)
+    writer.flush(PATIENCE_S)
     intake = Intake(kafka, [SESSIONS])
     intake.add({A: 0, B: 0})
     taken: list[int] = []
@@ -95,9 +96,9 @@ def test_a_flood_stays_with_the_broker_and_comes_whole(kafka: KafkaSettings, mon
         most = max(most, intake.waiting(SESSIONS))
         taken += [one.record.session_id for one in intake.take(intake.choose({SESSIONS.name: 1})).records]
     assert most <= 200 + 2 * 21, "each partition's half, and what a last fetch brings"
-    intake.reach({A: 1500}, 30)  # a rerun needs all of one partition: it is read on, paused or not
+    intake.reach({A: 1500}, PATIENCE_S)  # a rerun needs all of one partition: it is read on, paused or not
     assert intake.read_to(A) == 1500
-    intake.reach({B: 1500}, 30)
+    intake.reach({B: 1500}, PATIENCE_S)
     taken += [one.record.session_id for one in intake.take({A: 1500, B: 1500}).records]
     intake.close()
     assert sorted(taken) == list(range(3000))
@@ -109,13 +110,13 @@ def test_a_step_longer_than_any_poll_interval_loses_no_place(kafka: KafkaSetting
     writer = RecordWriter(kafka)
     for number in range(20):
         writer.send(SESSIONS, b"7", toy.session(number, [1]), timestamp_ms=1 + number, partition=number % 2)
-    writer.flush(30)
+    writer.flush(PATIENCE_S)
     intake = Intake(kafka.model_copy(update={"librdkafka": impatient}), [SESSIONS])
     intake.add({A: 0, B: 0})
-    intake.reach({A: 1, B: 1}, 30)
+    intake.reach({A: 1, B: 1}, PATIENCE_S)
     first = intake.take({A: 1, B: 1})
     time.sleep(2.0)  # the step
-    intake.reach({A: 10, B: 10}, 30)
+    intake.reach({A: 10, B: 10}, PATIENCE_S)
     rest = intake.take({A: 10, B: 10})
     intake.close()
     assert [one.offset for one in first.records] == [0, 0]
@@ -141,7 +142,7 @@ def test_a_marker_that_comes_after_its_record_was_taken_is_no_lag(kafka: KafkaSe
     producer.commit_transaction(60)
     intake = Intake(kafka, [SESSIONS])
     intake.add({A: 0, B: 0})
-    intake.reach({A: 2}, 60)
+    intake.reach({A: 2}, PATIENCE_S)
     assert intake.lag() == 2
     assert len(intake.take({A: 1}).records) == 1
     assert intake.lag() == 0

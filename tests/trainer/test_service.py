@@ -20,7 +20,7 @@ from schemas.reasons import Reason
 from schemas.records import JournalKind, VersionKind
 from schemas.topics import DEAD_LETTERS, ITEM_TOKENS, PREFERENCES, SESSIONS
 from tests.trainer import toy
-from tests.trainer.world import World
+from tests.trainer.world import DEADLINE_S, World
 from trainer.guard import ClusterWatch
 from trainer.loop import Trainer
 from trainer.publish import cast
@@ -251,7 +251,7 @@ def test_another_cluster_is_recognised_although_its_offsets_would_do(world: Worl
         admin.create_topics(world.kafka)
         world.publish_catalogue()
         process = world.start()
-        assert process.wait(60) == 4
+        assert process.wait(DEADLINE_S) == 4
     assert "no longer has the log that this trainer's checkpoint continues: its cluster was" in world.log()
 
 

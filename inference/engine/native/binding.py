@@ -72,9 +72,42 @@ class Step(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("fed", "start")),
         *((name, Chosen) for name in ("live", "asked")),
-        *((name, ctypes.c_void_p) for name in ("codes", "ancestors", "head")),
+        ("codes", ctypes.c_void_p),
+        ("rows_each", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("past", "parents", "ancestors", "head")),
         ("head_columns", ctypes.c_int64),
         ("logits", ctypes.c_void_p),
+    )
+
+
+class Integers(ctypes.Structure):
+    """`onerec::Integers` of search.h."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("bytes", ctypes.c_int64))
+
+
+class Tree(ctypes.Structure):
+    """`onerec::Tree`."""
+
+    _fields_ = (
+        ("levels", ctypes.c_int64),
+        *((name, ctypes.POINTER(Integers)) for name in ("starts", "codes", "parents", "bounds")),
+        *((name, Integers) for name in ("last_edges", "leaf_of_edge")),
+    )
+
+
+class Search(ctypes.Structure):
+    """`onerec::Search`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("level", "beams", "held", "width", "binds")),
+        *((name, ctypes.c_void_p) for name in ("nodes", "scores", "leaves", "logits")),
+        ("logits_width", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("own", "excluded", "below")),
+        *((name, ctypes.c_int64) for name in ("excluded_count", "stride")),
+        ("allowed", Integers),
+        ("allowed_stride", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("parents", "taken", "reached", "worth")),
     )
 
 
@@ -142,6 +175,7 @@ class Kernels:
             "onerec_product": (address, number, address, number, number, address),
             "onerec_encode": (address, address, address, number, number, number),
             "onerec_advance": (address, address, address, number, number),
+            "onerec_search": (address, address, number, number, number),
         }.items():
             function = getattr(self._library, name)
             function.argtypes = arguments
@@ -164,6 +198,7 @@ class Kernels:
     product: Callable[..., None]
     encode: Callable[..., None]
     advance: Callable[..., None]
+    search: Callable[..., None]
 
 
 @cache

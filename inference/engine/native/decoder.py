@@ -34,7 +34,7 @@ def encode(weights: NativeWeights, tokens: Tensor, mask: Tensor) -> list[Encoded
     addresses = _addresses(memories)
     state = binding.State(lengths=lengths.data_ptr(), memory=ctypes.addressof(addresses))
     used = tokens.float().contiguous().clone()
-    _each_part(
+    each_part(
         requests,
         lambda first, last: kernels.encode(
             ctypes.byref(weights.structure), ctypes.byref(state), used.data_ptr(), positions, first, last
@@ -59,7 +59,7 @@ class NativeDecoder:
         self.ancestors = torch.empty(self._requests, 0, dtype=torch.int32)
         """Cache rows [R, T] of each row's past: with what is in the cache, all that changes from step to step."""
         self._row = torch.arange(max_rows, dtype=torch.int32)
-        self._ends: dict[int, Tensor] = {}  # where each request's rows begin, by how many there are in all
+        self._all: dict[int, _Packed] = {}  # every row, by how many there are
         self._state = binding.State(
             max_rows=max_rows,
             max_tokens=max_tokens,
@@ -85,14 +85,13 @@ class NativeDecoder:
         if None; those of other rows are 0.
         """
         rows, fed = codes.shape
-        start = self.ancestors.shape[1]
-        past = self.ancestors if parents is None else self.ancestors.index_select(0, parents)
-        new = [self._row[:rows] + (start + step) * self._max_rows for step in range(fed)]
-        self.ancestors = torch.cat([past, torch.stack(new, dim=1)], dim=1)
+        past, start = self.ancestors, self.ancestors.shape[1]
+        continued = None if parents is None else parents.contiguous()
+        self.ancestors = torch.empty(rows, start + fed, dtype=torch.int32)
         head, fed_codes = self._weights.heads[level], codes.contiguous()
         fed_rows = self._packed(live, rows)
         asked_rows = fed_rows if asked is None else self._packed(asked, rows)
-        whole = len(asked_rows.rows) == rows
+        whole = asked_rows.rows.shape[0] == rows
         logits = torch.empty(rows, head.columns) if whole else torch.zeros(rows, head.columns)
         step = binding.Step(
             fed=fed,
@@ -100,12 +99,15 @@ class NativeDecoder:
             live=fed_rows.structure(),
             asked=asked_rows.structure(),
             codes=fed_codes.data_ptr(),
+            rows_each=rows // self._requests,
+            past=past.data_ptr(),
+            parents=None if continued is None else continued.data_ptr(),
             ancestors=self.ancestors.data_ptr(),
             head=head.packed.data_ptr(),
             head_columns=head.columns,
             logits=logits.data_ptr(),
         )
-        _each_part(
+        each_part(
             self._requests,
             lambda first, last: self._weights.kernels.advance(
                 ctypes.byref(self._weights.structure), ctypes.byref(self._state), ctypes.byref(step), first, last
@@ -114,11 +116,13 @@ class NativeDecoder:
         return logits[:, : self._weights.config.codes]
 
     def _packed(self, chosen: Tensor | None, rows: int) -> _Packed:
-        if rows not in self._ends:
-            self._ends[rows] = torch.arange(self._requests + 1) * (rows // self._requests)
+        if rows not in self._all:
+            ends = torch.arange(self._requests + 1) * (rows // self._requests)
+            self._all[rows] = _Packed(self._row[:rows], ends)
+        every = self._all[rows]
         if chosen is None:
-            return _Packed(self._row[:rows], self._ends[rows])
-        return _Packed(chosen.to(torch.int32), torch.searchsorted(chosen, self._ends[rows]))
+            return every
+        return _Packed(chosen.to(torch.int32), torch.searchsorted(chosen, every.ends))
 
 
 class _Packed(NamedTuple):
@@ -135,7 +139,7 @@ def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
-def _each_part(requests: int, work: Callable[[int, int], None]) -> None:
+def each_part(requests: int, work: Callable[[int, int], None]) -> None:
     """Run `work(first, last)` for parts of the requests, side by side (ctypes gives up the GIL)."""
     parts = min(torch.get_num_threads(), requests)
     if parts == 1:

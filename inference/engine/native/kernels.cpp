@@ -1,7 +1,8 @@
-// The decode engine's kernels: the encoder, the memory, one step of the decoder.
+// The decode engine's kernels: the encoder, the memory, one step of the decoder, one of the search.
 //
 // No call depends on another thread: a batch is split by requests and each thread takes its own (see decoder.py).
 #include "experts.h"
+#include "search.h"
 
 namespace onerec {
 namespace {
@@ -132,6 +133,16 @@ void attend_memory(const Model& m, const State& s, long layer, const Chosen& cho
   }
 }
 
+// Each row's past and present, for the requests [first, last).
+void descend(const State& s, const Step& t, long first, long last) {
+  const long all = t.start + t.fed;
+  for (long row = first * t.rows_each; row < last * t.rows_each; ++row) {
+    const int32_t* from = t.past + (t.parents == nullptr ? row : t.parents[row]) * t.start;
+    int32_t* to = std::copy(from, from + t.start, t.ancestors + row * all);
+    for (long place = t.start; place < all; ++place) *to++ = static_cast<int32_t>(place * s.max_rows + row);
+  }
+}
+
 // The last fed token of each asked row, among those of the live rows.
 void last_tokens(const Step& t, long first, long requests, int32_t* tokens) {
   const int32_t* live = t.live.rows + t.live.ends[first];
@@ -223,11 +234,20 @@ void onerec_encode(const Model* model, const State* state, float* x, int64_t pos
 // One step of requests [first, last); their logits are written.
 void onerec_advance(const Model* model, const State* state, const Step* step, int64_t first, int64_t last) {
   [[maybe_unused]] const Tiles tiles;
+  descend(*state, *step, first, last);
   for (long request = first, group; request < last; request += group) {
     for (group = 1; request + group < last; ++group)
       if (step->live.count(request, group + 1) * step->fed > GROUP_ROWS) break;
     arena.back_to(0);
     advance(*model, *state, *step, request, group);
+  }
+}
+
+// One step of the search for requests [first, last). `widest` children has a node of the level at most.
+void onerec_search(const Tree* tree, const Search* step, int64_t widest, int64_t first, int64_t last) {
+  for (long request = first; request < last; ++request) {
+    arena.back_to(0);
+    search(*tree, *step, request, widest, arena);
   }
 }
 

@@ -48,7 +48,10 @@ struct Step {  // `fed` tokens to each of the live rows; logits of some of them
   int64_t fed, start;
   Chosen live, asked;       // asked are live; of the others only keys and values are needed
   const int64_t* codes;     // [rows, fed]
-  const int32_t* ancestors; // [rows, start + fed]: cache rows of each row's past and present
+  int64_t rows_each;        // of a request
+  const int32_t* past;      // [rows of the step before, start]: cache rows of each row's past
+  const int64_t* parents;   // [rows]: which of these rows each continues; null: the same
+  int32_t* ancestors;       // [rows, start + fed]: cache rows of each row's past and present, made by the step
   const Element* head;      // packed [d, codes of the level]
   int64_t head_columns;     // whole panels
   float* logits;            // [rows, head_columns]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from evaluation.beauty.dataset import Beauty
 from evaluation.recbole.compare import Settings, compare, places, recbole, table
@@ -60,4 +61,4 @@ def test_its_figures_are_checked_against_its_scores(tmp_path: Path) -> None:
 def test_without_recbole_it_says_how_to_get_it(tmp_path: Path) -> None:
     for python in (sys.executable, str(tmp_path / "nowhere")):
         with pytest.raises(DependencyMissingError, match="pip install recbole"):
-            compare(BEAUTY, Settings(python=python))
+            compare(BEAUTY, Settings(python=python), torch.device("cpu"))

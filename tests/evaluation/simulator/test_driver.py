@@ -69,7 +69,7 @@ def answering(kafka: KafkaSettings, topic: Topic, item_ids: tuple[int, ...], ver
         stopped.set()
         thread.join()
         follower.close()
-        writer.flush(30)
+        writer.flush(60)
 
 
 def test_each_user_sees_the_own_arm_and_events_come_in_the_order_of_time(kafka: KafkaSettings) -> None:

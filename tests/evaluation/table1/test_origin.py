@@ -31,7 +31,9 @@ def test_a_constant_changes_the_digest_and_a_comment_does_not(tmp_path: Path) ->
         source_digest(tmp_path, ["*.py"])
 
 
-def test_a_changed_tree_is_named_so(tmp_path: Path) -> None:
+def test_a_changed_tree_is_named_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOURCE_COMMIT", raising=False)
+
     def git(*arguments: str) -> None:
         own = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
         subprocess.run(["git", *own, *arguments], cwd=tmp_path, check=True, capture_output=True)
@@ -49,3 +51,5 @@ def test_a_changed_tree_is_named_so(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text("ONE = 2\n")
     assert commit(tmp_path) == f"{clean}+changes"
     assert (ROOT / "evaluation" / "table1" / "origin.py").is_file()
+    monkeypatch.setenv("SOURCE_COMMIT", "of the tree that was copied")
+    assert commit(tmp_path) == "of the tree that was copied"

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, TopicPartition
 
 from onerec.kafka import admin, clients
 from onerec.kafka.registry import codec
-from onerec.metrics import Samples, scrape
+from onerec.metrics import Samples, read_metrics
 from onerec.settings import KafkaSettings
 from schemas.records import Impression
 from schemas.topics import ACTIONS, IMPRESSIONS, Topic, id_key
@@ -24,7 +24,7 @@ from tests.kafka.reading import followed
 from tests.stream.joiner.events import Event
 
 ROOT = Path(__file__).parents[3]
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 class JoinerProcess:
@@ -97,7 +97,7 @@ class JoinerProcess:
     def metrics(self) -> Samples:
         """Its metrics; none while it does not answer."""
         found = re.search(r"metrics on http://\S+:(\d+)/", self.output())
-        return scrape({"joiner": int(found[1])}) if found else Samples()
+        return Samples(read_metrics(int(found[1]), timeout_s=PATIENCE_S)) if found else Samples()
 
     def peak_mb(self) -> float:
         """The most resident memory that it has had."""

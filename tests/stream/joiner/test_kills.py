@@ -76,12 +76,13 @@ def finish(kafka: KafkaSettings, feeder: Feeder, joiner: JoinerProcess, sessions
 
 def kill_somewhere(joiner: JoinerProcess, rng: random.Random) -> bool:
     """Kill while it starts (one in four) or while it works; whether it had written output in this life."""
-    if rng.random() < 0.25:
-        time.sleep(rng.uniform(0.2, 1.5))  # not a wait for something: the moment of the kill is the random variable
-    else:
+    worked = rng.random() >= 0.25
+    if worked:
         joiner.until(lambda samples: samples.get("stream_joiner_sessions_total") > 0)
         time.sleep(rng.uniform(0.0, 0.4))
-    worked = joiner.metrics().get("stream_joiner_sessions_total") > 0
+    else:
+        time.sleep(rng.uniform(0.2, 1.5))  # not a wait for something: the moment of the kill is the random variable
+        worked = joiner.metrics().get("stream_joiner_sessions_total") > 0
     joiner.kill()
     return worked
 

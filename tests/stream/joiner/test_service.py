@@ -28,7 +28,7 @@ from schemas.topics import (
 from tests.broker import Broker
 from tests.stream.joiner.events import Event, action, impression, view
 from tests.stream.joiner.oracle import expected
-from tests.stream.joiner.running import Feeder, JoinerProcess, eventually, records, until_records
+from tests.stream.joiner.running import PATIENCE_S, Feeder, JoinerProcess, eventually, records, until_records
 from tests.stream.joiner.test_join import entries, plain
 
 pytestmark = pytest.mark.broker
@@ -73,10 +73,10 @@ def test_sessions_histories_and_metrics_of_a_log(kafka: KafkaSettings, tmp_path:
 
     with JoinerProcess(kafka, tmp_path, **QUICK) as joiner:
         all_closed(joiner, kafka, events)
+        published = len(records(kafka, SESSIONS))
+        joiner.until(lambda samples: samples.get("stream_joiner_sessions_total") == published)
         samples = joiner.until(lambda samples: samples.get("stream_joiner_lag_events") == 0)
-
         assert samples.get("stream_joiner_events_total") == len(events)
-        assert samples.get("stream_joiner_sessions_total") == len(records(kafka, SESSIONS))
         assert samples.get("stream_joiner_open_impressions") == 0
         assert joiner.stop() == 0
     check_against_oracle(kafka, events)
@@ -121,7 +121,7 @@ def test_bad_late_and_unknown_records_go_to_dead_letters_and_the_stream_goes_on(
         feeder.publish_to(0, impression(777, NOW_MS + 100_000, request=9))
         feeder.flush()
         until_records(kafka, SESSIONS, 2, joiner.output())
-        assert joiner.metrics().get("onerec_dead_letters_total", reason="unknown_item") == 1
+        joiner.until(lambda samples: samples.get("onerec_dead_letters_total", reason="unknown_item") == 1)
         assert joiner.stop() == 0
 
     letters = records(kafka, DEAD_LETTERS)
@@ -195,8 +195,8 @@ def test_a_changelog_that_is_gone_stops_the_joiner_with_the_remedy(kafka: KafkaS
         assert joiner.stop() == 0
         client = admin.WatchedAdmin(kafka)
         name = clients.topic_name(kafka, JOINER_CHANGELOG)
-        client.delete_topics([name])[name].result(10)
-        eventually(lambda: name not in client.list_topics(timeout=5).topics, "deleted")
+        client.delete_topics([name])[name].result(PATIENCE_S)
+        eventually(lambda: name not in client.list_topics(timeout=PATIENCE_S).topics, "deleted")
         admin.create_topics(kafka)
 
         joiner.start()
@@ -239,8 +239,8 @@ def test_partitions_move_between_joiners_and_every_session_comes_once(
 def test_no_topic_is_left_out_of_the_partition_check(kafka: KafkaSettings, tmp_path: Path) -> None:
     client = admin.WatchedAdmin(kafka)
     name = clients.topic_name(kafka, ACTIONS)
-    client.delete_topics([name])[name].result(10)
-    eventually(lambda: name not in client.list_topics(timeout=5).topics, "deleted")
+    client.delete_topics([name])[name].result(PATIENCE_S)
+    eventually(lambda: name not in client.list_topics(timeout=PATIENCE_S).topics, "deleted")
     admin.create_topics(kafka.model_copy(update={"partitions": 5}))
 
     with JoinerProcess(kafka, tmp_path, **QUICK) as joiner:
