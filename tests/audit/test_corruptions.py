@@ -319,6 +319,7 @@ def onerec_audit(kafka: KafkaSettings, directory: Path, *options: str) -> subpro
     rules = RULES.model_dump(include={"session_items", "session_gap_ms", "feedback_window_ms", "history_items"})
     lines = ["[kafka]", f'bootstrap_servers = "{kafka.bootstrap_servers}"', "partitions = 1"]
     lines += [f'topic_prefix = "{kafka.topic_prefix}"', f'group_prefix = "{kafka.group_prefix}"']
+    lines += [f"broker_patience_s = {kafka.broker_patience_s}"]
     lines += ["[stream.joiner]", "known_items_only = false", *(f"{name} = {value}" for name, value in rules.items())]
     config = directory / "onerec.toml"
     config.write_text("\n".join(lines))
@@ -351,7 +352,7 @@ def test_the_command_on_a_real_broker(
 
 
 def test_no_broker_is_a_sentence(tmp_path: Path) -> None:
-    done = onerec_audit(KafkaSettings(bootstrap_servers="127.0.0.1:1"), tmp_path)
+    done = onerec_audit(KafkaSettings(bootstrap_servers="127.0.0.1:1", broker_patience_s=1.0), tmp_path)
 
     assert done.returncode == 3
     assert "No Kafka broker answers at 127.0.0.1:1" in done.stderr

@@ -80,7 +80,7 @@ def stack() -> Iterator[Stack]:
     finally:
         logs = running("logs", "--tail", "20", *SERVICES)
         sys.stdout.write(logs)  # pytest shows it where the test fails
-        running("down", "-v", "--remove-orphans", "-t", "20")
+        running("down", "-v", "--remove-orphans", "-t", "2")
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
-from onerec.kafka import admin
+from onerec.kafka import admin, metadata
 from onerec.kafka.embedded import EmbeddedBroker
 from onerec.service import Stop
 from onerec.settings import KafkaSettings
@@ -263,8 +263,9 @@ def test_broker_that_is_replaced_while_running_is_noticed(world: World, monkeypa
             ClusterWatch("the one before").look(running.supply.intake)
 
 
-def test_missing_topics_are_named(broker: object, kafka: KafkaSettings, tmp_path: Path) -> None:
-    world = World(kafka.model_copy(update={"topic_prefix": "absent-"}), tmp_path)
+def test_missing_topics_are_named(bare_kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "APPEAR_TIMEOUT_S", 0.2)
+    world = World(bare_kafka.model_copy(update={"topic_prefix": "absent-"}), tmp_path)
     with pytest.raises(DependencyMissingError, match="onerec topics create"):
         start(world.settings, Stop("test"))
 

@@ -65,7 +65,7 @@ def batches(draw: st.DrawFn) -> tuple[type, list[bytes | None]]:
     return kind, values
 
 
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=120, deadline=None)
 @given(batch=batches())
 def test_a_row_is_what_the_codec_decodes_and_the_bounds_allow(batch: tuple[type, list[bytes | None]]) -> None:
     kind, values = batch

@@ -178,7 +178,7 @@ def test_a_new_machine_goes_on_where_the_old_one_stopped_with_imported_histories
 def test_a_broker_that_is_not_there_and_topics_that_are_missing_are_said_in_a_sentence(
     bare_kafka: KafkaSettings, tmp_path: Path
 ) -> None:
-    nowhere = bare_kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})
+    nowhere = bare_kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1", "broker_patience_s": 1.0})
     without_topics = JoinerProcess(bare_kafka, tmp_path / "topics", **QUICK)
     without_broker = JoinerProcess(nowhere, tmp_path / "broker", **QUICK)
     with without_topics, without_broker:
