@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -76,12 +77,16 @@ class Crowd:
             self.look(LOOK_S)
         return range(first, self._next_id)
 
-    def flood(self, per_s: float, for_s: float, meanwhile: Callable[[], None]) -> range:
-        """Send so many a second whatever comes back; the ids."""
+    def flood(
+        self, per_s: float, for_s: float, meanwhile: Callable[[], None], *, at_random: random.Random | None = None
+    ) -> range:
+        """Send so many a second whatever comes back, evenly or `at_random` times; the ids."""
         first, begun_s = self._next_id, time.monotonic()
+        due_s = 0.0
         while (passed_s := time.monotonic() - begun_s) < for_s:
-            for _ in range(int(passed_s * per_s) - (self._next_id - first)):
+            while due_s <= passed_s:
                 self.ask()
+                due_s += 1.0 / per_s if at_random is None else at_random.expovariate(per_s)
             self.look(LOOK_S)
             meanwhile()
         return range(first, self._next_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,18 +65,25 @@ def _ask(settings: Settings, saturate_s: float, measure_s: float, look: Callable
         half = crowd.flood(capacity / 2, measure_s, lambda: None)
         unanswered = crowd.wait(half, ANSWER_S)
         stages = _stages(look().since(before))
-        told = [crowd.told[one] for one in half if one in crowd.told]
+        uneven = crowd.flood(capacity / 2, measure_s, lambda: None, at_random=random.Random(0))
+        unanswered += crowd.wait(uneven, ANSWER_S)
+        return {
+            "capacity_per_s": round(capacity, 1),
+            "requests": len(half),
+            "unanswered": unanswered,
+            **_latencies(crowd, half),
+            "at_random_times": _latencies(crowd, uneven),
+            "stages_ms": stages,
+        }
+
+
+def _latencies(crowd: Crowd, asked: range) -> dict[str, float]:
+    """From sending to the answer's writing. Raises DependencyMissingError where none was answered."""
+    told = [crowd.told[one] for one in asked if one in crowd.told]
     latencies = [one.latency_ms for one in told if one.status is Status.ANSWERED]
     if not latencies:
         raise DependencyMissingError("The worker answered nothing.", "See its log.")
-    return {
-        "capacity_per_s": round(capacity, 1),
-        "requests": len(half),
-        "unanswered": unanswered,
-        "p50_ms": float(np.median(latencies)),
-        "p99_ms": float(np.quantile(latencies, 0.99)),
-        "stages_ms": stages,
-    }
+    return {"p50_ms": float(np.median(latencies)), "p99_ms": float(np.quantile(latencies, 0.99))}
 
 
 def _stages(samples: Samples) -> dict[str, dict[str, float]]:

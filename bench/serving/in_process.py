@@ -1,8 +1,7 @@
-"""The worker's queue and engine without Kafka: requests come at random times at half of what can be served."""
+"""The worker's queue and engine without Kafka: requests come evenly, as behind Kafka, at half of what can be served."""
 
 from __future__ import annotations
 
-import random
 import time
 from typing import Any
 
@@ -43,7 +42,6 @@ class HalfLoad:
 
     def repeat(self) -> dict[str, Any]:
         """Requests at half the capacity, for one turn."""
-        rng = random.Random(0)
         queue = RequestQueue(self._worker.max_batch, self._worker.deadline_ms, self._worker.max_wait_ms)
         begun_s, comes_s, number = time.perf_counter(), 0.0, 0
         latencies: list[float] = []
@@ -52,7 +50,7 @@ class HalfLoad:
                 request = Request(request_id=number, user_id=number, time_ms=0, items=5, produced_ms=0)
                 queue.add(request, 0, number, now_ms=1000 * comes_s, age_ms=0.0)
                 number += 1
-                comes_s += rng.expovariate(self._capacity / 2)
+                comes_s += 2 / self._capacity
             due_ms = queue.wait_ms(1000 * now_s)
             if due_ms != 0.0:
                 until_s = min(comes_s - now_s, 1e-3 * due_ms if due_ms is not None else self._turn_s)
