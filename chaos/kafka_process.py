@@ -17,7 +17,7 @@ from onerec.processes import LOOPBACK, die_with_parent, free_port
 from onerec.settings import KafkaSettings
 
 HOME = "KAFKA_HOME"
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 HEAP = "-Xms64m -Xmx320m"
 DEFAULTS = {
