@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from onerec.compiled import COMPILERS, FLAGS
 from onerec.elementwise import binding, check
 from onerec.elementwise.binding import Compiled
 from onerec.errors import DependencyMissingError
@@ -134,6 +136,24 @@ def test_bits_do_not_depend_on_how_many_threads_there_are(compiled: Compiled, dt
         shares.append(compiled.softmax(scores.clone(), None, 0.5).share)
     torch.set_num_threads(threads)
     assert torch.equal(*shares)
+
+
+def test_bits_do_not_depend_on_the_compilers_choices(compiled: Compiled, tmp_path: Path) -> None:
+    """Other instructions, fused multiply-adds where it could take them, and hardly any optimisation."""
+    results = []
+    for number, flags in enumerate((("-O1", "-mno-avx2", "-mno-avx"), ("-O2", "-mavx2", "-mfma"))):
+        target = tmp_path / f"other-{number}.so"
+        compiler = next(found for name in COMPILERS if (found := shutil.which(name)))
+        command = [compiler, *FLAGS, *binding.FLAGS, *flags, "-o", str(target), str(binding.LIBRARY.main)]
+        subprocess.run(command, check=True, capture_output=True)
+        results.append(Compiled(target))
+    for dtype in (torch.float32, torch.bfloat16):
+        outputs = []
+        for kernels in (compiled, *results):
+            with elementwise.using(kernels):
+                outputs.append(everything(dtype))
+        for other in outputs[1:]:
+            assert all(map(torch.equal, outputs[0], other))
 
 
 @pytest.mark.parametrize("make", [RMSNorm(16), swiglu, lambda x: attend(x, x, x, None)])
