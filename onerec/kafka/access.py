@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
 from onerec.errors import DependencyMissingError
 from onerec.kafka.admin import WatchedAdmin
@@ -73,10 +73,10 @@ def _missing_topics(client: WatchedAdmin, needed: Iterable[Right]) -> Iterator[R
 
 
 def _missing_groups(client: WatchedAdmin, needed: Iterable[Right]) -> Iterator[Right]:
+    """By the question who is in it: to librdkafka's of its offsets a broker that loads the group yet is a crash."""
     for right in needed:
-        group = ConsumerGroupTopicPartitions(right.name)
         try:
-            client.list_consumer_group_offsets([group], request_timeout=TIMEOUT_S)[right.name].result(TIMEOUT_S)
+            client.describe_consumer_groups([right.name], request_timeout=TIMEOUT_S)[right.name].result(TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() in DENIED:
                 yield right

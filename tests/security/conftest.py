@@ -9,6 +9,8 @@ import pytest
 from chaos.kafka_process import kafka_home
 from onerec.errors import DependencyMissingError
 from onerec.kafka import admin
+from onerec.kafka.access import missing_rights
+from onerec.kafka.admin import WatchedAdmin
 from onerec.kafka.rights import USERS, Right, rights
 from onerec.settings import Settings
 from tests.security.secured import AccessRules, SecuredKafka
@@ -40,4 +42,6 @@ def rules(secured: SecuredKafka, table: list[Right]) -> AccessRules:
     """The access rules: those of the table, which a test may change for a while."""
     rules = AccessRules(secured)
     rules.grant(table)
+    # The first question about groups that this broker hears: it has none loaded, and whoever asks must live with that.
+    missing_rights(WatchedAdmin(secured.settings("worker")), [right for right in table if right.user == "worker"])
     return rules
