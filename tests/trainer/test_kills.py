@@ -20,6 +20,7 @@ from schemas.topics import PREFERENCES, SESSIONS, TRAINER_JOURNAL
 from tests.kafka.reading import followed
 from tests.trainer import toy
 from tests.trainer.world import World
+from trainer import kernels
 from trainer.checkpoint import load_checkpoint
 from trainer.environment import make_deterministic
 from trainer.guard import first_offsets
@@ -101,7 +102,8 @@ def weights_without_interruption(world: World) -> tuple[str, dict[int, str]]:
     """Digest at the end, and of each version, of one run from the seed's checkpoint over the journal's steps."""
     make_deterministic(1)
     folder = next((world.folder / "state" / "trainer" / MODEL).glob("*-kept"))
-    state, _ = load_checkpoint(folder, toy.TINY, world.settings.trainer)
+    state, surroundings = load_checkpoint(folder, toy.TINY, world.settings.trainer)
+    kernels.use_recorded(surroundings.environment)
     supply = Supply(world.kafka, toy.TINY, world.settings.trainer, first_offsets(world.kafka) | state.offsets)
     told = read_story(read_journal(world.kafka, MODEL, start=0, timeout_s=60), after_step=0)
     publishes = {step: entry.version or 0 for step, entry in told.publishes.items()}
