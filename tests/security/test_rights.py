@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -78,7 +79,11 @@ def test_the_command_prints_it() -> None:
 
 
 def test_nothing_is_asked_where_nobody_logs_in() -> None:
-    require_rights(load_settings(kafka={"bootstrap_servers": "127.0.0.1:1"}), "joiner")
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        broker.setblocking(False)
+        require_rights(load_settings(kafka={"bootstrap_servers": f"127.0.0.1:{broker.getsockname()[1]}"}), "joiner")
+        with pytest.raises(BlockingIOError):  # nobody has connected
+            broker.accept()
 
 
 @pytest.mark.broker
