@@ -6,17 +6,19 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
 )
 
 from onerec.kafka import clients, layout
 from onerec.kafka.metadata import metadata, require_names
-from onerec.kafka.offsets import beginning_offsets, bounds, committed, end_offsets
-from onerec.kafka.trouble import Trouble, explained, known_properties
+from onerec.kafka.offsets import SLICE_S, beginning_offsets, bounds, committed, end_offsets
+from onerec.kafka.patience import ask
+from onerec.kafka.trouble import NO_TOPIC, Trouble, explained, known_properties
 from onerec.settings import KafkaSettings
 from schemas.topics import TOPICS, Topic
 
@@ -45,21 +47,24 @@ class WatchedAdmin(AdminClient):
 
 
 def create_topics(kafka: KafkaSettings, *, topics: Iterable[Topic] = TOPICS, timeout_s: float = 30.0) -> list[str]:
-    """Make the topics that are missing, and wait until they are seen; the names of those made.
+    """Make the topics that are missing, and wait until they can be written to; the names of those made.
 
-    Existing ones stay as they are: `check_topics` says whether that is well. Raises DependencyMissingError.
+    A topic is seen before its leader knows of it, and a producer's first records can be lost in between
+    (onerec.kafka.delivery). Existing ones stay as they are: `check_topics` says whether that is well. Raises
+    DependencyMissingError.
     """
     client = WatchedAdmin(kafka)
+    names = {topic: clients.topic_name(kafka, topic) for topic in topics}
     existing = metadata(client, kafka).topics
-    wanted = [topic for topic in topics if clients.topic_name(kafka, topic) not in existing]
-    if not wanted:
-        return []
+    wanted = [topic for topic, name in names.items() if name not in existing]
     made = []
-    asked = client.create_topics([_new(kafka, topic) for topic in wanted], operation_timeout=timeout_s)
-    for topic, (name, future) in zip(wanted, asked.items(), strict=True):
-        if _created(client, kafka, topic, future, timeout_s):
-            made.append(name)
-    require_topics(kafka, wanted)
+    if wanted:
+        asked = client.create_topics([_new(kafka, topic) for topic in wanted], operation_timeout=timeout_s)
+        for topic, (name, future) in zip(wanted, asked.items(), strict=True):
+            if _created(client, kafka, topic, future, timeout_s):
+                made.append(name)
+    found = require_names(client, kafka, set(names.values()))
+    _wait_for_leaders(client, kafka, [TopicPartition(name, part) for name in found for part in found[name].partitions])
     return made
 
 
@@ -122,6 +127,21 @@ def _created(client: WatchedAdmin, kafka: KafkaSettings, topic: Topic, future: A
             return False
         raise explained(error, kafka, f"topic {name}") from error
     return True
+
+
+def _wait_for_leaders(client: WatchedAdmin, kafka: KafkaSettings, parts: list[TopicPartition]) -> None:
+    """Return once the leader of each partition answers for it. Raises DependencyMissingError."""
+
+    def question() -> None:
+        newest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = client.list_offsets(dict.fromkeys(parts, newest), request_timeout=SLICE_S)
+        for answer in asked.values():
+            answer.result()
+
+    try:
+        ask(question, kafka.broker_patience_s, also=NO_TOPIC)
+    except KafkaException as error:
+        raise explained(error, kafka, "the leaders of new topics") from error
 
 
 def _configurations(

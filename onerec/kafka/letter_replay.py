@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException
 
 from onerec.kafka import clients
 from onerec.kafka.admin import beginning_offsets
+from onerec.kafka.delivery import Deliveries
 from onerec.kafka.letters import PARTITION, REPLAYED_HEADER, Letter, Mark, Selection, entries, letter_bounds
 from onerec.kafka.registry import codec
 from onerec.kafka.trouble import explained
@@ -95,8 +96,11 @@ def replay(kafka: KafkaSettings, planned: Plan, *, again: bool = False) -> int:
         done = 0
         for batch in _batches(kafka, wanted):
             producer.begin_transaction()
+            deliveries = Deliveries()
             for letter in batch:
-                _put_back(producer, kafka, letter, partitions[letter.record.topic])
+                _put_back(producer, kafka, letter, partitions[letter.record.topic], deliveries)
+            producer.flush(TIMEOUT_S)
+            deliveries.check()
             producer.commit_transaction(TIMEOUT_S)
             done += len(batch)
     except KafkaException as error:
@@ -133,7 +137,9 @@ def _batches(kafka: KafkaSettings, wanted: Collection[int]) -> Iterator[list[Let
         yield batch
 
 
-def _put_back(producer: clients.WatchedProducer, kafka: KafkaSettings, letter: Letter, there: set[int]) -> None:
+def _put_back(
+    producer: clients.WatchedProducer, kafka: KafkaSettings, letter: Letter, there: set[int], deliveries: Deliveries
+) -> None:
     """`there`: the partitions that its topic has now."""
     record = letter.record
     topic = BY_NAME[record.topic]
@@ -145,10 +151,12 @@ def _put_back(producer: clients.WatchedProducer, kafka: KafkaSettings, letter: L
         record.partition if record.partition in there else -1,  # else by its key
         timestamp=max(0, record.timestamp_ms),  # 0: now, for a record that came without one
         headers=headers,
+        on_delivery=deliveries,
     )
     mark = dataclasses.replace(
         record, reason=str(Reason.REPLAYED), detail=record.reason, key=None, value=None, truncated=False
     )
     encoded = codec(kafka, DEAD_LETTERS).encode(mark)
-    producer.produce(clients.topic_name(kafka, DEAD_LETTERS), encoded, None, PARTITION, headers=headers)
+    dead_letters = clients.topic_name(kafka, DEAD_LETTERS)
+    producer.produce(dead_letters, encoded, None, PARTITION, headers=headers, on_delivery=deliveries)
     producer.poll(0)

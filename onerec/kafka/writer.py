@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from onerec.kafka import clients
+from onerec.kafka import clients, delivery
 from onerec.kafka.metadata import require_names
 from onerec.kafka.registry import codec
 from onerec.kafka.trouble import explained, no_broker
@@ -49,7 +49,8 @@ class RecordWriter:
     ) -> None:
         """Queue a record; it is on the broker after `flush`.
 
-        `on_delivery(error, message)` is called from a later send, poll or flush. Raises ValueError where the record
+        `on_delivery(error, message)` is called from a later send, poll or flush; the error is that of
+        `delivery.failure`. Raises ValueError where the record
         does not fit its schema, and DependencyMissingError where the topic is missing, an earlier record could not
         be delivered or no broker has answered for `kafka.broker_patience_s`.
         """
@@ -65,11 +66,18 @@ class RecordWriter:
     def flush(self, timeout_s: float) -> None:
         """Wait until all that was sent is on the broker; raises DependencyMissingError where it is not in time."""
         deadline_s = time.monotonic() + timeout_s
-        while left := self.producer.flush(max(0.0, min(FLUSH_SLICE_S, deadline_s - time.monotonic()))):
+        while left := self._flushed(deadline_s - time.monotonic()):
             self.raise_failure()
             if time.monotonic() >= deadline_s:
                 raise no_broker(self._kafka, f"{left} records were not delivered within {timeout_s:g} s")
         self.raise_failure()
+
+    def _flushed(self, timeout_s: float) -> int:
+        """How many records are left after a slice of the timeout."""
+        try:
+            return self.producer.flush(max(0.0, min(FLUSH_SLICE_S, timeout_s)))
+        except KafkaException as error:  # a fatal one, the producer can do nothing any more
+            raise explained(error, self._kafka, operation="Write") from error
 
     def poll(self, timeout_s: float = 0.0) -> None:
         """Serve delivery reports; raises DependencyMissingError where one is a failure."""
@@ -113,11 +121,12 @@ class RecordWriter:
 
         def both(error: KafkaError | None, message: Message) -> None:
             self._delivered(error, message)
-            on_delivery(error, message)
+            on_delivery(delivery.failure(error, message), message)
 
         return both
 
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+    def _delivered(self, told: KafkaError | None, message: Message) -> None:
+        error = delivery.failure(told, message)
         if error is None:
             self.producer.trouble.seen_alive()
         elif self._failure is None:

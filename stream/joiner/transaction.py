@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from onerec.errors import CheckFailedError
 from onerec.kafka import clients
+from onerec.kafka.delivery import Deliveries
 from onerec.kafka.watchdog import comes_back
 from onerec.kafka.watermarks import Part
 from onerec.settings import KafkaSettings
@@ -98,10 +99,18 @@ class _Open:
     deadline_s: float
     ends: dict[Part, int] = field(default_factory=dict)
     """Where the partitions of the state's topics end with it, as deliveries tell."""
+    deliveries: Deliveries = field(default_factory=Deliveries)
 
     def left_s(self) -> float:
         """How long it may still take; the broker ends it about then."""
         return max(0.0, self.deadline_s - time.monotonic())
+
+    def delivered_last(self, error: KafkaError | None, message: Message) -> None:
+        """Note where a partition's last record came to stand."""
+        self.deliveries(error, message)
+        topic, partition, offset, _ = clients.place(message)
+        if error is None and offset is not None:
+            self.ends[topic, partition] = offset + 1
 
 
 class Transactions:
@@ -147,6 +156,7 @@ class Transactions:
             # 2. All of it is on the broker, and we know where the topics of the state end.
             if self._producer.flush(opened.left_s()):
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "records were not delivered in time"))
+            opened.deliveries.check()
             # 3. The consumed offsets join the transaction.
             with comes_back("send_offsets_to_transaction", STUCK_AFTER_S):
                 self._producer.send_offsets_to_transaction(self._offsets(opened.works), opened.group, COMMIT_TIMEOUT_S)
@@ -168,31 +178,31 @@ class Transactions:
         self._producer.purge(in_flight=True)
 
     def _produce(self, work: Work, opened: _Open) -> None:
-        wiring, partition, deadline_s = self._wiring, work.partition, opened.deadline_s
+        wiring, partition = self._wiring, work.partition
         headers: Headers = [(OFFSETS_HEADER, pack_offsets(work.next_offsets))]
         for records, topic in ((work.sessions, wiring.sessions), (work.dead_letters, wiring.dead_letters)):
-            self._send(topic, records, partition if topic == wiring.sessions else 0, deadline_s)
+            self._send(topic, records, partition if topic == wiring.sessions else 0, opened)
         for records, topic in ((work.histories, wiring.histories), (work.changelog, wiring.changelog)):
-            self._send(topic, records[:-1], partition, deadline_s, headers=headers)
-            self._send(topic, records[-1:], partition, deadline_s, headers=headers, on_delivery=_note_end(opened.ends))
+            self._send(topic, records[:-1], partition, opened, headers=headers)
+            self._send(topic, records[-1:], partition, opened, headers=headers, on_delivery=opened.delivered_last)
 
     def _send(
         self,
         topic: str,
         records: Sequence[Record],
         partition: int,
-        deadline_s: float,
+        opened: _Open,
         *,
         headers: Headers | None = None,
         on_delivery: OnDelivery | None = None,
     ) -> None:
-        produce = self._producer.produce
+        produce, told = self._producer.produce, on_delivery or opened.deliveries
         for key, value, time_ms in records:
             while True:
                 try:
-                    produce(topic, value, key, partition, on_delivery=on_delivery, timestamp=time_ms, headers=headers)
+                    produce(topic, value, key, partition, on_delivery=told, timestamp=time_ms, headers=headers)
                 except BufferError:
-                    if time.monotonic() > deadline_s:
+                    if not opened.left_s():
                         raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the send queue stays full")) from None
                     self._producer.poll(QUEUE_WAIT_S)
                 else:
@@ -208,14 +218,3 @@ class Transactions:
     def _positions(self, partition: int, ends: dict[Part, int]) -> dict[str, int]:
         names = (("changelog", self._wiring.changelog), ("histories", self._wiring.histories))
         return {name: ends[topic, partition] for name, topic in names if (topic, partition) in ends}
-
-
-def _note_end(ends: dict[Part, int]) -> OnDelivery:
-    """Notes where a partition's last record came to stand."""
-
-    def delivered(error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            topic, partition, offset, _ = clients.place(message)
-            ends[topic, partition] = offset + 1
-
-    return delivered

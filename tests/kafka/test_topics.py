@@ -15,6 +15,7 @@ from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
 from schemas.records import Impression
 from schemas.topics import ACTIONS, HISTORIES, IMPRESSIONS, ITEMS, TOPICS, TRAINER_JOURNAL, Cleanup, id_key
+from tests.kafka.late_leader import Api, LateLeader
 from tests.kafka.reading import read_all
 from tests.kafka_process import KafkaProcess
 from tests.schemas.examples import BY_TYPE, TIME_MS
@@ -38,6 +39,18 @@ def test_made_once_and_then_left_alone(bare_kafka: KafkaSettings) -> None:
     assert set(admin.create_topics(bare_kafka)) == {bare_kafka.topic_prefix + topic.name for topic in TOPICS}
     assert admin.create_topics(bare_kafka) == []
     assert admin.check_topics(bare_kafka) == []
+
+
+@pytest.mark.exactly_once
+@pytest.mark.broker
+def test_made_once_their_leaders_answer(bare_kafka: KafkaSettings) -> None:
+    """A topic is listed before its leader takes records: who writes at once must not be refused."""
+    refused = 3
+    topic = f"{bare_kafka.topic_prefix}impressions"
+    with LateLeader(bare_kafka.bootstrap_servers, topic, Api.LIST_OFFSETS, refused=refused) as late:
+        beyond = bare_kafka.model_copy(update={"bootstrap_servers": late.bootstrap_servers})
+        assert admin.create_topics(beyond, topics=[IMPRESSIONS]) == [topic]
+        assert late.asked > refused
 
 
 @pytest.mark.broker

@@ -5,20 +5,33 @@ from __future__ import annotations
 import time
 
 import pytest
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from onerec.errors import DependencyMissingError
-from onerec.kafka import admin, metadata
+from onerec.kafka import admin, clients, metadata
+from onerec.kafka.delivery import Deliveries
 from onerec.kafka.follow import TopicFollower
+from onerec.kafka.registry import codec
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
 from schemas.records import Impression
 from schemas.topics import ACTIONS, IMPRESSIONS, id_key
+from tests.kafka.late_leader import Api, LateLeader
 from tests.kafka.reading import read_all
 from tests.schemas.examples import BY_TYPE, TIME_MS
 
 IMPRESSION: Impression = BY_TYPE[Impression]
 NOBODY = KafkaSettings(bootstrap_servers="127.0.0.1:1", broker_patience_s=0.3)
+
+
+def committed_keys(kafka: KafkaSettings) -> list[bytes | None]:
+    """Of all impressions, in order, without those of aborted transactions."""
+    keys: list[bytes | None] = []
+    follower = TopicFollower(kafka, IMPRESSIONS, lambda received: keys.append(received.key), service="test")
+    follower.catch_up(60)
+    assert follower.next_offsets() == admin.end_offsets(kafka, IMPRESSIONS)
+    follower.close()
+    return keys
 
 
 def send_until_it_fails(writer: RecordWriter, partition: int) -> None:
@@ -75,6 +88,61 @@ def test_without_a_broker_it_says_so() -> None:
 
 @pytest.mark.exactly_once
 @pytest.mark.broker
+def test_a_record_that_nobody_confirmed_is_there_or_raised(kafka: KafkaSettings) -> None:
+    """Even where a later one was: brokers up to Kafka 4.2 take it from a producer of which they have no record."""
+    failed: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            failed.append(error)
+
+    with LateLeader(kafka.bootstrap_servers, f"{kafka.topic_prefix}impressions", Api.PRODUCE, together=2) as late:
+        writer = RecordWriter(kafka.model_copy(update={"bootstrap_servers": late.bootstrap_servers}), linger_ms=0)
+        writer.send(IMPRESSIONS, b"1", IMPRESSION, partition=0, on_delivery=delivered)
+        while late.asked < 1:
+            writer.poll(0.01)
+        writer.send(IMPRESSIONS, b"2", IMPRESSION, partition=0, on_delivery=delivered)
+        try:
+            writer.flush(60)
+        except DependencyMissingError as error:
+            assert "has to be sent again" in str(error)  # noqa: PT017 - not every broker loses it
+    there = [received.key for received in read_all(kafka, IMPRESSIONS)]
+    assert b"2" in there
+    assert (b"1" in there) != bool(failed)
+
+
+@pytest.mark.exactly_once
+@pytest.mark.broker
+def test_a_transaction_that_may_lack_a_record_does_not_count(kafka: KafkaSettings) -> None:
+    topic, value, deliveries = (
+        f"{kafka.topic_prefix}impressions",
+        codec(kafka, IMPRESSIONS).encode(IMPRESSION),
+        Deliveries(),
+    )
+    with LateLeader(kafka.bootstrap_servers, topic, Api.PRODUCE, together=2) as late:
+        beyond = kafka.model_copy(update={"bootstrap_servers": late.bootstrap_servers})
+        producer = clients.producer(beyond, transactional_id=topic, linger_ms=0)
+        producer.init_transactions(60)
+        producer.begin_transaction()
+        producer.produce(topic, value, b"1", 0, on_delivery=deliveries)
+        while late.asked < 1:
+            producer.poll(0.01)
+        producer.produce(topic, value, b"2", 0, on_delivery=deliveries)
+        assert producer.flush(60) == 0
+        try:
+            deliveries.check()
+        except KafkaException:
+            producer.abort_transaction(60)
+        else:
+            producer.commit_transaction(60)
+    deadline_s = time.monotonic() + 60
+    while admin.end_offsets(kafka, IMPRESSIONS)[0] < 2:  # the record or the two, then the marker
+        assert time.monotonic() < deadline_s
+    assert committed_keys(kafka) in ([], [b"1", b"2"])
+
+
+@pytest.mark.exactly_once
+@pytest.mark.broker
 def test_what_a_transaction_aborts_is_never_read(kafka: KafkaSettings) -> None:
     writer = RecordWriter(kafka, transactional_id=kafka.group_prefix + "writer")
     writer.producer.init_transactions(60)
@@ -89,9 +157,4 @@ def test_what_a_transaction_aborts_is_never_read(kafka: KafkaSettings) -> None:
     deadline_s = time.monotonic() + 60
     while admin.end_offsets(kafka, IMPRESSIONS) != {0: 4, 1: 0}:  # two records and two markers, the last one soon
         assert time.monotonic() < deadline_s
-    keys: list[bytes | None] = []
-    follower = TopicFollower(kafka, IMPRESSIONS, lambda received: keys.append(received.key), service="test")
-    follower.catch_up(60)
-    assert keys == [b"8"]
-    assert follower.next_offsets() == {0: 4, 1: 0}
-    follower.close()
+    assert committed_keys(kafka) == [b"8"]
