@@ -26,14 +26,18 @@ def failure(error: KafkaError | None, message: Message) -> KafkaError | None:
 
 
 class Deliveries:
-    """Takes the delivery reports of a transaction: librdkafka would commit one of which a record is missing."""
+    """Takes the delivery reports of a transaction: librdkafka would commit one of which a record is missing.
+
+    Where a report has an error librdkafka refuses to commit by itself, and knows the reason better.
+    """
 
     def __init__(self) -> None:
         self._failure: KafkaError | None = None
 
     def __call__(self, told: KafkaError | None, message: Message) -> None:
         """To be given as `on_delivery`."""
-        self._failure = self._failure or failure(told, message)
+        if told is None and self._failure is None:
+            self._failure = failure(told, message)
 
     def check(self) -> None:
         """Raise KafkaException where one of the records may not be on the broker: call it between flush and commit."""

@@ -55,7 +55,7 @@ class Entry:
 class Message:
     """What a consumer gets."""
 
-    def __init__(self, part: Part, offset: int, entry: Entry | None, error: KafkaError | None = None) -> None:
+    def __init__(self, part: Part, offset: int | None, entry: Entry | None, error: KafkaError | None = None) -> None:
         self._part, self._offset, self._entry, self._error = part, offset, entry, error
 
     def topic(self) -> str:
@@ -64,7 +64,7 @@ class Message:
     def partition(self) -> int:
         return self._part[1]
 
-    def offset(self) -> int:
+    def offset(self) -> int | None:
         return self._offset
 
     def error(self) -> KafkaError | None:
@@ -130,6 +130,8 @@ class Bus:
     """Told of each step before it happens: a picture taken now is what a crash would leave."""
     timeouts: dict[int, Fate] = field(default_factory=dict)
     """By step: a call of a transactional producer that is not answered in time."""
+    unconfirmed: set[int] = field(default_factory=set)
+    """Steps at which a transactional producer loses a record: its delivery report has neither error nor offset."""
 
     def make_topics(self, kafka: KafkaSettings) -> None:
         for topic in TOPICS:

@@ -128,11 +128,13 @@ class TransactionalProducer(Client):
     ) -> None:  # fmt: skip
         self._bus.step("produce")
         part = self._bus.part_of(topic, key) if partition is None else (topic, partition)
-        entry = Entry(key, value, timestamp, headers, state="open")
-        self._bus.log(part).append(entry)
-        self._bus.open[self._id].entries.append((part, entry))
+        entry, offset = Entry(key, value, timestamp, headers, state="open"), None
+        if len(self._bus.steps) - 1 not in self._bus.unconfirmed:
+            offset = len(self._bus.log(part))
+            self._bus.log(part).append(entry)
+            self._bus.open[self._id].entries.append((part, entry))
         if on_delivery is not None:
-            self._reports.append((on_delivery, Message(part, len(self._bus.log(part)) - 1, entry)))
+            self._reports.append((on_delivery, Message(part, offset, entry)))
 
     def flush(self, _timeout_s: float) -> int:
         self._bus.step("flush")
