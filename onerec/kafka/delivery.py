@@ -28,6 +28,7 @@ def failure(error: KafkaError | None, message: Message) -> KafkaError | None:
 class Deliveries:
     """Takes the delivery reports of a transaction: librdkafka would commit one of which a record is missing.
 
+    That of the first record of each partition is enough: a leader that has taken it refuses any that do not follow.
     Where a report has an error librdkafka refuses to commit by itself, and knows the reason better.
     """
 

@@ -105,8 +105,8 @@ class _Open:
         """How long it may still take; the broker ends it about then."""
         return max(0.0, self.deadline_s - time.monotonic())
 
-    def delivered_last(self, error: KafkaError | None, message: Message) -> None:
-        """Note where a partition's last record came to stand."""
+    def delivered(self, error: KafkaError | None, message: Message) -> None:
+        """Note where a record of the state's topics came to stand; the last one's report comes last."""
         self.deliveries(error, message)
         topic, partition, offset, _ = clients.place(message)
         if error is None and offset is not None:
@@ -178,13 +178,17 @@ class Transactions:
         self._producer.purge(in_flight=True)
 
     def _produce(self, work: Work, opened: _Open) -> None:
+        """What goes missing unseen begins with a partition's first record: its report is worth its time, not each."""
         wiring, partition = self._wiring, work.partition
         headers: Headers = [(OFFSETS_HEADER, pack_offsets(work.next_offsets))]
         for records, topic in ((work.sessions, wiring.sessions), (work.dead_letters, wiring.dead_letters)):
-            self._send(topic, records, partition if topic == wiring.sessions else 0, opened)
+            at = partition if topic == wiring.sessions else 0
+            self._send(topic, records[:1], at, opened, on_delivery=opened.deliveries)
+            self._send(topic, records[1:], at, opened)
         for records, topic in ((work.histories, wiring.histories), (work.changelog, wiring.changelog)):
-            self._send(topic, records[:-1], partition, opened, headers=headers)
-            self._send(topic, records[-1:], partition, opened, headers=headers, on_delivery=opened.delivered_last)
+            self._send(topic, records[:1], partition, opened, headers=headers, on_delivery=opened.delivered)
+            self._send(topic, records[1:-1], partition, opened, headers=headers)
+            self._send(topic, records[1:][-1:], partition, opened, headers=headers, on_delivery=opened.delivered)
 
     def _send(
         self,
@@ -196,11 +200,11 @@ class Transactions:
         headers: Headers | None = None,
         on_delivery: OnDelivery | None = None,
     ) -> None:
-        produce, told = self._producer.produce, on_delivery or opened.deliveries
+        produce = self._producer.produce
         for key, value, time_ms in records:
             while True:
                 try:
-                    produce(topic, value, key, partition, on_delivery=told, timestamp=time_ms, headers=headers)
+                    produce(topic, value, key, partition, on_delivery=on_delivery, timestamp=time_ms, headers=headers)
                 except BufferError:
                     if not opened.left_s():
                         raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the send queue stays full")) from None

@@ -131,7 +131,8 @@ class Bus:
     timeouts: dict[int, Fate] = field(default_factory=dict)
     """By step: a call of a transactional producer that is not answered in time."""
     unconfirmed: set[int] = field(default_factory=set)
-    """Steps at which a transactional producer loses a record: its delivery report has neither error nor offset."""
+    """Steps at which a transactional producer loses a record and with it those before it in the same partition of the
+    transaction: their delivery reports have neither error nor offset."""
 
     def make_topics(self, kafka: KafkaSettings) -> None:
         for topic in TOPICS:

@@ -128,13 +128,22 @@ class TransactionalProducer(Client):
     ) -> None:  # fmt: skip
         self._bus.step("produce")
         part = self._bus.part_of(topic, key) if partition is None else (topic, partition)
-        entry, offset = Entry(key, value, timestamp, headers, state="open"), None
-        if len(self._bus.steps) - 1 not in self._bus.unconfirmed:
-            offset = len(self._bus.log(part))
-            self._bus.log(part).append(entry)
-            self._bus.open[self._id].entries.append((part, entry))
+        entry, opened = Entry(key, value, timestamp, headers, state="open"), self._bus.open[self._id]
+        self._bus.log(part).append(entry)
+        opened.entries.append((part, entry))
         if on_delivery is not None:
-            self._reports.append((on_delivery, Message(part, offset, entry)))
+            self._reports.append((on_delivery, Message(part, len(self._bus.log(part)) - 1, entry)))
+        if len(self._bus.steps) - 1 in self._bus.unconfirmed:
+            self._lose(part, opened)
+
+    def _lose(self, part: Part, opened: Transaction) -> None:
+        lost = [entry for where, entry in opened.entries if where == part]
+        opened.entries = [(where, entry) for where, entry in opened.entries if where != part]
+        del self._bus.log(part)[-len(lost) :]
+        self._reports = [
+            (report, Message(part, None, None) if (message.topic(), message.partition()) == part else message)
+            for report, message in self._reports
+        ]
 
     def flush(self, _timeout_s: float) -> int:
         self._bus.step("flush")
