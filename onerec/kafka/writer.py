@@ -16,7 +16,7 @@ from onerec.settings import KafkaSettings
 from schemas.codec import Codec
 from schemas.topics import Topic
 
-OnDelivery = Callable[[KafkaError | None, Message], None]
+OnDelivery = Callable[[KafkaError | None, Message], object]
 QUEUE_WAIT_S = 0.05
 FLUSH_SLICE_S = 0.2
 
@@ -49,10 +49,10 @@ class RecordWriter:
     ) -> None:
         """Queue a record; it is on the broker after `flush`.
 
-        `on_delivery(error, message)` is called from a later send, poll or flush; the error is that of
-        `delivery.failure`. Raises ValueError where the record
-        does not fit its schema, and DependencyMissingError where the topic is missing, an earlier record could not
-        be delivered or no broker has answered for `kafka.broker_patience_s`.
+        `on_delivery(error, message)` is called from a later send, poll or flush, with the error of
+        `delivery.failure`. Raises ValueError where the record does not fit its schema, and DependencyMissingError
+        where the topic is missing, an earlier record could not be delivered or no broker has answered for
+        `kafka.broker_patience_s`.
         """
         target = self._targets.get(topic.name)
         name, topic_codec = self._first_use(topic) if target is None else target
@@ -119,15 +119,16 @@ class RecordWriter:
         if on_delivery is None:
             return self._delivered
 
-        def both(error: KafkaError | None, message: Message) -> None:
-            self._delivered(error, message)
-            on_delivery(delivery.failure(error, message), message)
+        def both(told: KafkaError | None, message: Message) -> None:
+            on_delivery(self._delivered(told, message), message)
 
         return both
 
-    def _delivered(self, told: KafkaError | None, message: Message) -> None:
+    def _delivered(self, told: KafkaError | None, message: Message) -> KafkaError | None:
+        """Note what a delivery report is worth, and tell."""
         error = delivery.failure(told, message)
         if error is None:
             self.producer.trouble.seen_alive()
         elif self._failure is None:
             self._failure = (error, str(message.topic()))
+        return error

@@ -44,6 +44,18 @@ def read_all(kafka: KafkaSettings, *topics: Topic) -> list[Received]:
     return got
 
 
+def committed_keys(kafka: KafkaSettings, topic: Topic) -> list[bytes | None]:
+    """Of all records of a topic by partition and in order, without those of aborted transactions."""
+    keys: list[tuple[int, bytes | None]] = []
+    follower = TopicFollower(
+        kafka, topic, lambda received: keys.append((received.partition, received.key)), service="test"
+    )
+    follower.catch_up(60)
+    assert follower.next_offsets() == admin.end_offsets(kafka, topic)
+    follower.close()
+    return [key for _, key in sorted(keys, key=lambda one: one[0])]
+
+
 @contextmanager
 def followed(kafka: KafkaSettings, topic: Topic) -> Iterator[Callable[[], list[Any]]]:
     """Every record of a topic so far, each time it is asked: to wait for some, and leave the machine to who makes them.

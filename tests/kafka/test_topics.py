@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from typer.testing import CliRunner
 
 from onerec.cli.topics import app
-from onerec.kafka import admin, layout
+from onerec.kafka import admin, clients, layout
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
 from schemas.records import Impression
@@ -46,7 +46,7 @@ def test_made_once_and_then_left_alone(bare_kafka: KafkaSettings) -> None:
 def test_made_once_their_leaders_answer(bare_kafka: KafkaSettings) -> None:
     """A topic is listed before its leader takes records: who writes at once must not be refused."""
     refused = 3
-    topic = f"{bare_kafka.topic_prefix}impressions"
+    topic = clients.topic_name(bare_kafka, IMPRESSIONS)
     with LateLeader(bare_kafka.bootstrap_servers, topic, Api.LIST_OFFSETS, refused=refused) as late:
         beyond = bare_kafka.model_copy(update={"bootstrap_servers": late.bootstrap_servers})
         assert admin.create_topics(beyond, topics=[IMPRESSIONS]) == [topic]

@@ -10,28 +10,17 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from onerec.errors import DependencyMissingError
 from onerec.kafka import admin, clients, metadata
 from onerec.kafka.delivery import Deliveries
-from onerec.kafka.follow import TopicFollower
 from onerec.kafka.registry import codec
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
 from schemas.records import Impression
 from schemas.topics import ACTIONS, IMPRESSIONS, id_key
 from tests.kafka.late_leader import Api, LateLeader
-from tests.kafka.reading import read_all
+from tests.kafka.reading import committed_keys, read_all
 from tests.schemas.examples import BY_TYPE, TIME_MS
 
 IMPRESSION: Impression = BY_TYPE[Impression]
 NOBODY = KafkaSettings(bootstrap_servers="127.0.0.1:1", broker_patience_s=0.3)
-
-
-def committed_keys(kafka: KafkaSettings) -> list[bytes | None]:
-    """Of all impressions, in order, without those of aborted transactions."""
-    keys: list[bytes | None] = []
-    follower = TopicFollower(kafka, IMPRESSIONS, lambda received: keys.append(received.key), service="test")
-    follower.catch_up(60)
-    assert follower.next_offsets() == admin.end_offsets(kafka, IMPRESSIONS)
-    follower.close()
-    return keys
 
 
 def send_until_it_fails(writer: RecordWriter, partition: int) -> None:
@@ -96,7 +85,7 @@ def test_a_record_that_nobody_confirmed_is_there_or_raised(kafka: KafkaSettings)
         if error is not None:
             failed.append(error)
 
-    with LateLeader(kafka.bootstrap_servers, f"{kafka.topic_prefix}impressions", Api.PRODUCE, together=2) as late:
+    with LateLeader(kafka.bootstrap_servers, clients.topic_name(kafka, IMPRESSIONS), Api.PRODUCE, together=2) as late:
         writer = RecordWriter(kafka.model_copy(update={"bootstrap_servers": late.bootstrap_servers}), linger_ms=0)
         writer.send(IMPRESSIONS, b"1", IMPRESSION, partition=0, on_delivery=delivered)
         while late.asked < 1:
@@ -114,11 +103,8 @@ def test_a_record_that_nobody_confirmed_is_there_or_raised(kafka: KafkaSettings)
 @pytest.mark.exactly_once
 @pytest.mark.broker
 def test_a_transaction_that_may_lack_a_record_does_not_count(kafka: KafkaSettings) -> None:
-    topic, value, deliveries = (
-        f"{kafka.topic_prefix}impressions",
-        codec(kafka, IMPRESSIONS).encode(IMPRESSION),
-        Deliveries(),
-    )
+    topic, deliveries = clients.topic_name(kafka, IMPRESSIONS), Deliveries()
+    value = codec(kafka, IMPRESSIONS).encode(IMPRESSION)
     with LateLeader(kafka.bootstrap_servers, topic, Api.PRODUCE, together=2) as late:
         beyond = kafka.model_copy(update={"bootstrap_servers": late.bootstrap_servers})
         producer = clients.producer(beyond, transactional_id=topic, linger_ms=0)
@@ -138,7 +124,7 @@ def test_a_transaction_that_may_lack_a_record_does_not_count(kafka: KafkaSetting
     deadline_s = time.monotonic() + 60
     while admin.end_offsets(kafka, IMPRESSIONS)[0] < 2:  # the record or the two, then the marker
         assert time.monotonic() < deadline_s
-    assert committed_keys(kafka) in ([], [b"1", b"2"])
+    assert committed_keys(kafka, IMPRESSIONS) in ([], [b"1", b"2"])
 
 
 @pytest.mark.exactly_once
@@ -157,4 +143,4 @@ def test_what_a_transaction_aborts_is_never_read(kafka: KafkaSettings) -> None:
     deadline_s = time.monotonic() + 60
     while admin.end_offsets(kafka, IMPRESSIONS) != {0: 4, 1: 0}:  # two records and two markers, the last one soon
         assert time.monotonic() < deadline_s
-    assert committed_keys(kafka) == [b"8"]
+    assert committed_keys(kafka, IMPRESSIONS) == [b"8"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,19 @@ from typer.testing import CliRunner
 
 from onerec.cli.app import app
 from onerec.cli.dead_letters import since_ms
-from onerec.errors import SettingsError
+from onerec.errors import DependencyMissingError, SettingsError
 from onerec.kafka import clients, metadata
 from onerec.kafka.dead_letters import DeadLetters
-from onerec.kafka.letters import REPLAYED_HEADER
+from onerec.kafka.letter_replay import plan, replay
+from onerec.kafka.letters import REPLAYED_HEADER, Selection
 from onerec.kafka.registry import codec
 from onerec.kafka.writer import RecordWriter
 from onerec.settings import KafkaSettings
 from schemas.reasons import Reason
 from schemas.records import Action, ItemTokens
 from schemas.topics import ACTIONS, DEAD_LETTERS, IMPRESSIONS, ITEM_TOKENS, SESSIONS, Topic, id_key
-from tests.kafka.reading import assigned
+from tests.kafka.late_leader import Api, LateLeader
+from tests.kafka.reading import assigned, committed_keys
 from tests.schemas.examples import BY_TYPE, TIME_MS
 from tests.stream.joiner.events import impression, view
 from tests.stream.joiner.running import Feeder, JoinerProcess, records, until_records
@@ -168,6 +171,25 @@ def test_a_letter_is_put_back_as_it_came_and_only_once(given: KafkaSettings) -> 
     assert len(again) == 5
     assert [message.value() for message in again].count(None) == 1
     assert listed()["actions", "unknown_item"]["replayed"] == 3, "a letter counts once"
+
+
+@pytest.mark.exactly_once
+def test_letters_of_which_one_may_be_missing_stay_letters(given: KafkaSettings) -> None:
+    """The first of two is refused, the second taken: without a whole transaction neither is put back, or marked."""
+    value = codec(given, ACTIONS).encode(BY_TYPE[Action])
+    for key in (b"7", b"8"):
+        refuse(given, ACTIONS, value, Reason.UNKNOWN_ITEM, key=key)
+    planned = plan(given, Selection(reasons={"unknown_item"}))
+    with LateLeader(given.bootstrap_servers, clients.topic_name(given, ACTIONS), Api.PRODUCE, together=2) as late:
+        one_by_one = {"batch.num.messages": "1", "linger.ms": "0"}
+        beyond = given.model_copy(update={"bootstrap_servers": late.bootstrap_servers, "librdkafka": one_by_one})
+        with suppress(DependencyMissingError):  # not every broker loses it
+            replay(beyond, planned)
+        assert late.asked >= 2
+    there = committed_keys(given, ACTIONS)
+    assert listed()["actions", "unknown_item"]["replayed"] == len(there)
+    assert run("replay", "--reason", "unknown_item", "--yes")[0] == 0
+    assert committed_keys(given, ACTIONS) == [b"7", b"8"]
 
 
 def test_what_may_not_be_put_back_stays(given: KafkaSettings) -> None:

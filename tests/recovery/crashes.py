@@ -77,10 +77,15 @@ def die_before_each_step(make: Make[S], variants: Iterable[Mapping[str, Any]], c
     return found
 
 
-def die_again_and_again(first: S, crashes: Sequence[int], again: Callable[..., S]) -> S:
-    """A process that dies before so many steps, its successor that dies, too, ..., and one that lives."""
+def die_again_and_again(first: S, crashes: Sequence[int], again: Callable[..., S]) -> tuple[S, int]:
+    """A process that dies before so many steps, its successor that dies, too, ..., and one that lives; how many died.
+
+    Who has less to do than so many steps lives.
+    """
+    died = 0
     for crash in crashes:
         for picture in pictures(first.bus, first.folder, first.live, only=crash):
             first = again(left=picture)
+            died += 1
     first.live()
-    return first
+    return first, died

@@ -92,8 +92,9 @@ def test_many_crashes_leave_no_request_unanswered(
     calm = system(batch=batch)
     calm.live()
 
-    crashed = die_again_and_again(
+    crashed, died = die_again_and_again(
         system(batch=batch, keeps_in_flight=keeps_in_flight, at_once=at_once), crashes, partial(system, at_once=at_once)
     )
 
-    check(crashed, calm, f"died after {crashes}")
+    assert 1 <= died <= len(crashes)
+    assert check(crashed, calm, f"died after {crashes}") <= died * REQUESTED, "each life at most once more"

@@ -98,7 +98,9 @@ def on_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", TINY_MODELS)
 def test_two_ranks_make_the_steps_of_one(on_two_ranks: Path, name: str, sharding: str) -> None:
     """After one step the moments are the gradients, but for a factor; after several, the weights must still agree."""
-    for number, wanted in states(name, 1).items():
+    alone = states(name, 1)
+    assert alone.keys() == {1, STEPS}
+    for number, wanted in alone.items():
         near(load_file(on_two_ranks / f"{sharding}-{name}-{number}.safetensors"), wanted)
 
 
