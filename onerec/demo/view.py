@@ -56,6 +56,12 @@ def _number(value: float | None, unit: str = "", digits: int = 0) -> str:
     return "–" if value is None else f"{value:,.{digits}f}{unit}"
 
 
+def _seed_done(samples: Samples) -> str | None:
+    """How much of the seed is trained, while it is."""
+    share = samples.get("trainer_seed_progress_ratio")
+    return _number(share * 100, " %") if 0 < share < 1 else None
+
+
 class LoopView:
     """Builds the picture of one moment out of the newest samples and those before."""
 
@@ -92,9 +98,9 @@ class LoopView:
 
     def _model(self, samples: Samples) -> Table:
         table = Table("model", "", box=None, header_style="bold")
-        seed = samples.get("trainer_seed_progress_ratio")
-        if 0 < seed < 1:
-            table.add_row("seed training", _number(seed * 100, " %"))
+        seed = _seed_done(samples)
+        if seed is not None:
+            table.add_row("seed training", seed)
         table.add_row("version served", _number(samples.get("inference_worker_version", job="worker")))
         table.add_row("next-token loss", _number(samples.get("trainer_loss", objective="next_token"), digits=3))
         freshness = samples.quantile("inference_worker_freshness_seconds", 0.5, job="worker")
@@ -148,5 +154,8 @@ class PlainLines:
         totals = self._view.counts(progress.samples)
         if progress.stage != self._stage or now - self._spoke >= PLAIN_EVERY_S:
             self._spoke, self._stage = now, progress.stage
-            flow = ", ".join(f"{name} {total:,.0f}" for name, total in totals.items() if total)
-            self._console.print(f"{now - progress.started:5.0f} s  {progress.stage}{': ' + flow if flow else ''}")
+            seed = _seed_done(progress.samples)
+            told = [] if seed is None else [seed]
+            told += [f"{name} {total:,.0f}" for name, total in totals.items() if total]
+            line = f"{now - progress.started:5.0f} s  {progress.stage}"
+            self._console.print(f"{line}: {', '.join(told)}" if told else line, soft_wrap=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from onerec.demo.loop import Progress
 from onerec.demo.summary import print_summary
-from onerec.demo.view import LoopView
+from onerec.demo.view import LoopView, PlainLines
 from onerec.metrics import Samples
 
 REPORT = Path(__file__).parents[3] / "docs" / "demo-report.json"
@@ -74,3 +74,15 @@ def test_the_picture_of_simulated_users_has_no_hit_rates() -> None:
     assert "21.5 s" in text
     assert "HR@10" not in text
     assert "HR@10" in shown(LoopView().render(Progress()))
+
+
+def test_where_there_is_no_terminal_each_moment_is_one_line() -> None:
+    told = io.StringIO()
+    lines = PlainLines(LoopView(), Console(file=told, width=60))
+    lines(Progress("the seed model trains", samples=Samples({"trainer_seed_progress_ratio": {(): 0.31}})))
+    flow = Samples({"stream_joiner_events_total": {(): 12_345.0}, "trainer_sessions_total": {(): 678.0}})
+    lines(Progress("live: the log flows, the model learns while it serves", samples=flow))
+    assert told.getvalue().splitlines() == [
+        "    0 s  the seed model trains: 31 %",
+        "    0 s  live: the log flows, the model learns while it serves: events joined 12,345, sessions learned 678",
+    ]
