@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import Any
 
-from confluent_kafka import Consumer, Message, Producer
+from confluent_kafka import Consumer, KafkaException, Message, Producer
 
 from onerec.kafka.trouble import Trouble, known_properties
 from onerec.settings import KafkaSettings
@@ -103,6 +103,18 @@ class WatchedProducer(Producer):
         self.trouble = Trouble(kafka)
         with known_properties():
             super().__init__(configuration | {"error_cb": self.trouble})
+
+    def flush(self, timeout: float = -1) -> int:
+        """As the client's, whose fatal error is a KafkaException here, too.
+
+        It calls `on_delivery` with the error already raised, and what Python makes of that is a SystemError.
+        """
+        try:
+            return super().flush(timeout)
+        except SystemError as error:
+            if isinstance(error.__cause__, KafkaException):
+                raise error.__cause__ from None
+            raise
 
 
 def consumer(kafka: KafkaSettings, *, group: str | None = None, **more: Any) -> WatchedConsumer:

@@ -66,22 +66,15 @@ class RecordWriter:
     def flush(self, timeout_s: float) -> None:
         """Wait until all that was sent is on the broker; raises DependencyMissingError where it is not in time."""
         deadline_s = time.monotonic() + timeout_s
-        while left := self._flushed(deadline_s - time.monotonic()):
+        while left := self._ask(self.producer.flush, max(0.0, min(FLUSH_SLICE_S, deadline_s - time.monotonic()))):
             self.raise_failure()
             if time.monotonic() >= deadline_s:
                 raise no_broker(self._kafka, f"{left} records were not delivered within {timeout_s:g} s")
         self.raise_failure()
 
-    def _flushed(self, timeout_s: float) -> int:
-        """How many records are left after a slice of the timeout."""
-        try:
-            return self.producer.flush(max(0.0, min(FLUSH_SLICE_S, timeout_s)))
-        except KafkaException as error:  # a fatal one, the producer can do nothing any more
-            raise explained(error, self._kafka, operation="Write") from error
-
     def poll(self, timeout_s: float = 0.0) -> None:
         """Serve delivery reports; raises DependencyMissingError where one is a failure."""
-        self.producer.poll(timeout_s)
+        self._ask(self.producer.poll, timeout_s)
         self.raise_failure()
 
     def raise_failure(self) -> None:
@@ -112,8 +105,15 @@ class RecordWriter:
             except KafkaException as error:
                 raise explained(error, self._kafka, f"topic {name}, {len(value)} bytes") from error
             else:
-                self.producer.poll(0)
+                self._ask(self.producer.poll, 0.0)
                 return
+
+    def _ask(self, serve: Callable[[float], int], timeout_s: float) -> int:
+        """Flush or poll; raises DependencyMissingError for a fatal error, after which the producer can do nothing."""
+        try:
+            return serve(timeout_s)
+        except KafkaException as error:
+            raise explained(error, self._kafka, operation="Write") from error
 
     def _callback(self, on_delivery: OnDelivery | None) -> OnDelivery:
         if on_delivery is None:

@@ -143,8 +143,8 @@ class Transactions:
         return self._open is not None
 
     def is_delivered(self) -> bool:
-        """Whether the broker has all records of what is open, so that `finish` need not wait for it."""
-        self._producer.poll(0)
+        """Whether the broker has all records of what is open, so that `finish` need not wait; raises as `poll`."""
+        self.poll()
         return len(self._producer) == 0
 
     def finish(self) -> Sequence[Work]:
@@ -169,8 +169,11 @@ class Transactions:
         return opened.works
 
     def poll(self) -> None:
-        """Serve callbacks; what they tell comes out at the next commit."""
-        self._producer.poll(0)
+        """Serve callbacks; what they tell comes out at the next commit. Raises TransactionError for a fatal error."""
+        try:
+            self._producer.poll(0)
+        except KafkaException as error:
+            raise TransactionError(error.args[0]) from error
 
     def discard(self) -> None:
         """Never use the producer again."""

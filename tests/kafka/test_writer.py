@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -125,6 +126,20 @@ def test_a_transaction_that_may_lack_a_record_does_not_count(kafka: KafkaSetting
     while admin.end_offsets(kafka, IMPRESSIONS)[0] < 2:  # the record or the two, then the marker
         assert time.monotonic() < deadline_s
     assert committed_keys(kafka, IMPRESSIONS) in ([], [b"1", b"2"])
+
+
+@pytest.mark.exactly_once
+@pytest.mark.broker
+@pytest.mark.parametrize("serve", [lambda writer: writer.flush(60), lambda writer: send_until_it_fails(writer, 0)])
+def test_who_is_fenced_is_told_so(kafka: KafkaSettings, serve: Callable[[RecordWriter], None]) -> None:
+    fenced, successor = (RecordWriter(kafka, transactional_id=kafka.group_prefix + "writer") for _ in range(2))
+    fenced.producer.init_transactions(60)
+    fenced.producer.begin_transaction()
+    successor.producer.init_transactions(60)
+    for _ in range(3):  # the reports of those behind the first come after the error
+        fenced.send(IMPRESSIONS, id_key(7), IMPRESSION, partition=0)
+    with pytest.raises(DependencyMissingError, match="fenced by a newer instance"):
+        serve(fenced)
 
 
 @pytest.mark.exactly_once
