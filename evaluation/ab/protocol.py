@@ -81,7 +81,7 @@ SHORT = Form(
     pair_share=0.2,
     candidates=32,
 )
-"""In less than an hour on two cores."""
+"""In about ten minutes on two cores."""
 QUICK = Form(
     name="quick",
     users=1_500,

@@ -72,7 +72,7 @@ def simulate(
 def ab(
     *,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer users and half a day, in minutes.")] = False,
-    short: Annotated[bool, typer.Option("--short", help="Half of the users and a day, in less than an hour.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Half of the users and a day, in about ten minutes.")] = False,
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
     out: Annotated[Path | None, typer.Option(help="evaluation/results/ab[-FORM].json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and tables into docs/paper.md, too.")] = False,

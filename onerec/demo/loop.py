@@ -307,11 +307,13 @@ class Demo:
     def _file(self, name: str) -> Path:
         return self.options.directory / name
 
-    def _wait_ready(self, *names: str) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT_S
+    def _wait_ready(self, *names: str, within_s: float = READY_TIMEOUT_S) -> None:
+        deadline = time.monotonic() + within_s
         while not all(self.progress.samples.get("onerec_ready", job=name) for name in names):
             if time.monotonic() > deadline:
-                raise ServiceFailedError(f"{', '.join(names)} did not get ready.", "See the logs.")
+                raise ServiceFailedError(
+                    f"{', '.join(names)} did not get ready within {within_s:.0f} s.", "See the logs."
+                )
             self._tick()
 
     def _tick(self, *, except_for: str = "") -> bool:
