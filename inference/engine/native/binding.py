@@ -208,4 +208,8 @@ def load(kind: str) -> Kernels | None:
     if not target.exists():
         LOG.info("the compiled decode kernels are not there, torch decodes: `python -m inference kernels` makes them")
         return None
-    return Kernels(kind, target)
+    try:
+        return Kernels(kind, target)
+    except OSError as error:
+        LOG.warning("the compiled decode kernels cannot be loaded, torch decodes: %s", error)
+        return None

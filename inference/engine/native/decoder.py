@@ -8,9 +8,7 @@ between parts but what is read, so the results do not depend on how many there a
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,11 +32,13 @@ def encode(weights: NativeWeights, tokens: Tensor, mask: Tensor) -> list[Encoded
     addresses = _addresses(memories)
     state = binding.State(lengths=lengths.data_ptr(), memory=ctypes.addressof(addresses))
     used = tokens.float().contiguous().clone()
-    each_part(
+    kernels.encode(
+        ctypes.byref(weights.structure),
+        ctypes.byref(state),
+        used.data_ptr(),
+        positions,
         requests,
-        lambda first, last: kernels.encode(
-            ctypes.byref(weights.structure), ctypes.byref(state), used.data_ptr(), positions, first, last
-        ),
+        torch.get_num_threads(),
     )
     return [Encoded(length, memory) for length, memory in zip(lengths.tolist(), memories, strict=True)]
 
@@ -107,11 +107,12 @@ class NativeDecoder:
             head_columns=head.columns,
             logits=logits.data_ptr(),
         )
-        each_part(
+        self._weights.kernels.advance(
+            ctypes.byref(self._weights.structure),
+            ctypes.byref(self._state),
+            ctypes.byref(step),
             self._requests,
-            lambda first, last: self._weights.kernels.advance(
-                ctypes.byref(self._weights.structure), ctypes.byref(self._state), ctypes.byref(step), first, last
-            ),
+            torch.get_num_threads(),
         )
         return logits[:, : self._weights.config.codes]
 
@@ -138,20 +139,3 @@ class _Packed(NamedTuple):
 def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
-
-def each_part(requests: int, work: Callable[[int, int], None]) -> None:
-    """Run `work(first, last)` for parts of the requests, side by side (ctypes gives up the GIL)."""
-    parts = min(torch.get_num_threads(), requests)
-    if parts == 1:
-        work(0, requests)
-        return
-    ends = [requests * part // parts for part in range(parts + 1)]
-    others = [_threads(parts - 1).submit(work, ends[part], ends[part + 1]) for part in range(1, parts)]
-    work(0, ends[1])
-    for other in others:
-        other.result()
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="decode")

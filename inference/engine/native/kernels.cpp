@@ -1,8 +1,10 @@
 // The decode engine's kernels: the encoder, the memory, one step of the decoder, one of the search.
 //
-// No call depends on another thread: a batch is split by requests and each thread takes its own (see decoder.py).
+// A batch is split by requests, a part for each thread. Parts share nothing but what is read, so the results do not
+// depend on how many there are.
 #include "experts.h"
 #include "search.h"
+#include "threads.h"
 
 namespace onerec {
 namespace {
@@ -222,33 +224,40 @@ void onerec_product(const Kept* rows, int64_t m, const Element* packed, int64_t 
   product(multipliable(rows, k, m, k, arena), m, packed, k, padded(n), StoreFloat{to, padded(n)});
 }
 
-// Histories x [B, positions, d] float32 (used up) of requests [first, last) to the memory of `state`.
-void onerec_encode(const Model* model, const State* state, float* x, int64_t positions, int64_t first, int64_t last) {
-  [[maybe_unused]] const Tiles tiles;
-  for (long request = first; request < last; ++request) {
-    arena.back_to(0);
-    encode(*model, x + request * positions * model->width, state->lengths[request], state->memory[request]);
-  }
+// Histories x [B, positions, d] float32 (used up) of B requests to the memory of `state`.
+void onerec_encode(const Model* model, const State* state, float* x, int64_t positions, int64_t requests,
+                   int64_t threads) {
+  in_parts(requests, std::min(requests, threads), [&](int64_t first, int64_t last) {
+    [[maybe_unused]] const Tiles tiles;
+    for (long request = first; request < last; ++request) {
+      arena.back_to(0);
+      encode(*model, x + request * positions * model->width, state->lengths[request], state->memory[request]);
+    }
+  });
 }
 
-// One step of requests [first, last); their logits are written.
-void onerec_advance(const Model* model, const State* state, const Step* step, int64_t first, int64_t last) {
-  [[maybe_unused]] const Tiles tiles;
-  descend(*state, *step, first, last);
-  for (long request = first, group; request < last; request += group) {
-    for (group = 1; request + group < last; ++group)
-      if (step->live.count(request, group + 1) * step->fed > GROUP_ROWS) break;
-    arena.back_to(0);
-    advance(*model, *state, *step, request, group);
-  }
+// One step of B requests; their logits are written.
+void onerec_advance(const Model* model, const State* state, const Step* step, int64_t requests, int64_t threads) {
+  in_parts(requests, std::min(requests, threads), [&](int64_t first, int64_t last) {
+    [[maybe_unused]] const Tiles tiles;
+    descend(*state, *step, first, last);
+    for (long request = first, group; request < last; request += group) {
+      for (group = 1; request + group < last; ++group)
+        if (step->live.count(request, group + 1) * step->fed > GROUP_ROWS) break;
+      arena.back_to(0);
+      advance(*model, *state, *step, request, group);
+    }
+  });
 }
 
-// One step of the search for requests [first, last). `widest` children has a node of the level at most.
-void onerec_search(const Tree* tree, const Search* step, int64_t widest, int64_t first, int64_t last) {
-  for (long request = first; request < last; ++request) {
-    arena.back_to(0);
-    search(*tree, *step, request, widest, arena);
-  }
+// One step of the search for B requests. `widest` children has a node of the level at most.
+void onerec_search(const Tree* tree, const Search* step, int64_t widest, int64_t requests, int64_t threads) {
+  in_parts(requests, std::min(requests, threads), [&](int64_t first, int64_t last) {
+    for (long request = first; request < last; ++request) {
+      arena.back_to(0);
+      search(*tree, *step, request, widest, arena);
+    }
+  });
 }
 
 }  // extern "C"

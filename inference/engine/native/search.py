@@ -15,7 +15,6 @@ from inference.engine.beams import Reached, Standing
 from inference.engine.constraints import Constraints
 from inference.engine.native import binding
 from inference.engine.native.binding import Kernels
-from inference.engine.native.decoder import each_part
 
 
 class NativeSearch:
@@ -66,10 +65,8 @@ class NativeSearch:
             own = own.contiguous()
             step.own = own.data_ptr()
         self._constrain(step, level, requests)
-        widest = self._branches[level]
-        each_part(
-            requests,
-            lambda first, last: self._kernels.search(ctypes.byref(self._tree), ctypes.byref(step), widest, first, last),
+        self._kernels.search(
+            ctypes.byref(self._tree), ctypes.byref(step), self._branches[level], requests, torch.get_num_threads()
         )
         return Reached(parents, codes, reached, worth)
 

@@ -15,6 +15,8 @@ from onerec.errors import DependencyMissingError
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
 COMPILE_TIMEOUT_S = 300
+SHARED = Path(__file__).parent
+"""Where headers lie that any library may include."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Library:
     def path(self) -> Path:
         """Where the library lies, or would lie, for these sources and flags."""
         digest = hashlib.sha256(" ".join(FLAGS + self.flags).encode())
-        for source in (*sorted(self.main.parent.glob("*.h")), self.main):
+        for source in (*sorted(SHARED.glob("*.h")), *sorted(self.main.parent.glob("*.h")), self.main):
             digest.update(source.read_bytes())
         cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return cached / "onerec-stream" / f"{self.name}-{digest.hexdigest()[:16]}.so"
@@ -54,7 +56,7 @@ class Library:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as aside:
             made = Path(aside) / target.name
-            command = [compiler, *FLAGS, *self.flags, "-o", str(made), str(self.main)]
+            command = [compiler, *FLAGS, *self.flags, f"-I{SHARED}", "-o", str(made), str(self.main)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
             if done.returncode:
                 raise DependencyMissingError(
