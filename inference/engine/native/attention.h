@@ -38,11 +38,17 @@ inline float exponentials(float* scores, long length, long space) {
 
 constexpr long MAX_TOKENS = 64;  // of a session, BOS included
 
-// One row's queries over the keys and values [2d] of `length` ancestors, which lie at cache + ancestors[t] * 2d.
-// WIDTH is that of a head.
 template <int WIDTH>
-inline void over_ancestors(const Kept* query, const Kept* cache, const int32_t* ancestors, long length, long d,
-                           long heads, Kept* to) {
+inline void fetch_soon(const Kept* from) {
+  for (int c = 0; c < WIDTH; c += 64 / sizeof(Kept)) _mm_prefetch(reinterpret_cast<const char*>(from + c), _MM_HINT_T0);
+}
+
+// One row's queries over the keys and values [2d] of `length` ancestors, which lie at cache + ancestors[t] * 2d.
+// WIDTH is that of a head. `next` are the ancestors of the row that comes after it: they lie anywhere in a cache that
+// is larger than the processor's, which would wait for each.
+template <int WIDTH>
+inline void over_ancestors(const Kept* query, const Kept* cache, const int32_t* ancestors, const int32_t* next,
+                           long length, long d, long heads, Kept* to) {
   constexpr int FACTORS = WIDTH / KEPT_FACTOR, VECTORS = WIDTH / LANES;
   alignas(64) float scores[MAX_TOKENS];
   const long space = (length + LANES - 1) / LANES * LANES;
@@ -51,6 +57,7 @@ inline void over_ancestors(const Kept* query, const Kept* cache, const int32_t* 
     for (int c = 0; c < FACTORS; ++c) q[c] = Keeping::factor(query + h * WIDTH + c * KEPT_FACTOR);
     for (long t = 0; t < length; ++t) {
       const Kept* key = cache + static_cast<long>(ancestors[t]) * 2 * d + h * WIDTH;
+      fetch_soon<WIDTH>(cache + static_cast<long>(next[t]) * 2 * d + h * WIDTH);
       Vector sum = Isa::zero();
       for (int c = 0; c < FACTORS; ++c) sum = Keeping::multiply(sum, q[c], Keeping::factor(key + c * KEPT_FACTOR));
       scores[t] = Isa::sum(sum);
@@ -60,6 +67,7 @@ inline void over_ancestors(const Kept* query, const Kept* cache, const int32_t* 
     for (auto& part : mixed) part = Isa::zero();
     for (long t = 0; t < length; ++t) {
       const Kept* value = cache + static_cast<long>(ancestors[t]) * 2 * d + d + h * WIDTH;
+      fetch_soon<WIDTH>(cache + static_cast<long>(next[t]) * 2 * d + d + h * WIDTH);
       const Vector share = Isa::all(scores[t]);
       for (int c = 0; c < VECTORS; ++c) mixed[c] = Isa::fma(share, Keeping::widen(value + c * LANES), mixed[c]);
     }

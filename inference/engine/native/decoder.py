@@ -8,6 +8,7 @@ between parts but what is read, so the results do not depend on how many there a
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,11 @@ from torch import Tensor
 
 from inference.engine.memories import Encoded
 from inference.engine.native import binding
+from inference.engine.native.scratch import Scratch
 from inference.engine.native.weights import NativeWeights
+
+SCRATCH = Scratch()
+"""Caches of batches."""
 
 
 def encode(weights: NativeWeights, tokens: Tensor, mask: Tensor) -> list[Encoded]:
@@ -55,7 +60,8 @@ class NativeDecoder:
         self._memories = [memory.states for memory in memories]
         self._addresses = _addresses(self._memories)
         shape = (weights.config.decoder_layers, max_tokens * max_rows, 2 * weights.config.d_model)
-        self._cache = torch.empty(shape, dtype=weights.kernels.kept)
+        kept = weights.kernels.kept
+        self._cache = SCRATCH.take(math.prod(shape) * kept.itemsize, self).view(kept)
         self.ancestors = torch.empty(self._requests, 0, dtype=torch.int32)
         """Cache rows [R, T] of each row's past: with what is in the cache, all that changes from step to step."""
         self._row = torch.arange(max_rows, dtype=torch.int32)

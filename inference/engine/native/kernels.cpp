@@ -95,7 +95,7 @@ void keep(const Model& m, const State& s, const Step& t, const Kept* wide, const
   }
 }
 
-using OverAncestors = void (*)(const Kept*, const Kept*, const int32_t*, long, long, long, Kept*);
+using OverAncestors = void (*)(const Kept*, const Kept*, const int32_t*, const int32_t*, long, long, long, Kept*);
 
 OverAncestors over_ancestors_for(long width) {
   switch (width) {
@@ -112,9 +112,9 @@ void attend_past(const Model& m, const Step& t, const Kept* wide, const Kept* ca
   const long d = m.width, all = t.start + t.fed;
   const auto attend = over_ancestors_for(d / m.heads);
   for (long i = 0; i < count; ++i) {
-    const long token = tokens[i];
-    attend(wide + token * 3 * d, cache, t.ancestors + rows[token / t.fed] * all, t.start + token % t.fed + 1, d,
-           m.heads, mixed + i * d);
+    const long token = tokens[i], after = tokens[std::min(i + 1, count - 1)];
+    attend(wide + token * 3 * d, cache, t.ancestors + rows[token / t.fed] * all, t.ancestors + rows[after / t.fed] * all,
+           t.start + token % t.fed + 1, d, m.heads, mixed + i * d);
   }
 }
 
