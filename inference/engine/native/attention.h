@@ -38,11 +38,6 @@ inline float exponentials(float* scores, long length, long space) {
 
 constexpr long MAX_TOKENS = 64;  // of a session, BOS included
 
-template <int WIDTH>
-inline void fetch_soon(const Kept* from) {
-  for (int c = 0; c < WIDTH; c += 64 / sizeof(Kept)) _mm_prefetch(reinterpret_cast<const char*>(from + c), _MM_HINT_T0);
-}
-
 // One row's queries over the keys and values [2d] of `length` ancestors, which lie at cache + ancestors[t] * 2d.
 // WIDTH is that of a head. `next` are the ancestors of the row that comes after it: they lie anywhere in a cache that
 // is larger than the processor's, which would wait for each.

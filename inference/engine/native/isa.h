@@ -150,6 +150,13 @@ constexpr int KEPT_FACTOR = LANES * Keeping::PAIR;
 constexpr long PANEL = 2 * LANES;     // columns that a tile works on
 constexpr long UNIT = 32;             // widths and padded lengths are multiples of this
 
+// COUNT elements into the first cache; where they lie may be behind what there is.
+template <long COUNT, class T>
+inline void fetch_soon(const T* from) {
+  constexpr long LINE = 64 / sizeof(T);
+  for (long at = 0; at < COUNT; at += LINE) _mm_prefetch(reinterpret_cast<const char*>(from + at), _MM_HINT_T0);
+}
+
 inline long padded(long n) { return (n + UNIT - 1) / UNIT * UNIT; }
 
 // exp within 2 units in the last place for -87.3 < x <= 88, and 0 below. Cody and Waite's reduction, then a
