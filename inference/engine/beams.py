@@ -104,7 +104,7 @@ class Beams:
             reached = self._stepper.step(level, logits, standing, width, own=own)
         parents, codes, self._nodes, self._scores = reached
         self._dying = None
-        self._held, self._totals = self._held[parents], self._totals[parents]
+        self._held, self._totals = self._held.index_select(0, parents), self._totals.index_select(0, parents)
         return parents, codes
 
     def _by_torch(self, level: int, logits: Tensor, width: int, own: Tensor | None) -> Reached:

@@ -57,6 +57,37 @@ struct Candidate {
   bool before(const Candidate& other) const { return row != other.row ? row < other.row : edge < other.edge; }
 };
 
+// The `most` best of the candidates that were offered, and some that are no longer among them. Of those that are worth
+// the same the first is better: candidates come beam by beam, edge by edge.
+class Best {
+ public:
+  static long room(long most) { return 2 * most; }
+
+  Best(Candidate* space, long most) : found_(space), most_(most) {}
+
+  // Most candidates are worth no more than `most` that came before: one comparison is all that they cost.
+  void offer(const Candidate& candidate) {
+    if (!(candidate.score > floor_)) return;
+    found_[count_++] = candidate;
+    if (count_ == room(most_)) settle();
+  }
+
+  // Throws away all but the best; how many these are.
+  long settle() {
+    if (count_ <= most_) return count_;
+    std::nth_element(found_, found_ + most_ - 1, found_ + count_, [](const Candidate& a, const Candidate& b) {
+      return a.score != b.score ? a.score > b.score : a.before(b);
+    });
+    floor_ = found_[most_ - 1].score;
+    return count_ = most_;
+  }
+
+ private:
+  Candidate* found_;
+  long most_, count_ = 0;
+  float floor_ = -INFINITY;
+};
+
 // Of the beam at `row` what is held or excluded below each child [first, end): counts, all 0 where nothing is.
 inline bool count_taken(const Tree& tree, const Search& s, int64_t request, int64_t row, int64_t first, int64_t end,
                         int32_t* counts) {
@@ -79,23 +110,22 @@ inline bool count_taken(const Tree& tree, const Search& s, int64_t request, int6
   return any;
 }
 
-// The open children of the beam at `row`, with what the session is worth that goes on so; how many.
-inline long open_children(const Tree& tree, const Search& s, int64_t request, int64_t row, float* space,
-                          int32_t* counts, Candidate* to) {
+// Offers the open children of the beam at `row`, with what the session is worth that goes on so.
+inline void offer_children(const Tree& tree, const Search& s, int64_t request, int64_t row, float* space,
+                           int32_t* counts, Best& best) {
   const Integers &starts = tree.starts[s.level], &codes = tree.codes[s.level];
   const int64_t first = starts[s.nodes[row]], end = starts[s.nodes[row] + 1], count = end - first;
   const float *logits = s.logits + row * s.logits_width, score = s.scores[row];
   float most = -INFINITY;
   for (int64_t child = 0; child < count; ++child) {
     space[child] = logits[codes[first + child]];
-    if (std::isnan(space[child])) return 0;  // no order holds what is no number
+    if (std::isnan(space[child])) return;  // no order holds what is no number
     most = std::max(most, space[child]);
   }
   float* shares = space + padded(count);
   std::copy(space, space + count, shares);
   const float all = most + std::log(exponentials(shares, count, padded(count)));
   const bool some = s.binds && count_taken(tree, s, request, row, first, end, counts);
-  long open = 0;
   for (int64_t child = 0; child < count; ++child) {
     const int64_t edge = first + child, taken = some ? counts[child] : 0;
     if (s.allowed.data != nullptr) {
@@ -104,34 +134,29 @@ inline long open_children(const Tree& tree, const Search& s, int64_t request, in
       const bool is_leaf = s.level + 1 == tree.levels;
       if ((is_leaf ? 1 : tree.bounds[s.level][edge + 1] - tree.bounds[s.level][edge]) <= taken) continue;
     }
-    const float worth = score + (count == 1 ? 0.0f : space[child] - all);
-    if (worth > -INFINITY) to[open++] = {worth, static_cast<int32_t>(row), edge};
+    best.offer({score + (count == 1 ? 0.0f : space[child] - all), static_cast<int32_t>(row), edge});
   }
-  return open;
 }
 
 // The best of a request's candidates, in the order of their beams.
 inline void search(const Tree& tree, const Search& s, int64_t request, long widest, Arena& arena) {
   float* space = arena.take<float>(2 * padded(widest));
   int32_t* counts = arena.take<int32_t>(widest);
-  Candidate* found = arena.take<Candidate>(s.beams * widest);
-  long open = 0;
+  const long most = s.own == nullptr ? s.width : std::min(s.own[request], s.width);
+  Candidate* found = arena.take<Candidate>(Best::room(most));
+  Best best(found, most);
   for (int64_t row = request * s.beams; row < (request + 1) * s.beams; ++row)
-    if (s.scores[row] > -INFINITY) open += open_children(tree, s, request, row, space, counts, found + open);
-  const long kept = std::min<long>(s.own == nullptr ? s.width : std::min(s.own[request], s.width), open);
-  if (kept < open)
-    std::nth_element(found, found + kept, found + open, [](const Candidate& a, const Candidate& b) {
-      return a.score != b.score ? a.score > b.score : a.before(b);
-    });
+    if (s.scores[row] > -INFINITY) offer_children(tree, s, request, row, space, counts, best);
+  const long kept = best.settle();
   std::sort(found, found + kept, [](const Candidate& a, const Candidate& b) { return a.before(b); });
   const int64_t row = request * s.beams, any = tree.starts[s.level][s.nodes[row]];
   for (long i = 0; i < s.width; ++i) {
-    const Candidate best = i < kept ? found[i] : Candidate{-INFINITY, static_cast<int32_t>(row), any};
+    const Candidate chosen = i < kept ? found[i] : Candidate{-INFINITY, static_cast<int32_t>(row), any};
     const int64_t at = request * s.width + i;
-    s.parents[at] = best.row;
-    s.taken[at] = tree.codes[s.level][best.edge];
-    s.reached[at] = s.level + 1 == tree.levels ? tree.leaf_of_edge[best.edge] : best.edge;
-    s.worth[at] = best.score;
+    s.parents[at] = chosen.row;
+    s.taken[at] = tree.codes[s.level][chosen.edge];
+    s.reached[at] = s.level + 1 == tree.levels ? tree.leaf_of_edge[chosen.edge] : chosen.edge;
+    s.worth[at] = chosen.score;
   }
 }
 
