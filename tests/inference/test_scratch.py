@@ -28,7 +28,10 @@ def test_the_next_batch_has_the_memory_of_the_last_one() -> None:
 
 
 def test_memory_of_a_batch_that_goes_on_is_not_given_out() -> None:
-    scratch, first, second = Scratch(), Batch(), Batch()
+    scratch, before, first, second = Scratch(), Batch(), Batch(), Batch()
+    scratch.take(4_096, before)
+    del before  # what it leaves is for one of the two
+    gc.collect()
     mine, other = scratch.take(4_096, first), scratch.take(4_096, second)
     mine.fill_(1)
     other.fill_(2)
@@ -54,6 +57,8 @@ def test_two_searches_side_by_side_have_what_each_has_alone() -> None:
         alone = begin()
         alone.advance(0, bos, None)
         expected = alone.advance(1, codes, None)
+        del alone
+        gc.collect()
         one, other = begin(), begin()
         one.advance(0, bos, None)
         other.advance(0, codes, None)

@@ -1,4 +1,4 @@
-"""Memory that one batch leaves for the next: fresh memory is faulted in page by page, which a wide search would feel."""
+"""Memory that one batch leaves for the next: fresh memory comes page by page, at a cost that a wide search feels."""
 
 from __future__ import annotations
 
