@@ -231,6 +231,23 @@ def test_without_a_library_torch_decodes(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert not engine.native
 
 
+def test_a_library_that_cannot_be_loaded_leaves_decoding_to_torch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where torch has another OpenMP."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for kind in binding.kinds():
+        binding.path(kind).parent.mkdir(parents=True, exist_ok=True)
+        binding.path(kind).write_bytes(b"no library")
+    binding.load.cache_clear()
+    check._checked.cache_clear()
+    engine = Engine(toys.model(shape()))
+    binding.load.cache_clear()
+    check._checked.cache_clear()
+    assert not engine.native
+    assert "cannot be loaded, torch decodes" in caplog.text
+
+
 def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
