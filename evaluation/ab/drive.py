@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from evaluation.ab.pace import Pace
 from evaluation.ab.protocol import ARMS, TOPICS, Form, arm_of
 from evaluation.ab.warm_up import send_warm_up, warm_exposures
 from evaluation.simulator.crowd import Crowd, Visit
@@ -23,8 +25,13 @@ QUIET_MS = 600_000
 """Between warm-up and users: what was done with the warm-up's last exposures is behind, so that no user is late."""
 
 
-def run_drive(settings: Settings, form: Form, seed: int, out: Path, stop: Stop) -> None:
-    """Write `out`.npz with the visits and `out`.json with what was sent. Raises DependencyMissingError."""
+def run_drive(
+    settings: Settings, form: Form, seed: int, out: Path, stop: Stop, *, followers: Mapping[str, int]
+) -> None:
+    """Write `out`.npz with the visits and `out`.json with what was sent. Raises DependencyMissingError.
+
+    `followers` are metrics ports, by name, of those who must not fall behind the users.
+    """
     found = people(form.users, seed)
     warm = warm_exposures(KuaiRand().exposures(), form.warm_exposures)
     send_warm_up(settings, warm, stop)
@@ -33,7 +40,13 @@ def run_drive(settings: Settings, form: Form, seed: int, out: Path, stop: Stop) 
     span = Span(begin_ms, end_ms, report_view_ms=settings.stream.joiner.feedback_window_ms - 1_000)
     spread_ms = min(24 * HOUR_MS, end_ms - begin_ms)
     crowd = Crowd(found.simulator, found.items, found.states, seed=seed, begin_ms=begin_ms, spread_ms=spread_ms)
-    driver = Driver(settings.kafka, crowd, span, lambda user: TOPICS[arm_of(user, seed)], tuple(TOPICS.values()))
+    pace = Pace(followers, stop)
+    driver = Driver(
+        *(settings.kafka, crowd, span),
+        lambda user: TOPICS[arm_of(user, seed)],
+        tuple(TOPICS.values()),
+        pace=pace.keep,
+    )
     stop.ready()
     started_s = time.monotonic()
     try:
@@ -42,6 +55,7 @@ def run_drive(settings: Settings, form: Form, seed: int, out: Path, stop: Stop) 
         driver.close()
     summary = summary_of(driver, crowd, time.monotonic() - started_s)
     summary["unanswered_by_topic"] = dict(driver.unanswered)
+    summary["waited_for_followers_s"] = round(pace.waited_s, 1)
     out.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
     save(crowd.finished, begin_ms, end_ms, seed, out.with_suffix(".npz"))
 

@@ -9,7 +9,9 @@ through Kafka. Users are split into arms by a hash of their ids and see their ow
 - `onerec`: worker and continuous trainer, preference loss off.
 - `onerec-ipa`: the same worker and trainer from the same seed, with the sampler's preference pairs of live requests.
 
-Both trainers learn from the sessions of all arms: arms differ in their models, not in their data.
+Both trainers learn from the sessions of all arms: arms differ in their models, not in their data. Two days pass in
+minutes; simulated time waits while joiner or trainers have more than 500 events unread, so that weights are about as
+old as they would be in two real days.
 
 **Warm-up.** Logged exposures of users who are not in the run are joined and learned from first: from them the reward
 model learns watch times, which histories do not tell, and the cascade has the same.

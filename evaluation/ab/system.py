@@ -64,11 +64,14 @@ class Trial(Demo):
 
     def _live(self) -> None:
         self.progress.enter("live: warm-up, then simulated users of all arms")
+        ports = self.supervisor.endpoints()
+        followers = [f"--follower={name}={ports[name]}" for name in ("joiner", "trainer", f"trainer-{PLAIN}")]
         drive = self.supervisor.start(
             DRIVE,
             "evaluation",
             "ab-drive",
             *("--form", self._form.name, "--seed", str(self._seed), "--out", str(self._file(VISITS))),
+            *followers,
         )
         while drive.running:
             self._tick(except_for=DRIVE)

@@ -107,10 +107,16 @@ def ab_drive(
     form: Annotated[str, typer.Option()],
     out: Annotated[Path, typer.Option()],
     seed: Annotated[int, typer.Option()] = 1,
+    follower: Annotated[list[str] | None, typer.Option(help="NAME=PORT of the metrics of who must keep up.")] = None,
     config: Config = None,
 ) -> None:
     """The users of an A/B run."""
     settings = read_settings(config)
     from evaluation.ab.drive import run_drive  # noqa: PLC0415 - loads torch
 
-    raise typer.Exit(run_service("drive", settings, lambda stop: run_drive(settings, FORMS[form], seed, out, stop)))
+    followers = {name: int(port) for name, _, port in (one.rpartition("=") for one in follower or ())}
+    raise typer.Exit(
+        run_service(
+            "drive", settings, lambda stop: run_drive(settings, FORMS[form], seed, out, stop, followers=followers)
+        )
+    )

@@ -104,8 +104,17 @@ class Answers:
 class Driver:
     """Runs a crowd against a live system."""
 
-    def __init__(self, kafka: KafkaSettings, crowd: Crowd, span: Span, arm_of: ArmOf, arms: tuple[str, ...]) -> None:
-        """`arms` are names of topics with answers."""
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        crowd: Crowd,
+        span: Span,
+        arm_of: ArmOf,
+        arms: tuple[str, ...],
+        *,
+        pace: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`arms` are names of topics with answers; `pace` returns when ten more minutes of event time may pass."""
         self.sent: Counter[str] = Counter()
         self.unanswered: Counter[str] = Counter()
         self.latencies_ms: list[float] = []
@@ -114,6 +123,7 @@ class Driver:
         self._answers = Answers(kafka, {arm: dataclasses.replace(RECOMMENDATIONS, name=arm) for arm in arms})
         self._outgoing: list[tuple[int, int, Topic, Any]] = []
         self._numbers = itertools.count()
+        self._pace = pace
         self._told_s = time.monotonic()
         self._shown = 0
 
@@ -122,6 +132,7 @@ class Driver:
         begin_ms = self._span.begin_ms
         while begin_ms < self._span.end_ms and not stop.is_set() and not self._enough():
             end_ms = min(begin_ms + TICK_MS, self._span.end_ms)
+            self._pace()
             while asks := self._crowd.due(end_ms):
                 self._ask(asks, stop)
             self._send_before(end_ms)
