@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -14,16 +14,33 @@ from torch import Tensor
 
 from onerec.compiled import Library
 from onerec.errors import DependencyMissingError
-from onerec.model.elementwise import Normed, NormGradients, Shares
+from onerec.model.elementwise import Attended, Heads, Normed, NormGradients, Shares
 
 LOG = logging.getLogger(__name__)
-# No contraction, or which products are fused with additions would be the compiler's choice.
-FLAGS = ("-mavx2", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
+WIDE = torch.cpu._is_avx512_bf16_supported()
+"""Whether kernels have 16 lanes and multiply bfloat16: attention is theirs then, products included."""
+LANES = 16 if WIDE else 8
+INSTRUCTIONS = ("avx2", *(("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512bf16") if WIDE else ()))
+FLAGS = (
+    *(f"-m{name}" for name in INSTRUCTIONS),
+    f"-DONEREC_LANES={LANES}",
+    # No contraction, or which products are fused with additions would be the compiler's choice.
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+)
 LIBRARY = Library(
-    "elementwise", Path(__file__).with_name("kernels.cpp"), FLAGS, "the training kernels", "GCC 9 or Clang 12 will do."
+    f"elementwise-{INSTRUCTIONS[-1]}",
+    Path(__file__).with_name("kernels.cpp"),
+    FLAGS,
+    "the training kernels",
+    "GCC 10 or Clang 12 will do.",
 )
 BLOCKS = 64
 """Into which rows are cut for sums over them, however many threads there are."""
+HEAD_UNIT = 32
+"""`onerec::PANEL`."""
 
 
 class Norm(ctypes.Structure):
@@ -47,13 +64,41 @@ class Scores(ctypes.Structure):
     )
 
 
+class Place(ctypes.Structure):
+    """`onerec::Heads`."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("row", ctypes.c_int64))
+
+    @classmethod
+    def of(cls, heads: Tensor) -> Place:
+        """Heads [B, T, H, Dh]; of one position the stride means nothing."""
+        return cls(heads.data_ptr(), heads.stride(int(heads.shape[1] > 1)))
+
+
+class Attention(ctypes.Structure):
+    """`onerec::Attention`."""
+
+    _fields_ = (
+        ("scores", Scores),
+        ("width", ctypes.c_int64),
+        *((name, Place) for name in Heads._fields),
+        ("kept", ctypes.c_void_p),
+    )
+
+
+class AttentionGradients(ctypes.Structure):
+    """`onerec::AttentionGradients`."""
+
+    _fields_ = tuple((name, Place) for name in ("out", *Heads._fields))
+
+
 class Compiled:
     """The loaded library, as `onerec.model.elementwise.Kernels`.
 
     Raises OSError where torch's OpenMP is not the one that it was made for.
     """
 
-    lanes = 8
+    lanes = LANES
 
     def __init__(self, target: Path) -> None:
         library = ctypes.CDLL(str(target))
@@ -65,11 +110,16 @@ class Compiled:
             "swiglu_backward": (number, number, number, address, address, address, number),
             "softmax_forward": (address, number, address, address, address, number),
             "softmax_backward": (address, number, address, address, address, number),
+            "attention_forward": (address, address, number),
+            "attention_backward": (address, address, number),
         }.items():
+            if name.startswith("attention") and not hasattr(library, f"onerec_{name}"):
+                continue
             function = getattr(library, f"onerec_{name}")
             function.restype, function.argtypes = None, arguments
             setattr(self, f"_{name}", function)
         self.name = target.stem
+        self.head_unit = HEAD_UNIT if hasattr(self, "_attention_forward") else 0
 
     _norm_forward: Callable[..., None]
     _norm_backward: Callable[..., None]
@@ -77,6 +127,8 @@ class Compiled:
     _swiglu_backward: Callable[..., None]
     _softmax_forward: Callable[..., None]
     _softmax_backward: Callable[..., None]
+    _attention_forward: Callable[..., None]
+    _attention_backward: Callable[..., None]
 
     def norm(self, x: Tensor, added: Tensor | None, gain: Tensor, dtype: torch.dtype, epsilon: float) -> Normed:
         """As `Kernels` says."""
@@ -139,7 +191,7 @@ class Compiled:
         low = scores.dtype != torch.float32
         share = torch.empty_like(scores) if low else scores
         kept = torch.empty(math.prod(scores.shape[:-1]), 2) if low else None
-        with_bias, structure = _scores(scores, bias, scale)
+        with_bias, structure = _scores(scores.shape, bias, scale)
         self._softmax_forward(
             ctypes.byref(structure),
             _kind(scores),
@@ -154,7 +206,7 @@ class Compiled:
     def softmax_backward(self, shares: Shares, bias: Tensor | None, scale: float, grad: Tensor) -> Tensor:
         """As `Kernels` says; in place."""
         given, *kept = shares.saved
-        with_bias, structure = _scores(given, bias, scale)
+        with_bias, structure = _scores(given.shape, bias, scale)
         self._softmax_backward(
             ctypes.byref(structure),
             _kind(given),
@@ -167,18 +219,44 @@ class Compiled:
         return grad
 
 
+    def attention(self, heads: Heads, bias: Tensor | None, scale: float) -> Attended:
+        """As `Kernels` says. What is saved are two numbers of each row of scores."""
+        batch, queries, count, _ = heads.query.shape
+        out, kept = heads.query.new_empty(heads.query.shape), torch.empty(batch * count * queries, 2)
+        with_bias, structure = _attention(heads, bias, scale, kept)
+        self._attention_forward(ctypes.byref(structure), ctypes.byref(Place.of(out)), torch.get_num_threads())
+        del with_bias
+        return Attended(out, kept)
+
+    def attention_backward(
+        self, heads: Heads, bias: Tensor | None, scale: float, saved: Tensor, grad: Tensor, to: Heads
+    ) -> None:
+        """As `Kernels` says."""
+        with_bias, structure = _attention(heads, bias, scale, saved)
+        places = AttentionGradients(*map(Place.of, (grad, *to)))
+        self._attention_backward(ctypes.byref(structure), ctypes.byref(places), torch.get_num_threads())
+        del with_bias
+
+
 def _kind(tensor: Tensor) -> int:
     return int(tensor.dtype == torch.bfloat16)
 
 
-def _scores(scores: Tensor, bias: Tensor | None, scale: float) -> tuple[Tensor | None, Scores]:
-    """How the kernels see scores, and the bias that they point to."""
+def _scores(shape: Sequence[int], bias: Tensor | None, scale: float) -> tuple[Tensor | None, Scores]:
+    """How the kernels see scores of this shape, and the bias that they point to."""
     if bias is None:
-        return None, Scores(*scores.shape, scale, None, 0, 0, 0)
-    wide = bias.float().expand(scores.shape)
+        return None, Scores(*shape, scale, None, 0, 0, 0)
+    wide = bias.float().expand(*shape)
     if wide.stride(-1) != 1 and wide.shape[-1] > 1:  # one number for all keys
         wide = wide.contiguous()
-    return wide, Scores(*scores.shape, scale, wide.data_ptr(), *wide.stride()[:3])
+    return wide, Scores(*shape, scale, wide.data_ptr(), *wide.stride()[:3])
+
+
+def _attention(heads: Heads, bias: Tensor | None, scale: float, kept: Tensor) -> tuple[Tensor | None, Attention]:
+    """The same of attention."""
+    batch, queries, count, width = heads.query.shape
+    with_bias, scores = _scores((batch, count, queries, heads.key.shape[1]), bias, scale)
+    return with_bias, Attention(scores, width, *map(Place.of, heads), kept.data_ptr())
 
 
 def build() -> Path:

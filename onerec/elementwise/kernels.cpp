@@ -1,4 +1,7 @@
 // What the library exports. A kind is 0 for float32 and 1 for bfloat16; pointers that may be null are named so.
+#ifdef __AVX512BF16__
+#include "attention.h"
+#endif
 #include "norm.h"
 #include "softmax.h"
 #include "swiglu.h"
@@ -90,5 +93,16 @@ void onerec_softmax_backward(const onerec::Scores* scores, int64_t kind, const v
                              static_cast<T*>(grad), threads);
   });
 }
+
+#ifdef __AVX512BF16__
+void onerec_attention_forward(const onerec::Attention* given, const onerec::Heads* out, int64_t threads) {
+  onerec::attention_forward(*given, *out, threads);
+}
+
+void onerec_attention_backward(const onerec::Attention* given, const onerec::AttentionGradients* grads,
+                               int64_t threads) {
+  onerec::attention_backward(*given, *grads, threads);
+}
+#endif
 
 }

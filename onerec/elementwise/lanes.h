@@ -1,6 +1,10 @@
-// Eight numbers at a time, by the compiler's vectors and plain arithmetic: no contraction to fused multiply-adds, no
-// order of addition left open. So results are a function of this source, whatever compiler and processor.
+// LANES numbers at a time, by the compiler's vectors and plain arithmetic: no contraction to fused multiply-adds, no
+// order of addition left open. So results are a function of this source and of LANES, whatever compiler and processor.
 #pragma once
+
+#ifndef ONEREC_LANES
+#define ONEREC_LANES 8
+#endif
 
 #include <cstdint>
 #include <cstring>
@@ -8,20 +12,20 @@
 
 namespace onerec {
 
-constexpr int64_t LANES = 8;
+constexpr int64_t LANES = ONEREC_LANES;
 constexpr float INFINITE = std::numeric_limits<float>::infinity();
 
-typedef float Floats __attribute__((vector_size(32)));
-typedef int32_t Ints __attribute__((vector_size(32)));
-typedef uint32_t Bits __attribute__((vector_size(32)));
-typedef uint16_t Halves __attribute__((vector_size(16)));
+typedef float Floats __attribute__((vector_size(4 * ONEREC_LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * ONEREC_LANES)));
+typedef uint32_t Bits __attribute__((vector_size(4 * ONEREC_LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * ONEREC_LANES)));
 
 // A bfloat16: the upper half of a float.
 struct Bf16 {
   uint16_t bits;
 };
 
-inline Floats all(float x) { return Floats{x, x, x, x, x, x, x, x}; }
+inline Floats all(float x) { return x - Floats{}; }
 
 inline Floats load(const float* from) {
   Floats x;
@@ -65,7 +69,14 @@ inline void store_some(T* to, Floats x, int64_t count) {
 
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 
-inline float sum(Floats x) { return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7])); }
+// Each half of the lanes is added to the other one until there is one lane.
+inline float sum(Floats x) {
+  typedef float Eight __attribute__((vector_size(32)));
+  Eight parts[LANES / 8];
+  std::memcpy(parts, &x, sizeof x);
+  const Eight y = LANES == 8 ? parts[0] : parts[0] + parts[LANES / 8 - 1];
+  return ((y[0] + y[4]) + (y[2] + y[6])) + ((y[1] + y[5]) + (y[3] + y[7]));
+}
 
 inline float largest(Floats x) {
   float found = x[0];

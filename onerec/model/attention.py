@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from onerec.model import elementwise
-from onerec.model.elementwise import Kernels, Shares
+from onerec.model.elementwise import Heads, Kernels, Shares
 from onerec.model.precision import Linear, widen
 
 
@@ -129,6 +130,52 @@ def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
     return tuple((split if x.is_cuda else split.contiguous()).unbind(0))
 
 
+class _ProjectedAttention(torch.autograd.Function):
+    """Heads are read where projections have them, and gradients are written there: nothing is laid out by heads."""
+
+    @staticmethod
+    def forward(ctx: Any, kernels: Kernels, heads: int, bias: Tensor | None, *projections: Tensor) -> Tensor:
+        given = _heads(heads, projections)
+        scale = given.query.shape[-1] ** -0.5
+        out, saved = kernels.attention(given, bias, scale)
+        ctx.kernels, ctx.heads, ctx.bias, ctx.scale = kernels, heads, bias, scale
+        ctx.save_for_backward(saved, *projections)
+        return out.flatten(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        saved, *projections = ctx.saved_tensors
+        grads = [torch.empty_like(part) for part in projections]
+        given, to = _heads(ctx.heads, projections), _heads(ctx.heads, grads)
+        flow = grad.contiguous().view(given.query.shape)
+        ctx.kernels.attention_backward(given, ctx.bias, ctx.scale, saved, flow, to)
+        return None, None, None, *grads
+
+
+def _heads(heads: int, projections: Sequence[Tensor]) -> Heads:
+    """Views of what stands side by side in projections [B, T, d], [B, T, 2d] or [B, T, 3d]."""
+    width = sum(part.shape[-1] for part in projections) // 3
+    return Heads(*(each.unflatten(-1, (heads, -1)) for part in projections for each in part.split(width, dim=-1)))
+
+
+def attend_projected(heads: int, bias: Tensor | None, *projections: Tensor) -> Tensor:
+    """Attention [B, T, d] of heads as projections leave them: [B, T, 3d], or queries [B, T, d] and the rest [B, S, 2d].
+
+    `bias` as in `attend`.
+    """
+    kernels = elementwise.attending(heads, *projections)
+    if kernels is not None and not (bias is not None and bias.requires_grad):
+        whole = [part.contiguous() for part in projections]
+        out: Tensor = _ProjectedAttention.apply(kernels, heads, bias, *whole)  # type: ignore[no-untyped-call]
+        return out
+    width = sum(part.shape[-1] for part in projections) // 3
+    query, key, value = (
+        each for part in projections for each in split_heads(part, part.shape[-1] // width, heads)
+    )
+    return attend(query, key, value, bias).transpose(1, 2).flatten(2)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention without biases; one fused projection to queries, keys and values."""
 
@@ -140,8 +187,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """X [B, T, d] -> [B, T, d]; bias as in `attend`."""
-        query, key, value = split_heads(self.qkv(x), 3, self.heads)
-        out: Tensor = self.out(attend(query, key, value, bias).transpose(1, 2).flatten(2))
+        out: Tensor = self.out(attend_projected(self.heads, bias, self.qkv(x)))
         return out
 
 
@@ -162,7 +208,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
         """X [B, T, d] attends memory [B, S, d] -> [B, T, d]; bias as in `attend`."""
-        return self.attend(x, *self.keys_values(memory), bias)
+        out: Tensor = self.out(attend_projected(self.heads, bias, self.q(x), self.kv(memory)))
+        return out
 
     def attend(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """The same with keys and values that were made once by `keys_values`."""

@@ -39,6 +39,21 @@ class Shares(NamedTuple):
     saved: tuple[Tensor, ...]
 
 
+class Heads(NamedTuple):
+    """Heads as projections have them: a head's elements lie side by side, its neighbours beside them."""
+
+    query: Tensor  # bfloat16 [B, T, H, Dh]
+    key: Tensor  # [B, S, H, Dh]
+    value: Tensor  # [B, S, H, Dh]
+
+
+class Attended(NamedTuple):
+    """What attention gives out, and what its backward needs."""
+
+    out: Tensor  # bfloat16 [B, T, H, Dh]
+    saved: Tensor
+
+
 class Kernels(Protocol):
     """All tensors are on the CPU and without gaps; dtypes are float32 or, where nothing else is said, bfloat16 too."""
 
@@ -46,6 +61,8 @@ class Kernels(Protocol):
     """Kernels of one name give the same bits."""
     lanes: int
     """Rows of norms and of SwiGLU are multiples of it."""
+    head_unit: int
+    """Widths of heads are multiples of it where `attention` computes; 0 where it does not."""
 
     def norm(self, x: Tensor, added: Tensor | None, gain: Tensor, dtype: torch.dtype, epsilon: float) -> Normed:
         """Rows x float32 [R, d] + added [R, d], and their root mean square norm as `dtype`."""
@@ -66,6 +83,14 @@ class Kernels(Protocol):
 
     def softmax_backward(self, shares: Shares, bias: Tensor | None, scale: float, grad: Tensor) -> Tensor:
         """Gradient of `scores`, before their scale, from that of the shares, which may be overwritten."""
+
+    def attention(self, heads: Heads, bias: Tensor | None, scale: float) -> Attended:
+        """Products and softmax of attention at once; `bias` as in `softmax`."""
+
+    def attention_backward(
+        self, heads: Heads, bias: Tensor | None, scale: float, saved: Tensor, grad: Tensor, to: Heads
+    ) -> None:
+        """From the gradient [B, T, H, Dh] of `out`: writes those of the heads into `to`, which lies as they do."""
 
 
 _chosen: Kernels | None = None
@@ -99,3 +124,12 @@ def fitting(*tensors: Tensor, width: int = 0) -> Kernels | None:
         return None
     fits = all(tensor.device.type == "cpu" and tensor.dtype in DTYPES and tensor.numel() for tensor in tensors)
     return _chosen if fits else None
+
+
+def attending(heads: int, *projections: Tensor) -> Kernels | None:
+    """The kernels, where they compute attention of bfloat16 projections to queries, keys and values; else None."""
+    kernels = fitting(*projections)
+    if kernels is None or not kernels.head_unit or any(part.dtype != torch.bfloat16 for part in projections):
+        return None
+    width = sum(part.shape[-1] for part in projections) // 3
+    return kernels if width % (heads * kernels.head_unit) == 0 else None
