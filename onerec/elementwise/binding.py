@@ -17,26 +17,25 @@ from onerec.errors import DependencyMissingError
 from onerec.model.elementwise import Attended, Heads, Normed, NormGradients, Shares
 
 LOG = logging.getLogger(__name__)
-WIDE = torch.cpu._is_avx512_bf16_supported()
-"""Whether kernels have 16 lanes and multiply bfloat16: attention is theirs then, products included."""
-LANES = 16 if WIDE else 8
-INSTRUCTIONS = ("avx2", *(("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512bf16") if WIDE else ()))
-FLAGS = (
-    *(f"-m{name}" for name in INSTRUCTIONS),
-    f"-DONEREC_LANES={LANES}",
+AVX2, AVX512_BF16 = ("avx2",), ("avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512bf16")
+"""Instructions of the two kinds of kernels: with the second they are wider and multiply bfloat16, so attention is
+theirs as a whole."""
+
+
+def library_for(instructions: Sequence[str]) -> Library:
+    """The kernels of one kind, named by the last of its instructions."""
     # No contraction, or which products are fused with additions would be the compiler's choice.
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-Wno-psabi",
-)
-LIBRARY = Library(
-    f"elementwise-{INSTRUCTIONS[-1]}",
-    Path(__file__).with_name("kernels.cpp"),
-    FLAGS,
-    "the training kernels",
-    "GCC 10 or Clang 12 will do.",
-)
+    flags = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
+    return Library(
+        f"elementwise-{instructions[-1]}",
+        Path(__file__).with_name("kernels.cpp"),
+        (*(f"-m{name}" for name in instructions), *flags),
+        "the training kernels",
+        "GCC 10 or Clang 12 will do.",
+    )
+
+
+LIBRARY = library_for(AVX512_BF16 if torch.cpu._is_avx512_bf16_supported() else AVX2)
 BLOCKS = 64
 """Into which rows are cut for sums over them, however many threads there are."""
 HEAD_UNIT = 32
@@ -98,8 +97,6 @@ class Compiled:
     Raises OSError where torch's OpenMP is not the one that it was made for.
     """
 
-    lanes = LANES
-
     def __init__(self, target: Path) -> None:
         library = ctypes.CDLL(str(target))
         address, number = ctypes.c_void_p, ctypes.c_int64
@@ -113,12 +110,12 @@ class Compiled:
             "attention_forward": (address, address, number),
             "attention_backward": (address, address, number),
         }.items():
-            if name.startswith("attention") and not hasattr(library, f"onerec_{name}"):
+            if not hasattr(library, f"onerec_{name}"):  # attention of AVX2's
                 continue
             function = getattr(library, f"onerec_{name}")
             function.restype, function.argtypes = None, arguments
             setattr(self, f"_{name}", function)
-        self.name = target.stem
+        self.name, self.lanes = target.stem, library.onerec_lanes()
         self.head_unit = HEAD_UNIT if hasattr(self, "_attention_forward") else 0
 
     _norm_forward: Callable[..., None]

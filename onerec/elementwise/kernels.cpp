@@ -29,6 +29,8 @@ void with_kind(int64_t kind, const Work& work) {
 
 extern "C" {
 
+int64_t onerec_lanes() { return onerec::LANES; }
+
 // `added` may be null, and `total` is not written then.
 void onerec_norm_forward(const onerec::Norm* norm, int64_t added_kind, const void* added, float* total, int64_t kind,
                          void* out, int64_t threads) {

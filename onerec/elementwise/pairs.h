@@ -4,13 +4,9 @@
 // PANEL columns: [steps][PANEL], where a step is a pair along the dimension that is summed over.
 #pragma once
 
-#include <immintrin.h>
-
 #include "lanes.h"
 
 namespace onerec {
-
-static_assert(LANES == 16, "a vector of sums is an AVX-512 register");
 
 constexpr int64_t PANEL = 2 * LANES;
 constexpr int64_t TILE_ROWS = 12;  // whose sums fill most of the registers
