@@ -2,7 +2,8 @@
 
 glibc keeps what is freed between blocks that are still in use, so a process that makes and drops large buffers for
 days looks as if it leaked. `malloc_trim` gives whole free pages back; few arenas, and a mapping of its own for each
-large buffer, leave less of it lying about. `onerec_heap_used_bytes`, of mallinfo2(3), does not count what is free: it
+very large buffer, leave less of it lying about. Between two of these, what is freed is kept to be used again: pages
+that are given back and asked for in each step of a training were a twelfth of it. `onerec_heap_used_bytes`, of mallinfo2(3), does not count what is free: it
 grows where something is kept, and only there. Elsewhere than on glibc nothing is done.
 """
 
@@ -18,10 +19,12 @@ LOG = logging.getLogger(__name__)
 INTERVAL_S = 60.0
 ARENAS = 2
 """One for the thread that computes, one for all others; the default is eight times the cores."""
-MAPPED_FROM = 16 << 20
-"""Bytes. By default the bound rises to 32 MiB with what is freed; tensors of a step stay in the heap, to be used again:
-with a bound of 1 MiB a step took a third more of the processor."""
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+MAPPED_FROM = 32 << 20
+"""Bytes, the most that glibc takes. Tensors of a step stay in the heap, to be used again: with a bound of 1 MiB a step
+took a third more of the processor."""
+KEPT_AT_THE_END = 512 << 20
+"""Bytes that are free at the heap's end before it shrinks by itself, which is 128 KiB once a bound is set."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Of malloc.h."""
 USED = Gauge("onerec_heap_used_bytes", "Bytes that malloc has given out and that were not freed; 0 where unknown.")
 
@@ -47,16 +50,11 @@ class _MallInfo2(ctypes.Structure):
 
 
 def give_back_freed_memory(interval_s: float = INTERVAL_S) -> None:
-    """Every `interval_s`, by a thread that ends with the process. Arenas, mappings and the gauge are set at once."""
-    try:
-        libc = ctypes.CDLL(None)
-        trim = libc.malloc_trim
-    except (AttributeError, OSError):
-        LOG.info("freed memory stays with the process: this C library has no malloc_trim")
+    """Every `interval_s`, by a thread that ends with the process. Options and the gauge are set at once."""
+    libc = use_freed_memory_again()
+    if libc is None:
         return
-    for option, value in ((M_ARENA_MAX, ARENAS), (M_MMAP_THRESHOLD, MAPPED_FROM)):
-        if not libc.mallopt(option, value):
-            LOG.info("this C library does not know the option %d of mallopt", option)
+    trim = libc.malloc_trim
     if hasattr(libc, "mallinfo2"):  # glibc 2.33 and later
         libc.mallinfo2.restype = _MallInfo2
         USED.set_function(lambda: used_bytes(libc))
@@ -68,6 +66,19 @@ def give_back_freed_memory(interval_s: float = INTERVAL_S) -> None:
 
     pause = threading.Event()  # never set: a sleep that no clock's step changes
     threading.Thread(target=give_back, name="heap", daemon=True).start()
+
+
+def use_freed_memory_again() -> ctypes.CDLL | None:
+    """Set the options of malloc; returns its library, None where it is not glibc's."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "malloc_trim"):
+        LOG.info("freed memory stays with the process: this C library has no malloc_trim")
+        return None
+    options = ((M_ARENA_MAX, ARENAS), (M_MMAP_THRESHOLD, MAPPED_FROM), (M_TRIM_THRESHOLD, KEPT_AT_THE_END))
+    for option, value in options:
+        if not libc.mallopt(option, value):
+            LOG.info("this C library does not know the option %d of mallopt", option)
+    return libc
 
 
 def used_bytes(libc: ctypes.CDLL) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from bench.decoding import shapes
+from onerec.heap import use_freed_memory_again
 from onerec.model.onerec import OneRec
 from onerec.model.sizes import sizes
 from onerec.settings import TrainerSettings
@@ -30,6 +31,7 @@ class Step:
     def prepare(self) -> dict[str, Any]:
         """Model, optimizer, batch and one step to warm up."""
         torch.set_num_threads(self._threads)
+        use_freed_memory_again()  # as the trainer's process does
         kernels.choose(self._settings, torch.device("cpu"))
         torch.manual_seed(0)
         self._model = OneRec(self._shape).train()
