@@ -2,9 +2,10 @@
 
 glibc keeps what is freed between blocks that are still in use, so a process that makes and drops large buffers for
 days looks as if it leaked. `malloc_trim` gives whole free pages back; few arenas, and a mapping of its own for each
-very large buffer, leave less of it lying about. Between two of these, what is freed is kept to be used again: pages
-that are given back and asked for in each step of a training were a twelfth of it. `onerec_heap_used_bytes`, of mallinfo2(3), does not count what is free: it
-grows where something is kept, and only there. Elsewhere than on glibc nothing is done.
+very large buffer, leave less of it lying about. In between, what was freed is used again: a training step that asks the
+system anew for the pages it has just given back spends a sixteenth of its time there. `onerec_heap_used_bytes`, of
+mallinfo2(3), does not count what is free: it grows where something is kept, and only there. Elsewhere than on glibc
+nothing is done.
 """
 
 from __future__ import annotations

@@ -215,7 +215,6 @@ class Compiled:
         del with_bias
         return grad
 
-
     def attention(self, heads: Heads, bias: Tensor | None, scale: float) -> Attended:
         """As `Kernels` says. What is saved are two numbers of each row of scores."""
         batch, queries, count, _ = heads.query.shape
@@ -226,7 +225,7 @@ class Compiled:
         return Attended(out, kept)
 
     def attention_backward(
-        self, heads: Heads, bias: Tensor | None, scale: float, saved: Tensor, grad: Tensor, to: Heads
+        self, heads: Heads, bias: Tensor | None, scale: float, saved: Tensor, grad: Tensor, *, to: Heads
     ) -> None:
         """As `Kernels` says."""
         with_bias, structure = _attention(heads, bias, scale, saved)

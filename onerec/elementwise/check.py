@@ -12,7 +12,7 @@ from torch import Tensor
 from onerec.elementwise import binding
 from onerec.elementwise.binding import Compiled
 from onerec.model import elementwise
-from onerec.model.attention import attend, causal_bias, padding_bias
+from onerec.model.attention import attend, attend_projected, causal_bias, padding_bias
 from onerec.model.elementwise import Kernels
 from onerec.model.norm import ResidualNorm
 from onerec.model.swiglu import swiglu
@@ -43,7 +43,7 @@ def disagreement(kernels: Kernels, seed: int = 0) -> str | None:
     Torch computes in float32 what is compared, whatever the kernels compute in.
     """
     for dtype, bound in BOUNDS.items():
-        for piece in (norms, activations, attentions):
+        for piece in (norms, activations, attentions, projected_attentions):
             found = [_results(piece, dtype, kernels, seed), _results(piece, torch.float32, None, seed)]
             for place, (mine, theirs) in enumerate(zip(*found, strict=True)):
                 far = float((mine.float() - theirs).abs().max() / theirs.abs().max())
@@ -65,8 +65,8 @@ def _results(piece: Piece, dtype: torch.dtype, kernels: Kernels | None, seed: in
 
 def norms(dtype: torch.dtype) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """A stream with and without something added, both of its uses."""
-    x, added = _drawn(9, 7, 40), _drawn(9, 7, 40)
-    norm = ResidualNorm(40)
+    x, added = _drawn(9, 7, 48), _drawn(9, 7, 48)
+    norm = ResidualNorm(48)
     torch.nn.init.normal_(norm.weight)
     _, first = norm(x, None, dtype)
     return [x, added, norm.weight], [first, *norm(x, added.to(dtype), dtype)]
@@ -74,7 +74,7 @@ def norms(dtype: torch.dtype) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
 
 def activations(dtype: torch.dtype) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """Small gates and large ones."""
-    x = _drawn(33, 48, scale=5.0)
+    x = _drawn(33, 96, scale=5.0)
     return [x], [swiglu(x.to(dtype))]
 
 
@@ -85,6 +85,15 @@ def attentions(dtype: torch.dtype) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     query, key, value = (x.to(dtype) for x in inputs)
     biases = (None, causal_bias(19, query.device), padding_bias(there))
     return inputs, [attend(query, key, value, bias) for bias in biases]
+
+
+def projected_attentions(dtype: torch.dtype) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Self-attention and attention over a memory, of heads as projections leave them; odd numbers of rows."""
+    inputs = [_drawn(3, 19, 192), _drawn(3, 19, 64), _drawn(3, 37, 128)]
+    there = torch.arange(37) <= torch.tensor([[36], [7], [0]])
+    whole, query, memory = (x.to(dtype) for x in inputs)
+    causal = attend_projected(2, causal_bias(19, whole.device), whole)
+    return inputs, [causal, attend_projected(2, padding_bias(there), query, memory)]
 
 
 def _drawn(*shape: int, scale: float = 1.0) -> Tensor:

@@ -149,14 +149,16 @@ class _ProjectedAttention(torch.autograd.Function):
         grads = [torch.empty_like(part) for part in projections]
         given, to = _heads(ctx.heads, projections), _heads(ctx.heads, grads)
         flow = grad.contiguous().view(given.query.shape)
-        ctx.kernels.attention_backward(given, ctx.bias, ctx.scale, saved, flow, to)
+        ctx.kernels.attention_backward(given, ctx.bias, ctx.scale, saved, flow, to=to)
         return None, None, None, *grads
 
 
 def _heads(heads: int, projections: Sequence[Tensor]) -> Heads:
     """Views of what stands side by side in projections [B, T, d], [B, T, 2d] or [B, T, 3d]."""
     width = sum(part.shape[-1] for part in projections) // 3
-    return Heads(*(each.unflatten(-1, (heads, -1)) for part in projections for each in part.split(width, dim=-1)))
+    return Heads(
+        *(each.unflatten(-1, (heads, -1)) for part in projections for each in torch.split(part, width, dim=-1))
+    )
 
 
 def attend_projected(heads: int, bias: Tensor | None, *projections: Tensor) -> Tensor:
@@ -170,9 +172,7 @@ def attend_projected(heads: int, bias: Tensor | None, *projections: Tensor) -> T
         out: Tensor = _ProjectedAttention.apply(kernels, heads, bias, *whole)  # type: ignore[no-untyped-call]
         return out
     width = sum(part.shape[-1] for part in projections) // 3
-    query, key, value = (
-        each for part in projections for each in split_heads(part, part.shape[-1] // width, heads)
-    )
+    query, key, value = (each for part in projections for each in split_heads(part, part.shape[-1] // width, heads))
     return attend(query, key, value, bias).transpose(1, 2).flatten(2)
 
 

@@ -28,12 +28,13 @@ class EncoderBlock(nn.Module):
         self.ffn = FeedForward(config.d_model, config.ffn_hidden)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """[B, S, d] -> [B, S, d], matrix products in `dtype`."""
-        x, normed = self.self_norm(x, None, dtype)
+    def forward(
+        self, x: Tensor, added: Tensor | None, bias: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """The stream [B, S, d] and what the block before adds to it -> the same of this one; products in `dtype`."""
+        x, normed = self.self_norm(x, added, dtype)
         x, normed = self.ffn_norm(x, self.dropout(self.self_attention(normed, bias)), dtype)
-        out: Tensor = x + self.dropout(self.ffn(normed))
-        return out
+        return x, self.dropout(self.ffn(normed))
 
 
 class DecoderBlock(nn.Module):

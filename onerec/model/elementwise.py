@@ -88,7 +88,7 @@ class Kernels(Protocol):
         """Products and softmax of attention at once; `bias` as in `softmax`."""
 
     def attention_backward(
-        self, heads: Heads, bias: Tensor | None, scale: float, saved: Tensor, grad: Tensor, to: Heads
+        self, heads: Heads, bias: Tensor | None, scale: float, saved: Tensor, grad: Tensor, *, to: Heads
     ) -> None:
         """From the gradient [B, T, H, Dh] of `out`: writes those of the heads into `to`, which lies as they do."""
 

@@ -14,7 +14,7 @@ from onerec.model.blocks import DecoderBlock, EncoderBlock
 from onerec.model.dropout import Dropout
 from onerec.model.lazy import Context
 from onerec.model.moe import SparseMoE
-from onerec.model.norm import RMSNorm
+from onerec.model.norm import ResidualNorm, RMSNorm
 from onerec.model.precision import Linear, product_dtype
 from onerec.model.presets import ModelConfig
 
@@ -34,7 +34,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_layers))
-        self.norm = RMSNorm(config.d_model)
+        self.norm = ResidualNorm(config.d_model)
 
     def stack(self) -> list[EncoderBlock]:
         """The blocks with their type."""
@@ -43,9 +43,10 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
         """Tokens x [B, S, d] with their mask bool [B, S] -> states [B, S, d] in `dtype`."""
         bias = padding_bias(mask)
+        added: Tensor | None = None
         for block in self.stack():
-            x = block(x, bias, dtype)
-        states: Tensor = self.norm(x, dtype)
+            x, added = block(x, added, bias, dtype)
+        states: Tensor = self.norm(x, added, dtype)[1]
         return states
 
 

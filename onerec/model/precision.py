@@ -59,7 +59,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
-        if x.device.type != "cpu" or not torch.is_grad_enabled():
+        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
             return functional.linear(x, self.weight.to(x.dtype))
         rows: Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), self.weight)  # type: ignore[no-untyped-call]
-        return rows.view(*x.shape[:-1], -1)
+        return rows.view(*x.shape[:-1], self.out_features)

@@ -12,29 +12,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from onerec.compiled import COMPILERS, FLAGS
+from onerec.compiled import COMPILERS, FLAGS, Library
 from onerec.elementwise import binding, check
 from onerec.elementwise.binding import Compiled
 from onerec.errors import DependencyMissingError
 from onerec.model import elementwise, onerec
-from onerec.model.attention import attend
+from onerec.model.attention import attend, attend_projected, causal_bias, padding_bias
 from onerec.model.likelihood import ntp_loss, token_log_probs
 from onerec.model.norm import ResidualNorm, RMSNorm
 from onerec.model.swiglu import swiglu
 from tests.model import toy
 
 
+@pytest.fixture(params=[binding.AVX2, binding.AVX512_BF16], ids=["avx2", "avx512bf16"])
+def library(request: pytest.FixtureRequest) -> Library:
+    """Of either kind; skips the test where this processor does not have the instructions."""
+    if request.param == binding.AVX512_BF16 and not torch.cpu._is_avx512_bf16_supported():
+        pytest.skip("this processor does not multiply bfloat16")
+    return binding.library_for(request.param)
+
+
 @pytest.fixture
-def compiled() -> Compiled:
+def compiled(library: Library) -> Compiled:
     """The kernels; skips the test where this machine has no compiler."""
     try:
         binding.build()
+        return Compiled(library.build())
     except DependencyMissingError as error:
         pytest.skip(str(error))
-    binding.load.cache_clear()
-    kernels = binding.load()
-    assert kernels is not None
-    return kernels
 
 
 @pytest.fixture
@@ -103,10 +108,12 @@ def everything(dtype: torch.dtype) -> list[Tensor]:
     x, added = torch.randn(1501, 64, requires_grad=True), torch.randn(1501, 64).to(dtype).requires_grad_()
     both = norm(x, added, dtype)
     gates = torch.randn(1201, 96).to(dtype).requires_grad_()
+    whole = torch.randn(6, 61, 384).to(dtype).requires_grad_()
     parts = [torch.randn(6, 4, 61, 16).to(dtype).requires_grad_() for _ in range(3)]
     for out, inputs in (
         (torch.cat([part.float() for part in both]), [x, added, norm.weight]),
         (swiglu(gates), [gates]),
+        (attend_projected(4, None, whole), [whole]),
         (attend(parts[0], parts[1], parts[2], None), parts),
     ):
         found += [out.detach(), *torch.autograd.grad((out.float() * torch.randn(out.shape)).sum(), inputs)]
@@ -115,7 +122,7 @@ def everything(dtype: torch.dtype) -> list[Tensor]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bits_do_not_depend_on_how_many_threads_there_are(compiled: Compiled, dtype: torch.dtype) -> None:
-    """But for the products of attention, which are torch's: these are compared between equal numbers of threads."""
+    """But for products of attention that are torch's: these are compared between equal numbers of threads."""
     threads = torch.get_num_threads()
     results = []
     try:
@@ -125,9 +132,9 @@ def test_bits_do_not_depend_on_how_many_threads_there_are(compiled: Compiled, dt
                 results.append(everything(dtype))
     finally:
         torch.set_num_threads(threads)
-    of_norm_and_swiglu = slice(0, 6)
+    all_theirs = slice(0, 8 if compiled.head_unit and dtype == torch.bfloat16 else 6)
     for other in results[1:]:
-        assert all(map(torch.equal, results[0][of_norm_and_swiglu], other[of_norm_and_swiglu]))
+        assert all(map(torch.equal, results[0][all_theirs], other[all_theirs]))
     assert all(map(torch.equal, results[2], results[3]))
     scores = torch.randn(2, 3, 400, 53)
     shares = []
@@ -138,13 +145,14 @@ def test_bits_do_not_depend_on_how_many_threads_there_are(compiled: Compiled, dt
     assert torch.equal(*shares)
 
 
-def test_bits_do_not_depend_on_the_compilers_choices(compiled: Compiled, tmp_path: Path) -> None:
+def test_bits_do_not_depend_on_the_compilers_choices(compiled: Compiled, library: Library, tmp_path: Path) -> None:
     """Other instructions, fused multiply-adds where it could take them, and hardly any optimisation."""
     results = []
-    for number, flags in enumerate((("-O1", "-mno-avx2", "-mno-avx"), ("-O2", "-mavx2", "-mfma"))):
+    fewest = () if compiled.head_unit else ("-mno-avx2", "-mno-avx")  # the others name their instructions
+    for number, flags in enumerate((("-O1", *fewest), ("-O2", "-mavx2", "-mfma"))):
         target = tmp_path / f"other-{number}.so"
         compiler = next(found for name in COMPILERS if (found := shutil.which(name)))
-        command = [compiler, *FLAGS, *binding.FLAGS, *flags, "-o", str(target), str(binding.LIBRARY.main)]
+        command = [compiler, *FLAGS, *library.flags, *flags, "-o", str(target), str(library.main)]
         subprocess.run(command, check=True, capture_output=True)
         results.append(Compiled(target))
     for dtype in (torch.float32, torch.bfloat16):
@@ -154,6 +162,58 @@ def test_bits_do_not_depend_on_the_compilers_choices(compiled: Compiled, tmp_pat
                 outputs.append(everything(dtype))
         for other in outputs[1:]:
             assert all(map(torch.equal, outputs[0], other))
+
+
+def with_gradients(
+    dtype: torch.dtype, kernels: Compiled | None, heads: int, bias: Tensor | None, projections: list[Tensor]
+) -> list[Tensor]:
+    """Attention of projections and the gradients of a weighted sum, computed in `dtype`."""
+    inputs = [part.clone().requires_grad_() for part in projections]
+    with elementwise.using(kernels):
+        out = attend_projected(heads, bias, *(part.to(dtype) for part in inputs)).float()
+        weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+        return [out.detach(), *torch.autograd.grad((out * weight).sum(), inputs)]
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "heads", "width"),
+    [(1, 1, 1, 32), (2, 31, 3, 32), (13, 13, 2, 64), (24, 64, 1, 128), (20, 151, 4, 64), (151, 151, 2, 32)],
+)
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_of_projections_is_nearer_to_float32_than_torchs(
+    compiled: Compiled, queries: int, keys: int, heads: int, width: int, *, biased: bool
+) -> None:
+    if not compiled.head_unit:
+        pytest.skip("without products of bfloat16, attention is torch's")
+    torch.manual_seed(queries)
+    size = heads * width
+    shapes = [(3, queries, 3 * size)] if queries == keys else [(3, queries, size), (3, keys, 2 * size)]
+    projections = [(1.5 * torch.randn(shape)).bfloat16().float() for shape in shapes]
+    bias = None
+    if biased:
+        there = torch.arange(keys) <= torch.tensor([[keys - 1], [keys // 2], [0]])
+        bias = padding_bias(there)
+        if queries == keys:
+            bias = bias + causal_bias(keys, there.device)
+    exact = with_gradients(torch.float32, None, heads, bias, projections)
+    theirs, mine = (with_gradients(torch.bfloat16, kernels, heads, bias, projections) for kernels in (None, compiled))
+    for made, other, wanted in zip(mine, theirs, exact, strict=True):
+        assert distance([made], [wanted]) < 1.01 * distance([other], [wanted]) + 1e-6
+        assert distance([made], [wanted]) < 0.006
+    if biased:  # of a user without a history nothing but the first key is seen
+        unseen = mine[-1][2, 1:, -2 * size :]
+        assert torch.equal(unseen, torch.zeros_like(unseen))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_so_in_attention_of_projections(compiled: Compiled, value: float) -> None:
+    for column in (3, 70, 140):  # of queries, keys and values
+        x = torch.randn(2, 5, 192)
+        x[0, 2, column] = value
+        with elementwise.using(compiled):
+            out = attend_projected(2, None, x.bfloat16().requires_grad_())
+        assert not out[0].isfinite().all()
+        assert out[1].isfinite().all()
 
 
 @pytest.mark.parametrize("make", [RMSNorm(16), swiglu, lambda x: attend(x, x, x, None)])
@@ -172,23 +232,27 @@ def test_forbidden_keys_get_nothing_and_extreme_gates_are_exact(compiled: Compil
     assert torch.equal(shares[..., 5:], torch.zeros(2, 2, 3, 8))
     torch.testing.assert_close(shares.sum(-1), torch.ones(2, 2, 3))
     gates = torch.tensor([-1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4, 1e30])
-    x = torch.cat([gates, torch.ones(8)])[None]
-    torch.testing.assert_close(compiled.swiglu(x)[0], torch.nn.functional.silu(gates), rtol=1e-6, atol=1e-12)
+    x = torch.cat([gates, gates, torch.ones(16)])[None]
+    torch.testing.assert_close(compiled.swiglu(x)[0, :8], torch.nn.functional.silu(gates), rtol=1e-6, atol=1e-12)
 
 
 def test_torch_computes_what_they_are_not_for(compiled: Compiled) -> None:
-    x = torch.randn(4, 16)
+    x, width = torch.randn(4, 16), compiled.lanes
     with elementwise.using(compiled):
-        assert elementwise.fitting(x, width=8) is compiled
-        assert elementwise.fitting(x, width=12) is None
-        assert elementwise.fitting(x.double(), width=8) is None
-        assert elementwise.fitting(x.to("meta"), width=8) is None
-        assert elementwise.fitting(x[:0], width=8) is None
+        assert elementwise.fitting(x, width=width) is compiled
+        assert elementwise.fitting(x, width=width + 4) is None
+        assert elementwise.fitting(x.double(), width=width) is None
+        assert elementwise.fitting(x.to("meta"), width=width) is None
+        assert elementwise.fitting(x[:0], width=width) is None
         with torch.no_grad():
-            assert elementwise.fitting(x, width=8) is None
+            assert elementwise.fitting(x, width=width) is None
         odd = RMSNorm(12)
         assert torch.equal(odd(x[:, :12]), _without(odd, x[:, :12]))
-    assert elementwise.fitting(x, width=8) is None
+        low = torch.randn(2, 5, 3 * 64).bfloat16()
+        assert elementwise.attending(2, low) is (compiled if compiled.head_unit else None)
+        assert elementwise.attending(4, low) is None, "heads of 16"
+        assert elementwise.attending(2, low.float()) is None
+    assert elementwise.fitting(x, width=width) is None
 
 
 def _without(norm: RMSNorm, x: Tensor) -> Tensor:

@@ -153,7 +153,8 @@ def blocks(dtype: torch.dtype) -> Iterable[Tensor]:
     for parameter in (*encoder.parameters(), *decoder.parameters()):
         nn.init.normal_(parameter, std=0.05)
     x, memory = drawn(BATCH, 20, 128), drawn(BATCH, 51, 128, dtype=dtype)
-    yield from gradients(encoder, [x], encoder(x, None, dtype))
+    stream, added = encoder(x, None, None, dtype)
+    yield from gradients(encoder, [x], stream + added)
     states = decoder.attend(x, causal_bias(20, x.device), memory, None)
     yield from gradients(decoder, [x, memory], decoder.mix(states.flatten(0, 1), dtype))
 
