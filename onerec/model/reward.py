@@ -92,8 +92,8 @@ class RewardModel(nn.Module):
         aware: Tensor = items + self.target_attention.attend(self.item_norm(items), keys.keys, keys.values, keys.bias)
         return aware
 
-    def _score(self, keys: _HistoryKeys, codes: Tensor, duration: Tensor, mask: Tensor) -> Rewards:
-        aware = self._aware(keys, codes, duration)
+    def _score(self, aware: Tensor, mask: Tensor) -> Rewards:
+        """Logits [B] of sessions whose items are `aware` [B, m, d]."""
         bias = padding_bias(mask | ~mask.any(1, keepdim=True))
         session = aware + self.session_attention(self.session_norm(aware), bias)
         return self._towers((session * mask.unsqueeze(-1)).sum(1))
@@ -104,7 +104,7 @@ class RewardModel(nn.Module):
 
     def forward(self, history: HistoryBatch, codes: Tensor, duration: Tensor, mask: Tensor) -> Rewards:
         """Logits [B] of sessions: codes int64 [B, m, L], `duration_feature` [B, m], mask bool [B, m]."""
-        return self._score(self._history(history), codes, duration, mask)
+        return self._score(self._aware(self._history(history), codes, duration), mask)
 
     def score_each(self, history: HistoryBatch, codes: Tensor, duration: Tensor) -> Rewards:
         """Logits [B, m] of every item as a session of its own: `forward` of m sessions of one item, at one's cost."""
@@ -115,10 +115,12 @@ class RewardModel(nn.Module):
         return self._towers(aware + self.session_attention(self.session_norm(aware), itself))
 
     def score_candidates(self, history: HistoryBatch, codes: Tensor, duration: Tensor, mask: Tensor) -> Rewards:
-        """Logits [N] of N sessions for ONE user (history of batch 1), whose history is encoded once."""
-        keys = self._history(history)
-        expanded = _HistoryKeys(*(t.expand(codes.shape[0], -1, -1, -1) for t in keys))
-        return self._score(expanded, codes, duration, mask)
+        """Logits [N] of N sessions for ONE user (history of batch 1), whose history is encoded once.
+
+        All their items attend it as if they were one long session: items do not see one another there.
+        """
+        aware = self._aware(self._history(history), codes.flatten(0, 1)[None], duration.flatten()[None])
+        return self._score(aware.view(*codes.shape[:2], -1), mask)
 
 
 def reward_loss(logits: Rewards, targets: Rewards) -> Tensor:
