@@ -2,10 +2,10 @@
 
 glibc keeps what is freed between blocks that are still in use, so a process that makes and drops large buffers for
 days looks as if it leaked. `malloc_trim` gives whole free pages back; few arenas, and a mapping of its own for each
-very large buffer, leave less of it lying about. In between, what was freed is used again: a training step that asks the
-system anew for the pages it has just given back spends a sixteenth of its time there. `onerec_heap_used_bytes`, of
-mallinfo2(3), does not count what is free: it grows where something is kept, and only there. Elsewhere than on glibc
-nothing is done.
+large buffer, leave less of it lying about. In between, what was freed is used again: a training step that asked the
+system anew for pages that it had just given back spent a sixteenth of its processor time there.
+`onerec_heap_used_bytes`, of mallinfo2(3), does not count what is free: it grows where something is kept, and only
+there. Elsewhere than on glibc nothing is done.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ LOG = logging.getLogger(__name__)
 INTERVAL_S = 60.0
 ARENAS = 2
 """One for the thread that computes, one for all others; the default is eight times the cores."""
-MAPPED_FROM = 32 << 20
-"""Bytes, the most that glibc takes. Tensors of a step stay in the heap, to be used again: with a bound of 1 MiB a step
-took a third more of the processor."""
+MAPPED_FROM = 16 << 20
+"""Bytes. By default the bound rises to 32 MiB with what is freed; tensors of a step stay in the heap, to be used again:
+with a bound of 1 MiB a step took a third more of the processor."""
 KEPT_AT_THE_END = 512 << 20
 """Bytes that are free at the heap's end before it shrinks by itself, which is 128 KiB once a bound is set."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8

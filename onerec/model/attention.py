@@ -157,7 +157,7 @@ def _heads(heads: int, projections: Sequence[Tensor]) -> Heads:
     """Views of what stands side by side in projections [B, T, d], [B, T, 2d] or [B, T, 3d]."""
     width = sum(part.shape[-1] for part in projections) // 3
     each = (found for part in projections for found in torch.split(part, width, dim=-1))
-    return Heads(*(found.unflatten(-1, (heads, -1)) for found in each))
+    return Heads(*(found.view(*found.shape[:2], heads, -1) for found in each))
 
 
 def attend_projected(heads: int, bias: Tensor | None, *projections: Tensor) -> Tensor:
