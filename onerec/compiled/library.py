@@ -12,11 +12,12 @@ from pathlib import Path
 
 from onerec.errors import DependencyMissingError
 
+SHARED = Path(__file__).parent
+"""Where headers lie that any library may include."""
+INCLUDE = f"-I{SHARED}"
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC")
 COMPILERS = ("c++", "g++", "clang++")
 COMPILE_TIMEOUT_S = 300
-SHARED = Path(__file__).parent
-"""Where headers lie that any library may include."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Library:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as aside:
             made = Path(aside) / target.name
-            command = [compiler, *FLAGS, *self.flags, f"-I{SHARED}", "-o", str(made), str(self.main)]
+            command = [compiler, *FLAGS, *self.flags, INCLUDE, "-o", str(made), str(self.main)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S, check=False)
             if done.returncode:
                 raise DependencyMissingError(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from onerec.compiled import COMPILERS, FLAGS, Library
+from onerec.compiled import COMPILERS, FLAGS, INCLUDE, Library
 from onerec.elementwise import binding, check
 from onerec.elementwise.binding import Compiled
 from onerec.errors import DependencyMissingError
@@ -152,7 +152,7 @@ def test_bits_do_not_depend_on_the_compilers_choices(compiled: Compiled, library
     for number, flags in enumerate((("-O1", *fewest), ("-O2", "-mavx2", "-mfma"))):
         target = tmp_path / f"other-{number}.so"
         compiler = next(found for name in COMPILERS if (found := shutil.which(name)))
-        command = [compiler, *FLAGS, *library.flags, *flags, "-o", str(target), str(library.main)]
+        command = [compiler, *FLAGS, *library.flags, *flags, INCLUDE, "-o", str(target), str(library.main)]
         subprocess.run(command, check=True, capture_output=True)
         results.append(Compiled(target))
     for dtype in (torch.float32, torch.bfloat16):
