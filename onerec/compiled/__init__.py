@@ -1,5 +1,5 @@
 """Libraries in C++ that stand beside Python, and the header that they share."""
 
-from onerec.compiled.library import COMPILERS, FLAGS, INCLUDE, Library
+from onerec.compiled.shared_object import COMPILERS, FLAGS, INCLUDE, Library
 
 __all__ = ["COMPILERS", "FLAGS", "INCLUDE", "Library"]

@@ -14,5 +14,10 @@ def build_kernels() -> None:
         binding.build()
     except DependencyMissingError as error:
         pytest.skip(str(error))
+    forget_libraries()
+
+
+def forget_libraries() -> None:
+    """What was loaded and checked: the next engine looks anew."""
     binding.load.cache_clear()
     check._checked.cache_clear()

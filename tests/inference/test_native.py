@@ -18,7 +18,7 @@ from inference.engine.search import Engine
 from onerec.errors import DependencyMissingError
 from onerec.model.presets import PRESETS, ModelConfig
 from tests.inference import toys
-from tests.inference.compiling import build_kernels
+from tests.inference.compiling import build_kernels, forget_libraries
 from tests.inference.test_search import all_items, teacher_forced
 
 BEAMS = 24
@@ -221,14 +221,18 @@ def test_kernels_that_are_wrong_are_not_used(monkeypatch: pytest.MonkeyPatch, ca
     assert "differ from torch" in caplog.text
 
 
+def looked_up_anew() -> Engine:
+    """An engine that looks for libraries as a process does that has just started; what it found is forgotten."""
+    forget_libraries()
+    try:
+        return Engine(toys.model(shape()))
+    finally:
+        forget_libraries()
+
+
 def test_without_a_library_torch_decodes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    binding.load.cache_clear()
-    check._checked.cache_clear()
-    engine = Engine(toys.model(shape()))
-    binding.load.cache_clear()
-    check._checked.cache_clear()
-    assert not engine.native
+    assert not looked_up_anew().native
 
 
 def test_a_library_that_cannot_be_loaded_leaves_decoding_to_torch(
@@ -239,12 +243,7 @@ def test_a_library_that_cannot_be_loaded_leaves_decoding_to_torch(
     for kind in binding.kinds():
         binding.path(kind).parent.mkdir(parents=True, exist_ok=True)
         binding.path(kind).write_bytes(b"no library")
-    binding.load.cache_clear()
-    check._checked.cache_clear()
-    engine = Engine(toys.model(shape()))
-    binding.load.cache_clear()
-    check._checked.cache_clear()
-    assert not engine.native
+    assert not looked_up_anew().native
     assert "cannot be loaded, torch decodes" in caplog.text
 
 

@@ -119,7 +119,9 @@ def test_all_ranks_compute_by_the_kernels_of_the_first(on_two_ranks: Path) -> No
 
 @pytest.mark.parametrize("parts", OTHER_PARTS)
 def test_steps_of_fewer_or_more_ranks_are_made_again_by_two(on_two_ranks: Path, parts: int) -> None:
-    for number, wanted in states("moe", parts).items():
+    divided = states("moe", parts)
+    assert divided.keys() == {1, STEPS}
+    for number, wanted in divided.items():
         near(load_file(on_two_ranks / f"parts-{parts}-{number}.safetensors"), wanted)
 
 

@@ -44,9 +44,16 @@ def test_it_waits_until_who_follows_has_caught_up(trainer: tuple[Gauge, int], mo
 def test_who_is_asked_to_end_waits_for_nobody(trainer: tuple[Gauge, int]) -> None:
     lag, port = trainer
     lag.set(1_000)
-    stop = Stop("test")
+    stop, seen = Stop("test"), list[float]()
     stop.set()
-    Pace({"trainer": port}, stop, most_behind=300).keep()
+
+    def read(endpoints: Mapping[str, int]) -> Samples:
+        samples = scrape(endpoints)
+        seen.append(samples.get("trainer_lag_events", job="trainer"))
+        return samples
+
+    Pace({"trainer": port}, stop, most_behind=300, read=read).keep()
+    assert seen == [1_000], "it returns although the trainer is behind, and does not look again"
 
 
 def test_who_never_catches_up_is_named(
