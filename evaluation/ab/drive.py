@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.ab.pace import Pace
 from evaluation.ab.protocol import ARMS, TOPICS, Form, arm_of
 from evaluation.ab.warm_up import send_warm_up, warm_exposures
 from evaluation.simulator.crowd import Crowd, Visit
 from evaluation.simulator.driver import Driver, Span
 from evaluation.simulator.live import HOUR_MS, people, summary_of
+from onerec.followers import Followers
 from onerec.service import Stop
 from onerec.settings import Settings
 from stream.replay.kuairand import KuaiRand
@@ -40,12 +40,12 @@ def run_drive(
     span = Span(begin_ms, end_ms, report_view_ms=settings.stream.joiner.feedback_window_ms - 1_000)
     spread_ms = min(24 * HOUR_MS, end_ms - begin_ms)
     crowd = Crowd(found.simulator, found.items, found.states, seed=seed, begin_ms=begin_ms, spread_ms=spread_ms)
-    pace = Pace(followers, stop)
+    followed = Followers(followers, stop)
     driver = Driver(
         *(settings.kafka, crowd, span),
         lambda user: TOPICS[arm_of(user, seed)],
         tuple(TOPICS.values()),
-        pace=pace.keep,
+        pace=followed.keep_up,
     )
     stop.ready()
     started_s = time.monotonic()
@@ -55,7 +55,7 @@ def run_drive(
         driver.close()
     summary = summary_of(driver, crowd, time.monotonic() - started_s)
     summary["unanswered_by_topic"] = dict(driver.unanswered)
-    summary["waited_for_followers_s"] = round(pace.waited_s, 1)
+    summary["waited_for_followers_s"] = round(followed.waited_s, 1)
     out.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
     save(crowd.finished, begin_ms, end_ms, seed, out.with_suffix(".npz"))
 

@@ -13,6 +13,7 @@ from evaluation.ab.protocol import FORMS
 from evaluation.cli.options import seeds_of
 from onerec.cli.options import Config, fail, read_settings
 from onerec.errors import OneRecError
+from onerec.followers import ports_of
 from onerec.service import Stop, configure_logging, run_service
 
 
@@ -114,7 +115,7 @@ def ab_drive(
     settings = read_settings(config)
     from evaluation.ab.drive import run_drive  # noqa: PLC0415 - loads torch
 
-    followers = {name: int(port) for name, _, port in (one.rpartition("=") for one in follower or ())}
+    followers = ports_of(follower or ())
     raise typer.Exit(
         run_service(
             "drive", settings, lambda stop: run_drive(settings, FORMS[form], seed, out, stop, followers=followers)

@@ -223,9 +223,11 @@ class Demo:
                 *("evaluation", "simulate", "--users", str(people)),
                 *("--exposures", str(self.options.events), "--hours", "240"),
             )
+        ports = self.supervisor.endpoints()
         return (
             *("stream", "replay", "--only", "events", "--events", str(self.options.events)),
             *("--max-unanswered", str(MAX_UNANSWERED), "--ask-ahead-ms", str(ASK_AHEAD_MS), "--await-shadow"),
+            *(f"--follower={name}={ports[name]}" for name in ("joiner", "trainer")),
         )
 
     def _drain(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 
 from onerec.cli.options import Config, fail
 from onerec.errors import OneRecError
+from onerec.followers import ports_of
 from onerec.service import run_service
 from onerec.settings import Settings, load_settings
 
@@ -51,6 +52,9 @@ AwaitShadow = Annotated[
     bool | None,
     typer.Option("--await-shadow", help="Wait for the shadow worker, too: then it sees the same histories."),
 ]
+Follower = Annotated[
+    list[str] | None, typer.Option(help="NAME=PORT of the metrics of a joiner or trainer: wait while it is behind.")
+]
 Seed = Annotated[int | None, typer.Option(help="Of shuffle and lateness.")]
 Summary = Annotated[Path | None, typer.Option(help="Write what was sent to this file as JSON.")]
 
@@ -66,6 +70,8 @@ class Options:
     start: str | None = None
     shift_days: int = 0
     summary: Path | None = None
+    followers: dict[str, int] = field(default_factory=dict)
+    """Metrics ports, by name, of those who must not fall behind."""
 
 
 def replay(  # noqa: PLR0917 - a command line
@@ -81,6 +87,7 @@ def replay(  # noqa: PLR0917 - a command line
     max_unanswered: MaxUnanswered = None,
     ask_ahead_ms: AskAheadMs = None,
     await_shadow: AwaitShadow = None,
+    follower: Follower = None,
     seed: Seed = None,
     summary: Summary = None,
     config: Config = None,
@@ -97,7 +104,11 @@ def replay(  # noqa: PLR0917 - a command line
     }
     settings = _settings(config, {name: value for name, value in wanted.items() if value is not None})
     parts = tuple(part.strip() for part in only.split(",") if part.strip())
-    options = Options(parts, data, mapping, events, start, shift_days, summary)
+    try:
+        followers = ports_of(follower or ())
+    except OneRecError as error:
+        raise fail(error) from error
+    options = Options(parts, data, mapping, events, start, shift_days, summary, followers)
     from stream.replay.command import run_replay  # noqa: PLC0415 - loads numpy, pyarrow and the Kafka client
 
     def body(stop: Any) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from onerec.errors import SettingsError
+from onerec.followers import Followers
 from onerec.kafka.writer import RecordWriter
 from onerec.service import Stop
 from onerec.settings import LabelSettings, Settings
@@ -18,11 +20,13 @@ from stream.replay.gate import UnansweredGate
 from stream.replay.kuairand import DEFAULT_FOLDER, KuaiRand
 from stream.replay.log import Log
 from stream.replay.messages import event_rows, history_messages, item_messages
-from stream.replay.publish import Pace, Sent, send_all, send_events
+from stream.replay.publish import Holds, Pace, Sent, send_all, send_events
 from stream.replay.schedule import Disorder, schedule
 from stream.replay.visits import visits_of
 
 LOG = logging.getLogger(__name__)
+MOST_BEHIND = 200
+"""Events that a follower may not have read yet: a second or two of a trainer of preset small."""
 REPORT_MARGIN_MS = 1_000
 """A view is reported so much before its feedback window closes."""
 
@@ -42,7 +46,7 @@ def run_replay(settings: Settings, options: Options, stop: Stop) -> dict[str, An
     if "histories" in options.only and not stop.is_set():
         job.histories()
     if "events" in options.only and not stop.is_set():
-        job.events(begin_ms, options.events, options.shift_days)
+        job.events(begin_ms, options.events, options.shift_days, options.followers)
     summary = job.summary(time.monotonic() - started_s)
     LOG.info("%s", json.dumps(summary))
     if options.summary is not None:
@@ -69,7 +73,7 @@ class _Replay:
         messages = history_messages(histories)
         send_all(self._writer, messages, "histories", len(histories), sent=self._sent, stop=self._stop)
 
-    def events(self, begin_ms: int | None, count: int | None, shift_days: int) -> None:
+    def events(self, begin_ms: int | None, count: int | None, shift_days: int, followers: Mapping[str, int]) -> None:
         exposures = self._log.exposures().window(begin_ms, count).later(shift_days)
         visits, disorder = visits_of(exposures), disorder_of(self._settings)
         plan = schedule(exposures, visits, disorder)
@@ -78,9 +82,9 @@ class _Replay:
         replay = self._settings.stream.replay
         topics = (RECOMMENDATIONS, SHADOW_RECOMMENDATIONS) if replay.await_shadow else (RECOMMENDATIONS,)
         gate = UnansweredGate(self._settings.kafka, replay.max_unanswered, replay.answer_timeout_s, topics=topics)
-        pace = Pace(replay.speed)
+        holds = Holds(gate, Pace(replay.speed), Followers(followers, self._stop, most_behind=MOST_BEHIND))
         try:
-            send_events(self._writer, rows, len(plan), gate=gate, pace=pace, sent=self._sent, stop=self._stop)
+            send_events(self._writer, rows, len(plan), holds=holds, sent=self._sent, stop=self._stop)
         finally:
             gate.close()
         self._given_up = gate.given_up

@@ -6,7 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from onerec.followers import Followers
 from onerec.kafka.writer import RecordWriter
 from onerec.service import Stop
 from schemas.topics import id_key
@@ -51,6 +53,14 @@ class Pace:
             stop.wait(ahead_s)
 
 
+class Holds(NamedTuple):
+    """What holds events back."""
+
+    gate: UnansweredGate
+    pace: Pace
+    followers: Followers
+
+
 def send_all(
     writer: RecordWriter, messages: Iterable[Message], what: str, total: int, *, sent: Sent, stop: Stop
 ) -> None:
@@ -71,19 +81,19 @@ def send_events(
     rows: Iterable[tuple[int, int, Row]],
     total: int,
     *,
-    gate: UnansweredGate,
-    pace: Pace,
+    holds: Holds,
     sent: Sent,
     stop: Stop,
 ) -> None:
     """Send requests, impressions and actions in the order given and wait until the broker has them."""
     with progress("events", total) as report:
         for count, (due_ms, kind, row) in enumerate(rows, start=1):
-            pace.wait(due_ms, stop)
+            holds.followers.keep_up()
+            holds.pace.wait(due_ms, stop)
             if kind == Kind.REQUEST:
-                gate.pass_request(row[0], stop)
+                holds.gate.pass_request(row[0], stop)
             else:
-                gate.pass_event(row[0], stop)
+                holds.gate.pass_event(row[0], stop)
             if stop.is_set():
                 break
             topic, record = event(kind, row, time.time_ns() // 1_000_000)
@@ -91,7 +101,7 @@ def send_events(
             sent.records[topic.name] += 1
             sent.exposures += kind == Kind.IMPRESSION
             if not count % REPORT_EVERY or count == total:
-                report(count, _note(row[3], gate))
+                report(count, _note(row[3], holds.gate))
             sent.first_ms, sent.last_ms = sent.first_ms or row[3], row[3]
         writer.flush(FLUSH_S)
 

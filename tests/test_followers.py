@@ -1,4 +1,4 @@
-"""Simulated time waits for those who learn from it."""
+"""Who sends waits for those who learn from it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 import pytest
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
-from evaluation.ab import pace
-from evaluation.ab.pace import Pace
+from onerec import followers
+from onerec.errors import SettingsError
+from onerec.followers import Followers
 from onerec.metrics import Samples, scrape
 from onerec.service import Stop
 
@@ -26,7 +27,7 @@ def trainer() -> Iterator[tuple[Gauge, int]]:
 
 
 def test_it_waits_until_who_follows_has_caught_up(trainer: tuple[Gauge, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(followers, "LOOK_EVERY_S", 0.0)
     lag, port = trainer
     lag.set(1_000)
     seen: list[float] = []
@@ -37,7 +38,7 @@ def test_it_waits_until_who_follows_has_caught_up(trainer: tuple[Gauge, int], mo
         lag.dec(250)
         return samples
 
-    Pace({"trainer": port}, Stop("test"), most_behind=300, read=read).keep()
+    Followers({"trainer": port}, Stop("test"), most_behind=300, read=read).keep_up()
     assert seen == [1_000, 750, 500, 250]
 
 
@@ -52,16 +53,34 @@ def test_who_is_asked_to_end_waits_for_nobody(trainer: tuple[Gauge, int]) -> Non
         seen.append(samples.get("trainer_lag_events", job="trainer"))
         return samples
 
-    Pace({"trainer": port}, stop, most_behind=300, read=read).keep()
+    Followers({"trainer": port}, stop, most_behind=300, read=read).keep_up()
     assert seen == [1_000], "it returns although the trainer is behind, and does not look again"
 
 
 def test_who_never_catches_up_is_named(
     trainer: tuple[Gauge, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pace, "LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(pace, "LONGEST_WAIT_S", 0.0)
+    monkeypatch.setattr(followers, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(followers, "LONGEST_WAIT_S", 0.0)
     lag, port = trainer
     lag.set(1_000)
-    Pace({"trainer": port}, Stop("test"), most_behind=300).keep()
+    Followers({"trainer": port}, Stop("test"), most_behind=300).keep_up()
     assert "trainer did not catch up" in caplog.text
+
+
+def test_without_followers_nobody_is_asked() -> None:
+    asked: list[Mapping[str, int]] = []
+
+    def read(endpoints: Mapping[str, int]) -> Samples:
+        asked.append(endpoints)
+        return Samples({})
+
+    Followers({}, Stop("test"), read=read).keep_up()
+    assert asked == []
+
+
+@pytest.mark.parametrize("wrong", ["trainer", "=9101", "trainer=", "trainer=now"])
+def test_a_follower_that_is_none_is_a_sentence(wrong: str) -> None:
+    assert followers.ports_of(["joiner=9100", "trainer-plain=9101"]) == {"joiner": 9100, "trainer-plain": 9101}
+    with pytest.raises(SettingsError, match=f"--follower {wrong} names nobody"):
+        followers.ports_of([wrong])

@@ -1,27 +1,40 @@
-"""Simulated time goes no faster than the system follows: two days pass in minutes, and no trainer may fall behind.
+"""Whoever sends a log or simulates users goes no faster than the system follows.
 
-A trainer that lags by hours of event time serves weights of hours ago, which no trainer does that has these hours.
+Days of event time pass in minutes, and a trainer that lags by hours of it serves weights of hours ago, which no trainer
+does that has these hours.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from onerec.errors import SettingsError
 from onerec.metrics import Samples, scrape
 from onerec.service import Stop
 
 LOG = logging.getLogger(__name__)
 MOST_BEHIND = 500
-"""Events that a service may not have read yet: some minutes of event time in the full form, a batch or two."""
+"""Events that a service may not have read yet: a few batches."""
 LAGS = ("stream_joiner_lag_events", "trainer_lag_events")
 LOOK_EVERY_S = 1.0
 LONGEST_WAIT_S = 600.0
 
 
-class Pace:
-    """Waits for those who follow."""
+def ports_of(named: Iterable[str]) -> dict[str, int]:
+    """Metrics ports by name, from NAME=PORT. Raises SettingsError."""
+    found = {}
+    for one in named:
+        name, _, port = one.rpartition("=")
+        if not name or not port.isdecimal():
+            raise SettingsError(f"--follower {one} names nobody.", "Write it like trainer=9101.")
+        found[name] = int(port)
+    return found
+
+
+class Followers:
+    """Joiners and trainers that somebody who sends waits for."""
 
     def __init__(
         self,
@@ -36,13 +49,13 @@ class Pace:
         self._looked_s = -LOOK_EVERY_S
         self.waited_s = 0.0
 
-    def keep(self) -> None:
+    def keep_up(self) -> None:
         """Return when nobody is behind; at once where that was so a moment ago.
 
         Who does not catch up in ten minutes is told in the log, and time goes on: the report counts what is missing.
         """
         began_s = time.monotonic()
-        if began_s - self._looked_s < LOOK_EVERY_S:
+        if not self._endpoints or began_s - self._looked_s < LOOK_EVERY_S:
             return
         while behind := self._behind():
             if time.monotonic() - began_s > LONGEST_WAIT_S:
