@@ -2,13 +2,8 @@
 // read and written where they lie in the projections' rows. Products of bfloat16, the softmax in float32.
 #pragma once
 
-#include <cstdlib>
-#include <memory>
-#include <new>
-
-#include "pairs.h"
+#include "packed.h"
 #include "softmax.h"
-#include "team.h"
 
 namespace onerec {
 
@@ -30,50 +25,11 @@ struct Attention {
   Row* kept;  // [batch, heads, queries]
 };
 
-// Memory of one thread, for all of its heads.
-class Scratch {
- public:
-  explicit Scratch(int64_t words)
-      : words_(static_cast<uint32_t*>(std::aligned_alloc(64, (words * 4 + 63) / 64 * 64)), std::free) {
-    if (!words_) throw std::bad_alloc();
-    next_ = words_.get();
-  }
-
-  template <class T>
-  T* take(int64_t words) {
-    uint32_t* found = next_;
-    next_ += words;
-    return reinterpret_cast<T*>(found);
-  }
-
- private:
-  std::unique_ptr<uint32_t, decltype(&std::free)> words_;
-  uint32_t* next_;
-};
-
-struct Store {
-  Rows to;
-  void operator()(int64_t row, int64_t column, Floats low, Floats high) const {
-    uint16_t* place = to.data + row * to.stride + column;
-    narrow_to(place, low);
-    narrow_to(place + LANES, high);
-  }
-};
-
 struct StoreScaled {
   Rows to;
   const float* factors;  // one for each row
   void operator()(int64_t row, int64_t column, Floats low, Floats high) const {
     Store{to}(row, column, low * factors[row], high * factors[row]);
-  }
-};
-
-struct StoreFloat {
-  float* to;
-  int64_t stride;
-  void operator()(int64_t row, int64_t column, Floats low, Floats high) const {
-    store(to + row * stride + column, low);
-    store(to + row * stride + column + LANES, high);
   }
 };
 
@@ -104,35 +60,58 @@ inline Row shares_of(const Scores& scores, const float* bias, float* row, int64_
   return {top, 1.0f / sum(total)};
 }
 
+// What a head is attended with, in turn by all heads of a thread.
+class AttendingScratch {
+ public:
+  explicit AttendingScratch(const Attention& given)
+      : space(in_panels(given.scores.keys)), key_steps((given.scores.keys + 1) / 2),
+        memory_(space * given.width / 2 + key_steps * given.width + TILE_ROWS * (space + space / 2)),
+        key_panels(memory_.take<uint32_t>(space * given.width / 2)),
+        value_panels(memory_.take<uint32_t>(key_steps * given.width)),
+        products(memory_.take<float>(TILE_ROWS * space)),
+        shares(memory_.take<uint16_t>(TILE_ROWS * space / 2)) {}
+
+  const int64_t space, key_steps;
+
+ private:
+  Scratch memory_;
+
+ public:
+  uint32_t *const key_panels, *const value_panels;
+  float* const products;
+  uint16_t* const shares;
+};
+
+// One head of one sample; `at` counts them, `to` are its rows of the result.
+inline void attend(const Attention& given, int64_t at, const Rows& to, AttendingScratch& with) {
+  const Scores& scores = given.scores;
+  const int64_t queries = scores.queries, keys = scores.keys, width = given.width, space = with.space;
+  const int64_t sample = at / scores.heads, head = at % scores.heads;
+  const Rows query = given.query.of(sample, head, queries, width);
+  pack_rows_as_columns(given.key.of(sample, head, keys, width), keys, width, with.key_panels);
+  pack_pairs_of_rows(given.value.of(sample, head, keys, width), keys, width, with.value_panels);
+  for (int64_t from = 0; from < queries; from += TILE_ROWS) {
+    const int64_t rows = std::min(TILE_ROWS, queries - from);
+    float inverse[TILE_ROWS];
+    product(query.pairs(from), rows, with.key_panels, width / 2, space, StoreFloat{with.products, space});
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t place = at * queries + from + row;
+      Row& kept = given.kept[place];
+      kept = shares_of(scores, scores.bias_of(place), with.products + row * space, space, with.shares + row * space);
+      inverse[row] = kept.inverse;
+    }
+    const Rows mixed{to.data + from * to.stride, to.stride};
+    product(Rows{with.shares, space}.pairs(0), rows, with.value_panels, with.key_steps, width,
+            StoreScaled{mixed, inverse});
+  }
+}
+
 inline void attention_forward(const Attention& given, const Heads& out, int64_t threads) {
   const Scores& scores = given.scores;
-  const int64_t queries = scores.queries, keys = scores.keys, width = given.width;
-  const int64_t space = in_panels(keys), key_steps = (keys + 1) / 2;
-  each_part(scores.batch * scores.heads, queries * keys, threads, [&](int64_t first, int64_t last) {
-    Scratch scratch(space * width / 2 + key_steps * width + TILE_ROWS * (space + space / 2));
-    uint32_t* key_panels = scratch.take<uint32_t>(space * width / 2);
-    uint32_t* value_panels = scratch.take<uint32_t>(key_steps * width);
-    float* products = scratch.take<float>(TILE_ROWS * space);
-    uint16_t* shares = scratch.take<uint16_t>(TILE_ROWS * space / 2);
-    for (int64_t at = first; at < last; ++at) {
-      const int64_t sample = at / scores.heads, head = at % scores.heads;
-      const Rows query = given.query.of(sample, head, queries, width), to = out.of(sample, head, queries, width);
-      pack_rows_as_columns(given.key.of(sample, head, keys, width), keys, width, key_panels);
-      pack_pairs_of_rows(given.value.of(sample, head, keys, width), keys, width, value_panels);
-      for (int64_t from = 0; from < queries; from += TILE_ROWS) {
-        const int64_t rows = queries - from < TILE_ROWS ? queries - from : TILE_ROWS;
-        float inverse[TILE_ROWS];
-        product(query.pairs(from), rows, key_panels, width / 2, space, StoreFloat{products, space});
-        for (int64_t row = 0; row < rows; ++row) {
-          const int64_t place = at * queries + from + row;
-          Row& kept = given.kept[place];
-          kept = shares_of(scores, scores.bias_of(place), products + row * space, space, shares + row * space);
-          inverse[row] = kept.inverse;
-        }
-        const Rows mixed{to.data + from * to.stride, to.stride};
-        product(Rows{shares, space}.pairs(0), rows, value_panels, key_steps, width, StoreScaled{mixed, inverse});
-      }
-    }
+  each_part(scores.batch * scores.heads, scores.queries * scores.keys, threads, [&](int64_t first, int64_t last) {
+    AttendingScratch scratch(given);
+    for (int64_t at = first; at < last; ++at)
+      attend(given, at, out.of(at / scores.heads, at % scores.heads, scores.queries, given.width), scratch);
   });
 }
 
@@ -173,6 +152,75 @@ inline void flow_back(int64_t rows, const float* shares, const float* flows, con
   }
 }
 
+class BackwardScratch {
+ public:
+  explicit BackwardScratch(const Attention& given)
+      : space(in_panels(given.scores.keys)), key_steps((given.scores.keys + 1) / 2),
+        query_steps((given.scores.queries + 1) / 2),
+        memory_(space * given.width + (key_steps + 2 * query_steps) * given.width +
+                TILE_ROWS * (2 * space + space / 2) + 2 * query_steps * space),
+        key_panels(memory_.take<uint32_t>(space * given.width / 2)),
+        value_panels(memory_.take<uint32_t>(space * given.width / 2)),
+        key_pairs(memory_.take<uint32_t>(key_steps * given.width)),
+        query_pairs(memory_.take<uint32_t>(query_steps * given.width)),
+        out_pairs(memory_.take<uint32_t>(query_steps * given.width)),
+        products(memory_.take<float>(TILE_ROWS * space)),
+        flows(memory_.take<float>(TILE_ROWS * space)),
+        low(memory_.take<uint16_t>(TILE_ROWS * space / 2)),
+        paired_shares(memory_.take<uint32_t>(query_steps * space)),
+        paired_grads(memory_.take<uint32_t>(query_steps * space)) {}
+
+  const int64_t space, key_steps, query_steps;
+
+ private:
+  Scratch memory_;
+
+ public:
+  uint32_t *const key_panels, *const value_panels, *const key_pairs, *const query_pairs, *const out_pairs;
+  float *const products, *const flows;
+  uint16_t* const low;
+  uint32_t *const paired_shares, *const paired_grads;
+};
+
+// Rows of one head of one sample: the gradient of what the forward gave out, and where those of its inputs go.
+struct HeadGradients {
+  Rows out, query, key, value;
+};
+
+// `at` counts heads and samples, as in the forward.
+inline void attend_backward(const Attention& given, int64_t at, const HeadGradients& grads, BackwardScratch& with) {
+  const Scores& scores = given.scores;
+  const int64_t queries = scores.queries, keys = scores.keys, width = given.width, space = with.space;
+  const int64_t sample = at / scores.heads, head = at % scores.heads;
+  const Rows query = given.query.of(sample, head, queries, width), key = given.key.of(sample, head, keys, width);
+  pack_rows_as_columns(key, keys, width, with.key_panels);
+  pack_rows_as_columns(given.value.of(sample, head, keys, width), keys, width, with.value_panels);
+  pack_pairs_of_rows(key, keys, width, with.key_pairs);
+  pack_pairs_of_rows(query, queries, width, with.query_pairs);
+  pack_pairs_of_rows(grads.out, queries, width, with.out_pairs);
+  for (int64_t from = 0; from < queries; from += TILE_ROWS) {
+    const int64_t rows = std::min(TILE_ROWS, queries - from);
+    product(query.pairs(from), rows, with.key_panels, width / 2, space, StoreFloat{with.products, space});
+    product(grads.out.pairs(from), rows, with.value_panels, width / 2, space, StoreFloat{with.flows, space});
+    for (int64_t row = 0; row < rows; row += 2) {
+      const int64_t both = std::min(int64_t{2}, rows - row), step = (from + row) / 2 * space;
+      float along[2];
+      for (int64_t one = 0; one < both; ++one) {
+        const int64_t place = at * queries + from + row + one, start = (row + one) * space;
+        along[one] = shares_again(scores, scores.bias_of(place), given.kept[place], with.products + start,
+                                  with.flows + start, space);
+      }
+      flow_back(both, with.products + row * space, with.flows + row * space, along, scores.scale, space,
+                {with.low + row * space, with.paired_shares + step, with.paired_grads + step});
+    }
+    const Rows to{grads.query.data + from * grads.query.stride, grads.query.stride};
+    product(Rows{with.low, space}.pairs(0), rows, with.key_pairs, with.key_steps, width, Store{to});
+  }
+  const Pairs by_key{with.paired_grads, 1, space}, shares_by_key{with.paired_shares, 1, space};
+  product(by_key, keys, with.query_pairs, with.query_steps, width, Store{grads.key});
+  product(shares_by_key, keys, with.out_pairs, with.query_steps, width, Store{grads.value});
+}
+
 // Of queries, keys and values, from the gradient of what the forward gave out.
 struct AttentionGradients {
   Heads out, query, key, value;
@@ -181,52 +229,13 @@ struct AttentionGradients {
 inline void attention_backward(const Attention& given, const AttentionGradients& grads, int64_t threads) {
   const Scores& scores = given.scores;
   const int64_t queries = scores.queries, keys = scores.keys, width = given.width;
-  const int64_t space = in_panels(keys), key_steps = (keys + 1) / 2, query_steps = (queries + 1) / 2;
-  const int64_t words = space * width + (key_steps + 2 * query_steps) * width + TILE_ROWS * (2 * space + space / 2) +
-                        2 * query_steps * space;
   each_part(scores.batch * scores.heads, queries * keys, threads, [&](int64_t first, int64_t last) {
-    Scratch scratch(words);
-    uint32_t* key_panels = scratch.take<uint32_t>(space * width / 2);
-    uint32_t* value_panels = scratch.take<uint32_t>(space * width / 2);
-    uint32_t* key_pairs = scratch.take<uint32_t>(key_steps * width);
-    uint32_t* query_pairs = scratch.take<uint32_t>(query_steps * width);
-    uint32_t* out_pairs = scratch.take<uint32_t>(query_steps * width);
-    float* products = scratch.take<float>(TILE_ROWS * space);
-    float* flows = scratch.take<float>(TILE_ROWS * space);
-    uint16_t* low = scratch.take<uint16_t>(TILE_ROWS * space / 2);
-    uint32_t* paired_shares = scratch.take<uint32_t>(query_steps * space);
-    uint32_t* paired_grads = scratch.take<uint32_t>(query_steps * space);
+    BackwardScratch scratch(given);
     for (int64_t at = first; at < last; ++at) {
       const int64_t sample = at / scores.heads, head = at % scores.heads;
-      const Rows query = given.query.of(sample, head, queries, width), key = given.key.of(sample, head, keys, width);
-      const Rows out = grads.out.of(sample, head, queries, width);
-      const Rows grad_query = grads.query.of(sample, head, queries, width);
-      pack_rows_as_columns(key, keys, width, key_panels);
-      pack_rows_as_columns(given.value.of(sample, head, keys, width), keys, width, value_panels);
-      pack_pairs_of_rows(key, keys, width, key_pairs);
-      pack_pairs_of_rows(query, queries, width, query_pairs);
-      pack_pairs_of_rows(out, queries, width, out_pairs);
-      for (int64_t from = 0; from < queries; from += TILE_ROWS) {
-        const int64_t rows = queries - from < TILE_ROWS ? queries - from : TILE_ROWS;
-        product(query.pairs(from), rows, key_panels, width / 2, space, StoreFloat{products, space});
-        product(out.pairs(from), rows, value_panels, width / 2, space, StoreFloat{flows, space});
-        for (int64_t row = 0; row < rows; row += 2) {
-          const int64_t both = rows - row < 2 ? 1 : 2, step = (from + row) / 2 * space;
-          float along[2];
-          for (int64_t one = 0; one < both; ++one) {
-            const int64_t place = at * queries + from + row + one, start = (row + one) * space;
-            along[one] = shares_again(scores, scores.bias_of(place), given.kept[place], products + start,
-                                      flows + start, space);
-          }
-          flow_back(both, products + row * space, flows + row * space, along, scores.scale, space,
-                    {low + row * space, paired_shares + step, paired_grads + step});
-        }
-        const Rows to{grad_query.data + from * grad_query.stride, grad_query.stride};
-        product(Rows{low, space}.pairs(0), rows, key_pairs, key_steps, width, Store{to});
-      }
-      const Pairs by_key{paired_grads, 1, space}, shares_by_key{paired_shares, 1, space};
-      product(by_key, keys, query_pairs, query_steps, width, Store{grads.key.of(sample, head, keys, width)});
-      product(shares_by_key, keys, out_pairs, query_steps, width, Store{grads.value.of(sample, head, keys, width)});
+      const HeadGradients own{grads.out.of(sample, head, queries, width), grads.query.of(sample, head, queries, width),
+                              grads.key.of(sample, head, keys, width), grads.value.of(sample, head, keys, width)};
+      attend_backward(given, at, own, scratch);
     }
   });
 }

@@ -14,7 +14,18 @@ from torch import Tensor
 
 from onerec.compiled import Library
 from onerec.errors import DependencyMissingError
-from onerec.model.elementwise import Attended, Heads, Normed, NormGradients, Shares
+from onerec.model.elementwise import (
+    Attended,
+    Attending,
+    Branch,
+    BranchGradients,
+    Flow,
+    Heads,
+    Normed,
+    NormGradients,
+    Shares,
+    Stream,
+)
 
 LOG = logging.getLogger(__name__)
 AVX2, AVX512_BF16 = ("avx2",), ("avx2", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512bf16")
@@ -91,6 +102,58 @@ class AttentionGradients(ctypes.Structure):
     _fields_ = tuple((name, Place) for name in ("out", *Heads._fields))
 
 
+class Residual(ctypes.Structure):
+    """`onerec::Stream`."""
+
+    _fields_ = (
+        ("norm", Norm),
+        ("added_kind", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("added", "total")),
+    )
+
+
+class ResidualGradients(ctypes.Structure):
+    """`onerec::StreamGradients`."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("grad", "grad_total", "grad_x", "grad_added", "grad_gain"))
+
+
+class FeedForward(ctypes.Structure):
+    """`onerec::FeedForward`."""
+
+    _fields_ = (
+        ("stream", Residual),
+        ("hidden", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("w_in", "w_out", "gated", "out")),
+    )
+
+
+class FeedForwardGradients(ctypes.Structure):
+    """`onerec::FeedForwardGradients`."""
+
+    _fields_ = (("stream", ResidualGradients), *((name, ctypes.c_void_p) for name in ("w_in", "w_out")))
+
+
+class AttentionBranch(ctypes.Structure):
+    """`onerec::AttentionBranch`."""
+
+    _fields_ = (
+        ("stream", Residual),
+        ("attention", Attention),
+        *((name, ctypes.c_void_p) for name in ("w_own", "w_memory", "w_out", "memory")),
+        *((name, ctypes.c_void_p) for name in ("projected", "memory_projected", "attended", "out")),
+    )
+
+
+class AttentionBranchGradients(ctypes.Structure):
+    """`onerec::AttentionBranchGradients`."""
+
+    _fields_ = (
+        ("stream", ResidualGradients),
+        *((name, ctypes.c_void_p) for name in ("w_own", "w_memory", "w_out", "memory")),
+    )
+
+
 class Compiled:
     """The loaded library, as `onerec.model.elementwise.Kernels`.
 
@@ -109,8 +172,12 @@ class Compiled:
             "softmax_backward": (address, number, address, address, address, number),
             "attention_forward": (address, address, number),
             "attention_backward": (address, address, number),
+            "feed_forward_forward": (address, number),
+            "feed_forward_backward": (address, address, number),
+            "attention_branch_forward": (address, number),
+            "attention_branch_backward": (address, address, number),
         }.items():
-            if not hasattr(library, f"onerec_{name}"):  # attention of AVX2's
+            if not hasattr(library, f"onerec_{name}"):  # attention and branches of AVX2's
                 continue
             function = getattr(library, f"onerec_{name}")
             function.restype, function.argtypes = None, arguments
@@ -126,6 +193,10 @@ class Compiled:
     _softmax_backward: Callable[..., None]
     _attention_forward: Callable[..., None]
     _attention_backward: Callable[..., None]
+    _feed_forward_forward: Callable[..., None]
+    _feed_forward_backward: Callable[..., None]
+    _attention_branch_forward: Callable[..., None]
+    _attention_branch_backward: Callable[..., None]
 
     def norm(self, x: Tensor, added: Tensor | None, gain: Tensor, dtype: torch.dtype, epsilon: float) -> Normed:
         """As `Kernels` says."""
@@ -232,6 +303,111 @@ class Compiled:
         places = AttentionGradients(*map(Place.of, (grad, *to)))
         self._attention_backward(ctypes.byref(structure), ctypes.byref(places), torch.get_num_threads())
         del with_bias
+
+    def feed_forward(self, stream: Stream, weights: tuple[Tensor, ...]) -> Branch:
+        """As `Kernels` says. Saved are what SwiGLU gets, in an order of its own, and the norm's factors."""
+        (rows, width), hidden = stream.x.shape, weights[1].shape[1]
+        gated, out = _low(rows, 2 * hidden), _low(rows, width)
+        total, inverse = stream.x if stream.added is None else torch.empty_like(stream.x), stream.x.new_empty(rows)
+        pointers = _pointers(*weights, gated, out)
+        structure = FeedForward(_residual(stream, total, inverse), hidden, *pointers)
+        self._feed_forward_forward(ctypes.byref(structure), torch.get_num_threads())
+        return Branch(total, out, (inverse, gated))
+
+    def feed_forward_backward(
+        self, stream: Stream, weights: tuple[Tensor, ...], saved: tuple[Tensor, ...], flow: Flow
+    ) -> BranchGradients:
+        """As `Kernels` says."""
+        inverse, gated = saved
+        found = _gradients(stream, weights, None, flow)
+        pointers = _pointers(*weights, gated, None)
+        structure = FeedForward(_residual(stream, stream.x, inverse), weights[1].shape[1], *pointers)
+        grads = FeedForwardGradients(_flows(found, flow), *_pointers(*found.weights))
+        self._feed_forward_backward(ctypes.byref(structure), ctypes.byref(grads), torch.get_num_threads())
+        return found
+
+    def attention_branch(self, stream: Stream, weights: tuple[Tensor, ...], attending: Attending) -> Branch:
+        """As `Kernels` says. Saved are projections, what attention gives out, and numbers of rows."""
+        rows, width = stream.x.shape
+        memory = attending.memory
+        projected, attended, out = _low(rows, len(weights[0])), _low(rows, width), _low(rows, width)
+        theirs = None if memory is None else _low(len(memory), 2 * width)
+        total, inverse = stream.x if stream.added is None else torch.empty_like(stream.x), stream.x.new_empty(rows)
+        kept = torch.empty(rows * attending.heads, 2)
+        saved = (inverse, projected, attended, kept, *(() if theirs is None else (theirs,)))
+        bias, structure = _attention_branch(_residual(stream, total, inverse), weights, attending, saved, out)
+        self._attention_branch_forward(ctypes.byref(structure), torch.get_num_threads())
+        del bias
+        return Branch(total, out, saved)
+
+    def attention_branch_backward(
+        self, stream: Stream, weights: tuple[Tensor, ...], attending: Attending, saved: tuple[Tensor, ...], flow: Flow
+    ) -> BranchGradients:
+        """As `Kernels` says."""
+        found = _gradients(stream, weights, attending.memory, flow)
+        residual = _residual(stream, stream.x, saved[0])
+        bias, structure = _attention_branch(residual, weights, attending, saved, None)
+        own, *memory, out = found.weights
+        pointers = _pointers(own, memory[0] if memory else None, out, found.memory)
+        grads = AttentionBranchGradients(_flows(found, flow), *pointers)
+        self._attention_branch_backward(ctypes.byref(structure), ctypes.byref(grads), torch.get_num_threads())
+        del bias
+        return found
+
+
+def _low(*shape: int) -> Tensor:
+    return torch.empty(*shape, dtype=torch.bfloat16)
+
+
+def _pointers(*tensors: Tensor | None) -> list[int | None]:
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
+def _residual(stream: Stream, total: Tensor, inverse: Tensor) -> Residual:
+    """How a branch sees the stream."""
+    x, gain, inverses, added, sums = _pointers(stream.x, stream.gain, inverse, stream.added, total)
+    norm = Norm(*stream.x.shape, stream.epsilon, x, gain, inverses)
+    return Residual(norm, 0 if stream.added is None else _kind(stream.added), added, sums)
+
+
+def _gradients(
+    stream: Stream, weights: tuple[Tensor, ...], memory: Tensor | None, flow: Flow
+) -> BranchGradients:
+    """Empty ones."""
+    x = torch.empty_like(stream.x)
+    return BranchGradients(
+        x,
+        x if flow.added_dtype == x.dtype else torch.empty_like(x, dtype=flow.added_dtype),
+        torch.empty_like(stream.gain),
+        tuple(torch.empty_like(weight) for weight in weights),
+        None if memory is None else torch.empty_like(memory),
+    )
+
+
+def _flows(found: BranchGradients, flow: Flow) -> ResidualGradients:
+    added = None if found.added is found.x else found.added
+    return ResidualGradients(*_pointers(flow.out, flow.total, found.x, added, found.gain))
+
+
+def _attention_branch(
+    residual: Residual,
+    weights: tuple[Tensor, ...],
+    attending: Attending,
+    saved: tuple[Tensor, ...],
+    out: Tensor | None,
+) -> tuple[Tensor | None, AttentionBranch]:
+    """How the kernels see a branch, and the bias that they point to."""
+    own, *memory_weight, last = weights
+    _, projected, attended, kept, *memory_projected = saved
+    batch, heads, memory = attending.batch, attending.heads, attending.memory
+    width = own.shape[1]
+    whole = [part.view(batch, len(part) // batch, -1) for part in (projected, *memory_projected)]
+    parts = [each for part in whole for each in torch.split(part, width, dim=-1)]
+    given = Heads(*(part.view(*part.shape[:2], heads, -1) for part in parts))
+    bias, attention = _attention(given, attending.bias, given.query.shape[-1] ** -0.5, kept)
+    pointers = _pointers(own, memory_weight[0] if memory_weight else None, last, memory, projected)
+    rest = _pointers(memory_projected[0] if memory_projected else None, attended, out)
+    return bias, AttentionBranch(residual, attention, *pointers, *rest)
 
 
 def _kind(tensor: Tensor) -> int:

@@ -1,6 +1,7 @@
 // What the library exports. A kind is 0 for float32 and 1 for bfloat16; pointers that may be null are named so.
 #ifdef __AVX512BF16__
-#include "attention.h"
+#include "attention_branch.h"
+#include "feed_forward.h"
 #endif
 #include "norm.h"
 #include "softmax.h"
@@ -104,6 +105,24 @@ void onerec_attention_forward(const onerec::Attention* given, const onerec::Head
 void onerec_attention_backward(const onerec::Attention* given, const onerec::AttentionGradients* grads,
                                int64_t threads) {
   onerec::attention_backward(*given, *grads, threads);
+}
+
+void onerec_attention_branch_forward(const onerec::AttentionBranch* given, int64_t threads) {
+  onerec::attention_branch(*given, threads);
+}
+
+void onerec_attention_branch_backward(const onerec::AttentionBranch* given,
+                                      const onerec::AttentionBranchGradients* grads, int64_t threads) {
+  onerec::attention_branch_backward(*given, *grads, threads);
+}
+
+void onerec_feed_forward_forward(const onerec::FeedForward* given, int64_t threads) {
+  onerec::feed_forward(*given, threads);
+}
+
+void onerec_feed_forward_backward(const onerec::FeedForward* given, const onerec::FeedForwardGradients* grads,
+                                  int64_t threads) {
+  onerec::feed_forward_backward(*given, *grads, threads);
 }
 #endif
 

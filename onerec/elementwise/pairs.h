@@ -36,6 +36,24 @@ inline void narrow_to(uint16_t* to, Floats x) {
 // Low halves from the first, high ones from the second.
 inline __m512i paired(__m512i first, __m512i second) { return _mm512_or_si512(first, _mm512_slli_epi32(second, 16)); }
 
+struct Store {
+  Rows to;
+  void operator()(int64_t row, int64_t column, Floats low, Floats high) const {
+    uint16_t* place = to.data + row * to.stride + column;
+    narrow_to(place, low);
+    narrow_to(place + LANES, high);
+  }
+};
+
+struct StoreFloat {
+  float* to;
+  int64_t stride;
+  void operator()(int64_t row, int64_t column, Floats low, Floats high) const {
+    store(to + row * stride + column, low);
+    store(to + row * stride + column + LANES, high);
+  }
+};
+
 // result(row, column, low, high) gets the sums of PANEL columns of each of ROWS rows.
 template <int ROWS, class Result>
 inline void tile(const Pairs& a, const uint32_t* panel, int64_t steps, int64_t row, int64_t column,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from onerec.model import branches
 from onerec.model.attention import CrossAttention, SelfAttention
 from onerec.model.dropout import Dropout
 from onerec.model.lazy import SharedAttention
@@ -32,9 +33,9 @@ class EncoderBlock(nn.Module):
         self, x: Tensor, added: Tensor | None, bias: Tensor | None, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """The stream [B, S, d] and what the block before adds to it -> the same of this one; products in `dtype`."""
-        x, normed = self.self_norm(x, added, dtype)
-        x, normed = self.ffn_norm(x, self.dropout(self.self_attention(normed, bias)), dtype)
-        return x, self.dropout(self.ffn(normed))
+        x, attended = branches.self_attention(self.self_norm, self.self_attention, x, added, bias, dtype)
+        x, fed = branches.feed_forward(self.ffn_norm, self.ffn, x, self.dropout(attended), dtype)
+        return x, self.dropout(fed)
 
 
 class DecoderBlock(nn.Module):
@@ -59,8 +60,8 @@ class DecoderBlock(nn.Module):
         added: Tensor | None = None
         if self.memory_first:
             x, added = self._attend_memory(x, added, memory, padding)
-        x, normed = self.self_norm(x, added, memory.dtype)
-        added = self.dropout(self.self_attention(normed, causal))
+        x, attended = branches.self_attention(self.self_norm, self.self_attention, x, added, causal, memory.dtype)
+        added = self.dropout(attended)
         if not self.memory_first:
             x, added = self._attend_memory(x, added, memory, padding)
         return x + added
@@ -69,9 +70,12 @@ class DecoderBlock(nn.Module):
         self, x: Tensor, added: Tensor | None, memory: Tensor, padding: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The stream x + `added`, and what memory adds to it."""
-        x, normed = self.cross_norm(x, added, memory.dtype)
-        seen: Tensor = self.dropout(self.cross_attention(normed, memory, padding))
-        return x, seen
+        if isinstance(self.cross_attention, SharedAttention):
+            x, normed = self.cross_norm(x, added, memory.dtype)
+            seen = self.cross_attention(normed, memory, padding)
+        else:
+            x, seen = branches.cross_attention(self.cross_norm, self.cross_attention, x, added, memory, padding)
+        return x, self.dropout(seen)
 
     def mix(self, rows: Tensor, dtype: torch.dtype, counted: Tensor | None = None) -> Tensor:
         """The experts: rows [R, d] -> [R, d]; `counted` as in `SparseMoE`."""

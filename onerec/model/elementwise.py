@@ -54,6 +54,50 @@ class Attended(NamedTuple):
     saved: Tensor
 
 
+class Stream(NamedTuple):
+    """A residual stream before a branch, and the norm that the branch begins with."""
+
+    x: Tensor  # float32 [R, d]
+    added: Tensor | None  # [R, d]: what the branch before adds to it
+    gain: Tensor  # float32 [d]
+    epsilon: float
+
+
+class Branch(NamedTuple):
+    """What a branch makes of a stream, and what its backward needs."""
+
+    total: Tensor  # float32 [R, d]: the stream with what was added
+    out: Tensor  # bfloat16 [R, d]: what this branch adds
+    saved: tuple[Tensor, ...]
+
+
+class Attending(NamedTuple):
+    """How an attention branch attends; rows of the stream are those of samples, one after the other."""
+
+    batch: int
+    heads: int
+    bias: Tensor | None  # as in `softmax`
+    memory: Tensor | None  # bfloat16 [B * S, d]: what keys and values are made of, the stream's norm where it is None
+
+
+class Flow(NamedTuple):
+    """What flows back into a branch."""
+
+    total: Tensor | None  # float32 [R, d]: the gradient of the stream behind it
+    out: Tensor  # bfloat16 [R, d]: of what it adds
+    added_dtype: torch.dtype  # in which the gradient of what was added is wanted
+
+
+class BranchGradients(NamedTuple):
+    """What flows back from a branch and along the stream."""
+
+    x: Tensor  # float32 [R, d]
+    added: Tensor  # the same, in the dtype of what was added
+    gain: Tensor  # float32 [d]
+    weights: tuple[Tensor, ...]
+    memory: Tensor | None
+
+
 class Kernels(Protocol):
     """All tensors are on the CPU and without gaps; dtypes are float32 or, where nothing else is said, bfloat16 too."""
 
@@ -62,7 +106,7 @@ class Kernels(Protocol):
     lanes: int
     """Rows of norms and of SwiGLU are multiples of it."""
     head_unit: int
-    """Widths of heads are multiples of it where `attention` computes; 0 where it does not."""
+    """Widths of heads are multiples of it where `attention` and branches are computed; 0 where they are not."""
 
     def norm(self, x: Tensor, added: Tensor | None, gain: Tensor, dtype: torch.dtype, epsilon: float) -> Normed:
         """Rows x float32 [R, d] + added [R, d], and their root mean square norm as `dtype`."""
@@ -91,6 +135,26 @@ class Kernels(Protocol):
         self, heads: Heads, bias: Tensor | None, scale: float, saved: Tensor, grad: Tensor, *, to: Heads
     ) -> None:
         """From the gradient [B, T, H, Dh] of `out`: writes those of the heads into `to`, which lies as they do."""
+
+    def feed_forward(self, stream: Stream, weights: tuple[Tensor, ...]) -> Branch:
+        """Norm, product, SwiGLU, product. Weights float32 [2h, d], gates first, and [d, h]."""
+
+    def feed_forward_backward(
+        self, stream: Stream, weights: tuple[Tensor, ...], saved: tuple[Tensor, ...], flow: Flow
+    ) -> BranchGradients:
+        """`stream` as it was summed up: its `x` is the forward's `total`."""
+
+    def attention_branch(self, stream: Stream, weights: tuple[Tensor, ...], attending: Attending) -> Branch:
+        """Norm, projections, attention, product.
+
+        Weights float32: [3d, d] to queries, keys and values and [d, d] of the result, or [d, d] to queries, [2d, d] of
+        the memory to keys and values and [d, d] of the result.
+        """
+
+    def attention_branch_backward(
+        self, stream: Stream, weights: tuple[Tensor, ...], attending: Attending, saved: tuple[Tensor, ...], flow: Flow
+    ) -> BranchGradients:
+        """`stream` as it was summed up: its `x` is the forward's `total`."""
 
 
 _chosen: Kernels | None = None
@@ -133,3 +197,17 @@ def attending(heads: int, *projections: Tensor) -> Kernels | None:
         return None
     width = sum(part.shape[-1] for part in projections) // 3
     return kernels if width % (heads * kernels.head_unit) == 0 else None
+
+
+def branching(stream: Tensor, added: Tensor | None, *weights: Tensor, dtype: torch.dtype, head: int) -> Kernels | None:
+    """The kernels, where they compute a branch of `stream` whose products are in `dtype`; else None.
+
+    `head` is what has to be in whole `head_unit`, beside the stream's width.
+    """
+    given = (stream, *weights, *(() if added is None else (added,)))
+    kernels = fitting(*given, width=stream.shape[-1])
+    if kernels is None or not kernels.head_unit or dtype != torch.bfloat16 or torch.is_autocast_enabled("cpu"):
+        return None
+    whole = all(tensor.dtype == torch.float32 for tensor in (stream, *weights))
+    fits = stream.shape[-1] % kernels.head_unit == 0 and head % kernels.head_unit == 0
+    return kernels if whole and fits else None

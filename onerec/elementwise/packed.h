@@ -1,0 +1,269 @@
+// Weights and tokens as products take them, and the gradients of weights, which are products over tokens.
+//
+// Weights are float32 and rounded to bfloat16 where they are packed. Tokens are packed in pairs of rows: those of one
+// factor of a gradient in panels of columns, those of the other one in groups of as many columns as a tile has rows.
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "pairs.h"
+#include "team.h"
+
+namespace onerec {
+
+constexpr int64_t BLOCK_PAIRS = 128;  // of rows, that pass through a panel at once
+
+// Memory of one call, or of one thread in it.
+class Scratch {
+ public:
+  explicit Scratch(int64_t words)
+      : words_(static_cast<uint32_t*>(std::aligned_alloc(64, (words * 4 + 63) / 64 * 64)), std::free) {
+    if (!words_) throw std::bad_alloc();
+    next_ = words_.get();
+  }
+
+  template <class T>
+  T* take(int64_t words) {
+    uint32_t* found = next_;
+    next_ += words;
+    return reinterpret_cast<T*>(found);
+  }
+
+ private:
+  std::unique_ptr<uint32_t, decltype(&std::free)> words_;
+  uint32_t* next_;
+};
+
+// Rows of a weight in the order in which they are packed: as they stand, or 16 of the first half and the 16 of the
+// second half that belong to them in turn.
+struct Order {
+  int64_t half;  // rows of a half; 0 where rows are packed as they stand
+
+  int64_t row(int64_t place) const {
+    if (!half) return place;
+    return place / PANEL * LANES + place % LANES + (place / LANES % 2 ? half : 0);
+  }
+};
+
+// A weight [rows, columns] of a linear layer.
+struct Weight {
+  const float* data;
+  int64_t rows, columns;
+  Order order;
+
+  // Its product with tokens [.., columns] has in_panels(rows) columns, that with gradients [.., rows] of in_panels(columns).
+  int64_t forward_words() const { return in_panels(rows) * columns / 2; }
+  int64_t backward_words() const { return rows / 2 * in_panels(columns); }
+};
+
+inline __mmask16 lanes_to(int64_t left) { return left >= LANES ? 0xffff : left > 0 ? (1 << left) - 1 : 0; }
+
+// Panel `panel` of the forward: its columns are rows of the weight, its steps pairs of a row's neighbouring elements.
+inline void pack_forward(const Weight& weight, int64_t panel, uint32_t* to) {
+  const int64_t steps = weight.columns / 2;
+  for (int64_t half = 0; half < PANEL; half += LANES)
+    for (int64_t step = 0; step < steps; step += LANES) {
+      __m512i block[LANES];
+      const int64_t at = 2 * step, left = weight.columns - at;
+      for (int64_t lane = 0; lane < LANES; ++lane) {
+        const int64_t place = panel * PANEL + half + lane;
+        const float* from = weight.data + weight.order.row(place) * weight.columns + at;
+        const bool there = place < weight.rows;
+        const Floats low = _mm512_maskz_loadu_ps(there ? lanes_to(left) : 0, from);
+        const Floats high = _mm512_maskz_loadu_ps(there ? lanes_to(left - LANES) : 0, from + LANES);
+        block[lane] = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+      }
+      transpose(block);
+      for (int64_t lane = 0; lane < std::min(LANES, steps - step); ++lane)
+        _mm512_storeu_si512(to + (step + lane) * PANEL + half, block[lane]);
+    }
+}
+
+// Panel `panel` of the backward: its columns are columns of the weight, its steps pairs of rows.
+inline void pack_backward(const Weight& weight, int64_t panel, uint32_t* to) {
+  for (int64_t row = 0; row < weight.rows; row += 2)
+    for (int64_t column = panel * PANEL; column < (panel + 1) * PANEL; column += LANES, to += LANES) {
+      const __mmask16 there = lanes_to(weight.columns - column);
+      const auto half = [&](int64_t place) {
+        const float* from = weight.data + weight.order.row(place) * weight.columns + column;
+        return narrowed(_mm512_maskz_loadu_ps(there, from));
+      };
+      _mm512_storeu_si512(to, paired(half(row), half(row + 1)));
+    }
+}
+
+// Weights are packed side by side, panel by panel.
+inline void pack_forward(const Weight& weight, uint32_t* to, int64_t threads) {
+  const int64_t panels = in_panels(weight.rows) / PANEL, words = weight.columns / 2 * PANEL;
+  each_part(panels, words, threads, [&](int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; ++panel) pack_forward(weight, panel, to + panel * words);
+  });
+}
+
+inline void pack_backward(const Weight& weight, uint32_t* to, int64_t threads) {
+  const int64_t panels = in_panels(weight.columns) / PANEL, words = weight.rows / 2 * PANEL;
+  each_part(panels, words, threads, [&](int64_t first, int64_t last) {
+    for (int64_t panel = first; panel < last; ++panel) pack_backward(weight, panel, to + panel * words);
+  });
+}
+
+// Tokens [2 * pairs, columns] in pairs, as panels: [block][panel][pair][PANEL].
+struct TokenPanels {
+  uint32_t* data;
+  int64_t panels;
+
+  static int64_t words(int64_t pairs, int64_t columns) {
+    return (pairs + BLOCK_PAIRS - 1) / BLOCK_PAIRS * BLOCK_PAIRS * in_panels(columns);
+  }
+
+  uint32_t* at(int64_t pair, int64_t panel) const {
+    return data + ((pair / BLOCK_PAIRS * panels + panel) * BLOCK_PAIRS + pair % BLOCK_PAIRS) * PANEL;
+  }
+};
+
+// The same as groups of at most TILE_ROWS columns: [block][group][pair][TILE_ROWS].
+struct TokenGroups {
+  uint32_t* data;
+  int64_t columns, groups;
+
+  static int64_t count(int64_t columns) { return (columns + TILE_ROWS - 1) / TILE_ROWS; }
+
+  static int64_t words(int64_t pairs, int64_t columns) {
+    return (pairs + BLOCK_PAIRS - 1) / BLOCK_PAIRS * BLOCK_PAIRS * count(columns) * TILE_ROWS;
+  }
+
+  int64_t first(int64_t group) const { return columns * group / groups; }
+
+  uint32_t* at(int64_t pair, int64_t group) const {
+    return data + ((pair / BLOCK_PAIRS * groups + group) * BLOCK_PAIRS + pair % BLOCK_PAIRS) * TILE_ROWS;
+  }
+};
+
+// Rows 2 * pair and 2 * pair + 1 of `count` rows; zeros behind the last one.
+struct PairOfRows {
+  const uint16_t* rows[2];
+
+  PairOfRows(const Rows& from, int64_t count, int64_t pair) {
+    rows[0] = from.data + 2 * pair * from.stride;
+    rows[1] = 2 * pair + 1 < count ? rows[0] + from.stride : nullptr;
+  }
+
+  __m512i at(int64_t column, __mmask16 there = 0xffff) const {
+    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, rows[0] + column));
+    if (!rows[1]) return low;
+    return paired(low, _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, rows[1] + column)));
+  }
+};
+
+// `count` rows, the first of which is one of pair `first`.
+inline void pack_tokens(const Rows& from, int64_t count, int64_t columns, const TokenPanels& to, int64_t first) {
+  for (int64_t pair = 0; 2 * pair < count; ++pair) {
+    const PairOfRows both(from, count, pair);
+    for (int64_t column = 0; column < to.panels * PANEL; column += LANES)
+      _mm512_storeu_si512(to.at(first + pair, column / PANEL) + column % PANEL,
+                          both.at(column, lanes_to(columns - column)));
+  }
+}
+
+inline void pack_tokens(const Rows& from, int64_t count, const TokenGroups& to, int64_t first) {
+  for (int64_t pair = 0; 2 * pair < count; ++pair) {
+    const PairOfRows both(from, count, pair);
+    for (int64_t group = 0; group < to.groups; ++group) {
+      const __mmask16 own = lanes_to(to.first(group + 1) - to.first(group));
+      _mm512_mask_storeu_epi32(to.at(first + pair, group), own, both.at(to.first(group), own));
+    }
+  }
+}
+
+struct AddFloat {
+  float* to;
+  int64_t stride;
+  void operator()(int64_t row, int64_t column, Floats low, Floats high) const {
+    float* place = to + row * stride + column;
+    store(place, load(place) + low);
+    store(place + LANES, load(place + LANES) + high);
+  }
+};
+
+// The gradient of a weight over the pairs of tokens that have been packed: [groups' columns, panels' columns], panel by
+// panel: [panel][group column][PANEL] in `sums`.
+struct WeightGradient {
+  TokenGroups groups;
+  TokenPanels panels;
+  float* sums;
+  float* to;  // the gradient as the weight lies
+  Weight weight;
+  bool turned;  // whether the weight's rows are the panels' columns
+
+  float* of(int64_t panel) const { return sums + panel * groups.columns * PANEL; }
+  int64_t words() const { return panels.panels * groups.columns * PANEL; }
+};
+
+// Adds `pairs` pairs to the sums of panels `from` to `until`; `begins` where nothing has been added yet.
+inline void add_tokens(const WeightGradient& gradient, int64_t pairs, bool begins, int64_t from, int64_t until) {
+  const TokenGroups& groups = gradient.groups;
+  for (int64_t pair = 0; pair < pairs; pair += BLOCK_PAIRS) {
+    const int64_t steps = std::min(BLOCK_PAIRS, pairs - pair);
+    for (int64_t panel = from; panel < until; ++panel)
+      for (int64_t group = 0; group < groups.groups; ++group) {
+        const int64_t first = groups.first(group), count = groups.first(group + 1) - first;
+        const Pairs columns{groups.at(pair, group), 1, TILE_ROWS};
+        float* sums = gradient.of(panel) + first * PANEL;
+        if (begins && pair == 0) {
+          tile_of(count, columns, gradient.panels.at(pair, panel), steps, 0, 0, StoreFloat{sums, PANEL});
+        } else {
+          tile_of(count, columns, gradient.panels.at(pair, panel), steps, 0, 0, AddFloat{sums, PANEL});
+        }
+      }
+  }
+}
+
+// Sums of a panel to where the weight has them.
+inline void write_gradient(const WeightGradient& gradient, int64_t panel) {
+  const Weight& weight = gradient.weight;
+  const float* sums = gradient.of(panel);
+  for (int64_t half = 0; half < PANEL; half += LANES)
+    for (int64_t row = 0; row < gradient.groups.columns; row += LANES) {
+      const int64_t place = panel * PANEL + half, rows = std::min(LANES, gradient.groups.columns - row);
+      __m512i block[LANES];
+      for (int64_t lane = 0; lane < LANES; ++lane)
+        block[lane] = lane < rows ? _mm512_loadu_si512(sums + (row + lane) * PANEL + half) : _mm512_setzero_si512();
+      if (gradient.turned) {
+        transpose(block);
+        for (int64_t lane = 0; lane < std::min(LANES, weight.rows - place); ++lane)
+          _mm512_mask_storeu_epi32(gradient.to + weight.order.row(place + lane) * weight.columns + row,
+                                   lanes_to(rows), block[lane]);
+      } else {
+        for (int64_t lane = 0; lane < rows; ++lane)
+          _mm512_mask_storeu_epi32(gradient.to + (row + lane) * weight.columns + place,
+                                   lanes_to(weight.columns - place), block[lane]);
+      }
+    }
+}
+
+// The tokens of several weights, all with as many pairs; the panels of all are dealt out to threads.
+template <int64_t COUNT>
+void add_tokens(const WeightGradient (&gradients)[COUNT], const int64_t (&pairs)[COUNT], bool begins, bool ends,
+                int64_t threads) {
+  int64_t panels = 0, work = 0;
+  for (int64_t g = 0; g < COUNT; ++g) {
+    panels += gradients[g].panels.panels;
+    work += gradients[g].words() * pairs[g];
+  }
+  each_part(panels, work / panels, threads, [&](int64_t first, int64_t last) {
+    int64_t before = 0;
+    for (int64_t g = 0; g < COUNT; ++g) {
+      const int64_t own = gradients[g].panels.panels;
+      const int64_t from = std::clamp(first - before, int64_t{0}, own), until = std::clamp(last - before, int64_t{0}, own);
+      before += own;
+      add_tokens(gradients[g], pairs[g], begins, from, until);
+      if (ends)
+        for (int64_t panel = from; panel < until; ++panel) write_gradient(gradients[g], panel);
+    }
+  });
+}
+
+}  // namespace onerec
