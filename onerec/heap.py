@@ -20,8 +20,8 @@ LOG = logging.getLogger(__name__)
 INTERVAL_S = 60.0
 ARENAS = 2
 """One for the thread that computes, one for all others; the default is eight times the cores."""
-MAPPED_FROM = 16 << 20
-"""Bytes. By default the bound rises to 32 MiB with what is freed; tensors of a step stay in the heap, to be used again:
+MAPPED_FROM = 32 << 20
+"""Bytes, the largest bound that glibc takes. Tensors of a step stay in the heap, to be used again:
 with a bound of 1 MiB a step took a third more of the processor."""
 KEPT_AT_THE_END = 512 << 20
 """Bytes that are free at the heap's end before it shrinks by itself, which is 128 KiB once a bound is set."""

@@ -36,7 +36,8 @@ struct Units {
   int64_t samples, each;
 
   explicit Units(const AttentionBranch& given)
-      : samples(given.samples()), each(std::max(int64_t{1}, UNIT_ROWS / given.queries())) {}
+      : samples(given.samples()),
+        each(std::max(int64_t{1}, UNIT_ROWS / std::max(given.queries(), given.memory ? given.keys() : 0))) {}
 
   int64_t count() const { return (samples + each - 1) / each; }
   int64_t first(int64_t unit) const { return unit * each; }
@@ -47,6 +48,22 @@ struct Units {
 inline Rows rows_from(const uint16_t* data, int64_t row, int64_t columns) {
   return {const_cast<uint16_t*>(data) + row * columns, columns};
 }
+
+// Memory of a thread for the rows of a unit.
+class AttendingUnit {
+ public:
+  AttendingUnit(const AttentionBranch& given, int64_t each)
+      : memory_(each * given.queries() * given.width() / 2),
+        normed(memory_.take<uint16_t>(each * given.queries() * given.width() / 2)),
+        attending(given.attention) {}
+
+ private:
+  Scratch memory_;
+
+ public:
+  uint16_t* const normed;
+  AttendingScratch attending;
+};
 
 inline void attention_branch(const AttentionBranch& given, int64_t threads) {
   const Weight own = given.own_weight(), out = given.out_weight(), memory = given.memory_weight();
@@ -59,25 +76,21 @@ inline void attention_branch(const AttentionBranch& given, int64_t threads) {
   pack_forward(out, out_panels, threads);
   pack_forward(memory, memory_panels, threads);
   const Units units(given);
-  each_part(units.count(), units.each * queries * width, threads, [&](int64_t first, int64_t last) {
-    Scratch scratch(units.each * queries * width / 2);
-    uint16_t* normed = scratch.take<uint16_t>(units.each * queries * width / 2);
-    AttendingScratch attending(given.attention);
-    for (int64_t unit = first; unit < last; ++unit) {
-      const int64_t sample = units.first(unit), row = sample * queries, count = units.of(unit) * queries;
-      norm_rows(given.stream, row, count, normed);
-      product(Rows{normed, width}.pairs(0), count, own_panels, width / 2, own.rows,
-              Store{rows_from(given.projected, row, own.rows)});
-      if (given.memory)
-        product(rows_from(given.memory, sample * keys, width).pairs(0), units.of(unit) * keys, memory_panels, width / 2,
-                memory.rows, Store{rows_from(given.memory_projected, sample * keys, memory.rows)});
-      for (int64_t at = sample * heads; at < (sample + units.of(unit)) * heads; ++at) {
-        const Heads attended{given.attended, width};
-        attend(given.attention, at, attended.of(at / heads, at % heads, queries, given.attention.width), attending);
-      }
-      product(rows_from(given.attended, row, width).pairs(0), count, out_panels, width / 2, width,
-              Store{rows_from(given.out, row, width)});
+  const auto begin = [&] { return AttendingUnit(given, units.each); };
+  in_turn(units.count(), 1, units.each * queries * width, threads, begin, [&](AttendingUnit& with, int64_t unit, int64_t) {
+    const int64_t sample = units.first(unit), row = sample * queries, count = units.of(unit) * queries;
+    norm_rows(given.stream, row, count, with.normed);
+    product(Rows{with.normed, width}.pairs(0), count, own_panels, width / 2, own.rows,
+            Store{rows_from(given.projected, row, own.rows)});
+    if (given.memory)
+      product(rows_from(given.memory, sample * keys, width).pairs(0), units.of(unit) * keys, memory_panels, width / 2,
+              memory.rows, Store{rows_from(given.memory_projected, sample * keys, memory.rows)});
+    for (int64_t at = sample * heads; at < (sample + units.of(unit)) * heads; ++at) {
+      const Heads attended{given.attended, width};
+      attend(given.attention, at, attended.of(at / heads, at % heads, queries, given.attention.width), with.attending);
     }
+    product(rows_from(given.attended, row, width).pairs(0), count, out_panels, width / 2, width,
+            Store{rows_from(given.out, row, width)});
   });
 }
 
@@ -87,10 +100,10 @@ struct AttentionBranchGradients {
   uint16_t* memory;  // [batch * keys, width], or null
 };
 
-// Memory of a thread for the rows of a unit.
-class UnitScratch {
+// The same of the backward.
+class BackwardUnit {
  public:
-  UnitScratch(const AttentionBranch& given, int64_t each)
+  BackwardUnit(const AttentionBranch& given, int64_t each)
       : rows_(each * given.queries()), keys_(given.memory ? each * given.keys() : 0),
         memory_(rows_ * (given.width() * 2 + given.own() / 2) + keys_ * given.width()),
         normed(memory_.take<uint16_t>(rows_ * given.width() / 2)),
@@ -111,7 +124,7 @@ class UnitScratch {
 };
 
 // One sample's heads, the first row of which is `row` of the unit's.
-inline void heads_backward(const AttentionBranch& given, int64_t sample, int64_t place, UnitScratch& with) {
+inline void heads_backward(const AttentionBranch& given, int64_t sample, int64_t place, BackwardUnit& with) {
   const Attention& attention = given.attention;
   const int64_t width = given.width(), own = given.own(), heads = attention.scores.heads;
   for (int64_t head = 0; head < heads; ++head) {
@@ -159,7 +172,7 @@ inline void attention_branch_backward(const AttentionBranch& given, const Attent
   pack_backward(own, own_weights, threads);
   pack_backward(out, out_weights, threads);
   pack_backward(memory_weight, memory_weights, threads);
-  const auto unit_back = [&](int64_t unit, int64_t place, UnitScratch& with) {
+  const auto unit_back = [&](int64_t unit, int64_t place, BackwardUnit& with) {
     const int64_t sample = units.first(unit), row = sample * queries, count = units.of(unit) * queries;
     const Rows grad = rows_from(to.stream.grad, row, width);
     product(grad.pairs(0), count, out_weights, width / 2, width, Store{{with.attended, width}});
@@ -179,12 +192,11 @@ inline void attention_branch_backward(const AttentionBranch& given, const Attent
     pack_tokens(rows_from(given.memory, first, width), some, memory, place * memory_stride);
     pack_tokens(theirs, some, memory_weight.rows, memory_projected, place * memory_stride);
   };
+  const auto begin = [&] { return BackwardUnit(given, units.each); };
   for (int64_t from = 0; from < units.count(); from += together) {
     const int64_t some = std::min(together, units.count() - from), last_unit = from + some - 1;
-    each_part(some, rows * width, threads, [&](int64_t first, int64_t last) {
-      UnitScratch with(given, units.each);
-      for (int64_t unit = first; unit < last; ++unit) unit_back(from + unit, unit, with);
-    });
+    in_turn(some, 1, rows * width, threads, begin,
+            [&](BackwardUnit& with, int64_t unit, int64_t) { unit_back(from + unit, unit, with); });
     const int64_t packed = (some - 1) * stride + (units.of(last_unit) * queries + 1) / 2;
     const int64_t memory_packed = (some - 1) * memory_stride + (units.of(last_unit) * keys + 1) / 2;
     add_tokens(gradients, {packed, packed, memory_packed}, from == 0, last_unit + 1 == units.count(), threads);

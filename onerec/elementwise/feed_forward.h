@@ -11,7 +11,7 @@ struct FeedForward {
   Stream stream;
   int64_t hidden;
   const float *w_in, *w_out;  // [2 * hidden, width], gates first; [width, hidden]
-  uint16_t* gated;            // [rows, 2 * hidden]: what SwiGLU gets, LANES gates and their values in turn
+  uint16_t* gated;            // what SwiGLU gets, chunk by chunk: [panel][row][PANEL], LANES gates and their values
   uint16_t* out;              // [rows, width]
 
   int64_t rows() const { return stream.norm.rows; }
@@ -22,61 +22,70 @@ struct FeedForward {
 
 inline Floats widened(const uint16_t* from) { return load(reinterpret_cast<const Bf16*>(from)); }
 
-// Keeps gates and values as bfloat16, and activates what is kept.
-struct Activate {
-  uint16_t* gated;
-  int64_t gated_stride;
-  uint16_t* to;
-  int64_t stride;
-  void operator()(int64_t row, int64_t column, Floats gate, Floats value) const {
-    uint16_t* kept = gated + row * gated_stride + column;
-    narrow_to(kept, gate);
-    narrow_to(kept + LANES, value);
-    const Floats g = widened(kept), v = widened(kept + LANES);
-    narrow_to(to + row * stride + column / 2, g * sigmoid(g) * v);
+// SwiGLU of a panel of products, LANES gates and their values: both are kept as bfloat16, and what is kept is activated.
+// A loop of its own: what is computed beside the sums of a tile would push them out of the registers.
+inline void activate(const float* panel, int64_t count, uint16_t* gated, uint16_t* to, int64_t stride) {
+  for (int64_t row = 0; row < count; ++row, panel += PANEL, gated += PANEL, to += stride) {
+    narrow_to(gated, load(panel));
+    narrow_to(gated + LANES, load(panel + LANES));
+    const Floats gate = widened(gated), value = widened(gated + LANES);
+    narrow_to(to, gate * sigmoid(gate) * value);
   }
-};
+}
 
-// From the gradient of what is activated: that of gates and values, and what was activated again.
-struct ActivateBackward {
-  const uint16_t* gated;
-  int64_t hidden;
-  uint16_t *grads, *activated;  // [.., 2 * hidden] and [.., hidden]
-  void some(int64_t row, int64_t column, Floats grad) const {
-    const int64_t at = row * 2 * hidden + 2 * column;
-    const Floats gate = widened(gated + at), value = widened(gated + at + LANES);
-    const Floats flow = (Floats)_mm512_slli_epi32(narrowed(grad), 16), share = sigmoid(gate), silu = gate * share;
-    narrow_to(grads + at, flow * value * (share + silu * (1.0f - share)));
-    narrow_to(grads + at + LANES, flow * silu);
-    narrow_to(activated + row * hidden + column, silu * value);
+// Gradients of what is activated, LANES of each row, to those of gates and values; and what was activated again.
+inline void activate_backward(const float* flows, int64_t count, const uint16_t* gated, uint16_t* grads,
+                              uint16_t* activated, int64_t hidden) {
+  for (int64_t row = 0; row < count; ++row, gated += PANEL) {
+    const Floats gate = widened(gated), value = widened(gated + LANES);
+    const Floats flow = (Floats)_mm512_slli_epi32(narrowed(load(flows + row * PANEL)), 16);
+    const Floats share = sigmoid(gate), silu = gate * share;
+    uint16_t* to = grads + row * 2 * hidden;
+    narrow_to(to, flow * value * (share + silu * (1.0f - share)));
+    narrow_to(to + LANES, flow * silu);
+    narrow_to(activated + row * hidden, silu * value);
   }
-  void operator()(int64_t row, int64_t column, Floats low, Floats high) const {
-    some(row, column, low);
-    if (column + LANES < hidden) some(row, column + LANES, high);
-  }
+}
+
+// Memory of a thread for the rows of a chunk.
+class FeedForwardChunk {
+ public:
+  FeedForwardChunk(int64_t width, int64_t hidden)
+      : memory_(CHUNK_ROWS * (width / 2 + hidden / 2 + hidden + width + PANEL)),
+        normed(memory_.take<uint16_t>(CHUNK_ROWS * width / 2)),
+        activated(memory_.take<uint16_t>(CHUNK_ROWS * hidden / 2)),
+        gated(memory_.take<uint16_t>(CHUNK_ROWS * hidden)),
+        flows(memory_.take<float>(CHUNK_ROWS * width)),
+        panel(memory_.take<float>(CHUNK_ROWS * PANEL)) {}
+
+ private:
+  Scratch memory_;
+
+ public:
+  uint16_t *const normed, *const activated, *const gated;
+  float *const flows, *const panel;
 };
 
 inline void feed_forward(const FeedForward& given, int64_t threads) {
   const Weight in = given.in_weight(), out = given.out_weight();
   const int64_t rows = given.rows(), width = given.width(), hidden = given.hidden;
   Scratch weights(in.forward_words() + out.forward_words());
-  uint32_t* in_panels_ = weights.take<uint32_t>(in.forward_words());
+  uint32_t* gated_panels = weights.take<uint32_t>(in.forward_words());
   uint32_t* out_panels = weights.take<uint32_t>(out.forward_words());
-  pack_forward(in, in_panels_, threads);
+  pack_forward(in, gated_panels, threads);
   pack_forward(out, out_panels, threads);
   const int64_t chunks = (rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
-  each_part(chunks, CHUNK_ROWS * hidden, threads, [&](int64_t first, int64_t last) {
-    Scratch scratch(CHUNK_ROWS * (width + hidden) / 2);
-    uint16_t* normed = scratch.take<uint16_t>(CHUNK_ROWS * width / 2);
-    uint16_t* activated = scratch.take<uint16_t>(CHUNK_ROWS * hidden / 2);
-    for (int64_t chunk = first; chunk < last; ++chunk) {
-      const int64_t row = chunk * CHUNK_ROWS, count = std::min(CHUNK_ROWS, rows - row);
-      norm_rows(given.stream, row, count, normed);
-      product(Rows{normed, width}.pairs(0), count, in_panels_, width / 2, 2 * hidden,
-              Activate{given.gated + row * 2 * hidden, 2 * hidden, activated, hidden});
-      product(Rows{activated, hidden}.pairs(0), count, out_panels, hidden / 2, width,
-              Store{{given.out + row * width, width}});
+  const auto begin = [&] { return FeedForwardChunk(width, hidden); };
+  in_turn(chunks, 1, CHUNK_ROWS * hidden, threads, begin, [&](FeedForwardChunk& with, int64_t chunk, int64_t) {
+    const int64_t row = chunk * CHUNK_ROWS, count = std::min(CHUNK_ROWS, rows - row);
+    norm_rows(given.stream, row, count, with.normed);
+    for (int64_t column = 0; column < 2 * hidden; column += PANEL) {
+      product(Rows{with.normed, width}.pairs(0), count, gated_panels + column * width / 2, width / 2, PANEL,
+              StoreFloat{with.panel, PANEL});
+      activate(with.panel, count, given.gated + row * 2 * hidden + column * count, with.activated + column / 2, hidden);
     }
+    product(Rows{with.activated, hidden}.pairs(0), count, out_panels, hidden / 2, width,
+            Store{{given.out + row * width, width}});
   });
 }
 
@@ -89,24 +98,6 @@ struct FeedForwardGradients {
 struct FeedForwardTokens {
   TokenGroups normed, grad;
   TokenPanels gated, activated;
-};
-
-// Memory of a thread for the rows of a chunk.
-class FeedForwardChunk {
- public:
-  FeedForwardChunk(int64_t width, int64_t hidden)
-      : memory_(CHUNK_ROWS * (width / 2 + hidden / 2 + hidden + width)),
-        normed(memory_.take<uint16_t>(CHUNK_ROWS * width / 2)),
-        activated(memory_.take<uint16_t>(CHUNK_ROWS * hidden / 2)),
-        gated(memory_.take<uint16_t>(CHUNK_ROWS * hidden)),
-        flows(memory_.take<float>(CHUNK_ROWS * width)) {}
-
- private:
-  Scratch memory_;
-
- public:
-  uint16_t *const normed, *const activated, *const gated;
-  float* const flows;
 };
 
 inline void feed_forward_backward(const FeedForward& given, const FeedForwardGradients& to, int64_t threads) {
@@ -134,8 +125,14 @@ inline void feed_forward_backward(const FeedForward& given, const FeedForwardGra
   const auto chunk_back = [&](int64_t chunk, int64_t before, FeedForwardChunk& with) {
     const int64_t row = chunk * CHUNK_ROWS, count = std::min(CHUNK_ROWS, rows - row), pair = before / 2;
     const Rows grad{const_cast<uint16_t*>(to.stream.grad) + row * width, width};
-    product(grad.pairs(0), count, out_weights, width / 2, in_panels(hidden),
-            ActivateBackward{given.gated + row * 2 * hidden, hidden, with.gated, with.activated});
+    for (int64_t column = 0; column < hidden; column += PANEL) {
+      product(grad.pairs(0), count, out_weights + column * width / 2, width / 2, PANEL, StoreFloat{with.panel, PANEL});
+      for (int64_t half = 0; half < std::min(PANEL, hidden - column); half += LANES) {
+        const int64_t at = 2 * (column + half);
+        activate_backward(with.panel + half, count, given.gated + row * 2 * hidden + at * count, with.gated + at,
+                          with.activated + column + half, hidden);
+      }
+    }
     product(Rows{with.gated, 2 * hidden}.pairs(0), count, in_weights, hidden, width, StoreFloat{with.flows, width});
     norm_rows_again(norm, row, count, with.normed);
     norm_rows_backward(norm, to.stream, row, count, with.flows, gain_sums + chunk * width);
@@ -144,11 +141,11 @@ inline void feed_forward_backward(const FeedForward& given, const FeedForwardGra
     pack_tokens(Rows{with.gated, 2 * hidden}, count, 2 * hidden, tokens.gated, pair);
     pack_tokens(Rows{with.activated, hidden}, count, hidden, tokens.activated, pair);
   };
+  const auto begin = [&] { return FeedForwardChunk(width, hidden); };
   for (int64_t from = 0; from < chunks; from += together) {
     const int64_t some = std::min(together, chunks - from);
-    each_part(some, CHUNK_ROWS * hidden, threads, [&](int64_t first, int64_t last) {
-      FeedForwardChunk with(width, hidden);
-      for (int64_t chunk = first; chunk < last; ++chunk) chunk_back(from + chunk, chunk * CHUNK_ROWS, with);
+    in_turn(some, 1, CHUNK_ROWS * hidden, threads, begin, [&](FeedForwardChunk& with, int64_t chunk, int64_t) {
+      chunk_back(from + chunk, chunk * CHUNK_ROWS, with);
     });
     const int64_t packed = (std::min(rows, (from + some) * CHUNK_ROWS) - from * CHUNK_ROWS + 1) / 2;
     add_tokens(gradients, {packed, packed}, from == 0, from + some == chunks, threads);

@@ -15,6 +15,7 @@
 namespace onerec {
 
 constexpr int64_t BLOCK_PAIRS = 128;  // of rows, that pass through a panel at once
+constexpr int64_t RUN_PANELS = 4;     // of a weight's gradient, that a thread adds to at once
 
 // Memory of one call, or of one thread in it.
 class Scratch {
@@ -253,7 +254,8 @@ void add_tokens(const WeightGradient (&gradients)[COUNT], const int64_t (&pairs)
     panels += gradients[g].panels.panels;
     work += gradients[g].words() * pairs[g];
   }
-  each_part(panels, work / panels, threads, [&](int64_t first, int64_t last) {
+  const auto begin = [] { return 0; };
+  in_turn(panels, RUN_PANELS, work / panels, threads, begin, [&](int, int64_t first, int64_t last) {
     int64_t before = 0;
     for (int64_t g = 0; g < COUNT; ++g) {
       const int64_t own = gradients[g].panels.panels;
