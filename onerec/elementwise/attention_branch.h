@@ -26,9 +26,9 @@ struct AttentionBranch {
   int64_t samples() const { return attention.scores.batch; }
   int64_t queries() const { return attention.scores.queries; }
   int64_t keys() const { return attention.scores.keys; }
-  Weight own_weight() const { return {w_own, own(), width(), {0}}; }
-  Weight memory_weight() const { return {w_memory, memory ? 2 * width() : 0, width(), {0}}; }
-  Weight out_weight() const { return {w_out, width(), width(), {0}}; }
+  Weight own_weight() const { return {w_own, own(), width(), {0}, {0}}; }
+  Weight memory_weight() const { return {w_memory, memory ? 2 * width() : 0, width(), {0}, {0}}; }
+  Weight out_weight() const { return {w_out, width(), width(), {0}, {0}}; }
 };
 
 // Samples that pass together, however many threads there are.
@@ -164,10 +164,10 @@ inline void attention_branch_backward(const AttentionBranch& given, const Attent
   const TokenPanels projected{scratch.take<uint32_t>(own_words), own.rows / PANEL},
       attended{scratch.take<uint32_t>(out_words), width / PANEL},
       memory_projected{scratch.take<uint32_t>(memory_words), memory_weight.rows / PANEL};
-  const WeightGradient gradients[3] = {
-      {normed, projected, scratch.take<float>(width * own.rows), to.w_own, own, true},
-      {grads, attended, scratch.take<float>(width * width), to.w_out, out, false},
-      {memory, memory_projected, scratch.take<float>(width * memory_weight.rows), to.w_memory, memory_weight, true}};
+  const TurnedOver gradients[3] = {
+      {{normed, projected, to.w_own, own, true}, scratch.take<float>(width * own.rows)},
+      {{grads, attended, to.w_out, out, false}, scratch.take<float>(width * width)},
+      {{memory, memory_projected, to.w_memory, memory_weight, true}, scratch.take<float>(width * memory_weight.rows)}};
   float* gain_sums = scratch.take<float>(units.count() * width);
   pack_backward(own, own_weights, threads);
   pack_backward(out, out_weights, threads);
@@ -199,7 +199,7 @@ inline void attention_branch_backward(const AttentionBranch& given, const Attent
             [&](BackwardUnit& with, int64_t unit, int64_t) { unit_back(from + unit, unit, with); });
     const int64_t packed = (some - 1) * stride + (units.of(last_unit) * queries + 1) / 2;
     const int64_t memory_packed = (some - 1) * memory_stride + (units.of(last_unit) * keys + 1) / 2;
-    add_tokens(gradients, {packed, packed, memory_packed}, from == 0, last_unit + 1 == units.count(), threads);
+    add_turn(gradients, {packed, packed, memory_packed}, from == 0, last_unit + 1 == units.count(), threads);
   }
   sum_blocks(gain_sums, units.count(), width, to.stream.grad_gain);
 }

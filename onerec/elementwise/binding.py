@@ -21,8 +21,11 @@ from onerec.model.elementwise import (
     BranchGradients,
     Flow,
     Heads,
+    Mixed,
     Normed,
     NormGradients,
+    Routed,
+    RoutedGradients,
     Shares,
     Stream,
 )
@@ -154,6 +157,22 @@ class AttentionBranchGradients(ctypes.Structure):
     )
 
 
+class Experts(ctypes.Structure):
+    """`onerec::Experts`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("rows", "width", "hidden", "experts", "active")),
+        *((name, ctypes.c_void_p) for name in ("x", "gates", "chosen", "w_in", "w_out", "load", "source", "slots")),
+        *((name, ctypes.c_void_p) for name in ("gated", "outputs", "mixed")),
+    )
+
+
+class ExpertsGradients(ctypes.Structure):
+    """`onerec::ExpertsGradients`."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("grad", "x", "gates", "w_in", "w_out"))
+
+
 class Compiled:
     """The loaded library, as `onerec.model.elementwise.Kernels`.
 
@@ -176,6 +195,8 @@ class Compiled:
             "feed_forward_backward": (address, address, number),
             "attention_branch_forward": (address, number),
             "attention_branch_backward": (address, address, number),
+            "experts_forward": (address, number),
+            "experts_backward": (address, address, number),
         }.items():
             if not hasattr(library, f"onerec_{name}"):  # attention and branches of AVX2's
                 continue
@@ -197,6 +218,8 @@ class Compiled:
     _feed_forward_backward: Callable[..., None]
     _attention_branch_forward: Callable[..., None]
     _attention_branch_backward: Callable[..., None]
+    _experts_forward: Callable[..., None]
+    _experts_backward: Callable[..., None]
 
     def norm(self, x: Tensor, added: Tensor | None, gain: Tensor, dtype: torch.dtype, epsilon: float) -> Normed:
         """As `Kernels` says."""
@@ -353,6 +376,37 @@ class Compiled:
         self._attention_branch_backward(ctypes.byref(structure), ctypes.byref(grads), torch.get_num_threads())
         del bias
         return found
+
+    def experts(self, routed: Routed, weights: tuple[Tensor, Tensor]) -> Mixed:
+        """As `Kernels` says. Saved are what SwiGLU gets, in an order of its own, what experts give out, and slots."""
+        rows, width = routed.x.shape
+        experts, hidden = weights[1].shape[:2]
+        count = routed.chosen.numel()
+        load = torch.empty(experts, dtype=torch.int64)
+        saved = (load, *torch.empty(2, count, dtype=torch.int64), _low(count, 2 * hidden), _low(count, width))
+        mixed = torch.empty(rows, width)
+        self._experts_forward(ctypes.byref(_experts(routed, weights, saved, mixed)), torch.get_num_threads())
+        return Mixed(mixed, load, saved)
+
+    def experts_backward(
+        self, routed: Routed, weights: tuple[Tensor, Tensor], saved: tuple[Tensor, ...], grad: Tensor
+    ) -> RoutedGradients:
+        """As `Kernels` says."""
+        given = (routed.x, routed.gates, *weights)
+        x, gates, *found = (torch.empty_like(tensor) for tensor in given)
+        places = ExpertsGradients(*_pointers(grad, x, gates, *found))
+        structure = _experts(routed, weights, saved, None)
+        self._experts_backward(ctypes.byref(structure), ctypes.byref(places), torch.get_num_threads())
+        return RoutedGradients(x, gates, (found[0], found[1]))
+
+
+def _experts(
+    routed: Routed, weights: tuple[Tensor, Tensor], saved: tuple[Tensor, ...], mixed: Tensor | None
+) -> Experts:
+    """How the kernels see experts."""
+    experts, hidden, width = weights[1].shape
+    sizes = (len(routed.x), width, hidden, experts, routed.chosen.shape[1])
+    return Experts(*sizes, *_pointers(*routed, *weights, *saved, mixed))
 
 
 def _low(*shape: int) -> Tensor:

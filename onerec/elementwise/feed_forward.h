@@ -16,8 +16,8 @@ struct FeedForward {
 
   int64_t rows() const { return stream.norm.rows; }
   int64_t width() const { return stream.norm.width; }
-  Weight in_weight() const { return {w_in, 2 * hidden, width(), {hidden}}; }
-  Weight out_weight() const { return {w_out, width(), hidden, {0}}; }
+  Weight in_weight() const { return {w_in, 2 * hidden, width(), {hidden}, {0}}; }
+  Weight out_weight() const { return {w_out, width(), hidden, {0}, {0}}; }
 };
 
 inline Floats widened(const uint16_t* from) { return load(reinterpret_cast<const Bf16*>(from)); }
@@ -117,8 +117,9 @@ inline void feed_forward_backward(const FeedForward& given, const FeedForwardGra
                                  {memory.take<uint32_t>(token_words), width, groups},
                                  {memory.take<uint32_t>(in_words), in_panels(2 * hidden) / PANEL},
                                  {memory.take<uint32_t>(out_words), in_panels(hidden) / PANEL}};
-  const WeightGradient gradients[2] = {{tokens.normed, tokens.gated, memory.take<float>(in_sums), to.w_in, in, true},
-                                       {tokens.grad, tokens.activated, memory.take<float>(out_sums), to.w_out, out, false}};
+  const TurnedOver gradients[2] = {
+      {{tokens.normed, tokens.gated, to.w_in, in, true}, memory.take<float>(in_sums)},
+      {{tokens.grad, tokens.activated, to.w_out, out, false}, memory.take<float>(out_sums)}};
   float* gain_sums = memory.take<float>(chunks * width);
   pack_backward(in, in_weights, threads);
   pack_backward(out, out_weights, threads);
@@ -148,7 +149,7 @@ inline void feed_forward_backward(const FeedForward& given, const FeedForwardGra
       chunk_back(from + chunk, chunk * CHUNK_ROWS, with);
     });
     const int64_t packed = (std::min(rows, (from + some) * CHUNK_ROWS) - from * CHUNK_ROWS + 1) / 2;
-    add_tokens(gradients, {packed, packed}, from == 0, from + some == chunks, threads);
+    add_turn(gradients, {packed, packed}, from == 0, from + some == chunks, threads);
   }
   sum_blocks(gain_sums, chunks, width, to.stream.grad_gain);
 }

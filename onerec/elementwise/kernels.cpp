@@ -1,6 +1,7 @@
 // What the library exports. A kind is 0 for float32 and 1 for bfloat16; pointers that may be null are named so.
 #ifdef __AVX512BF16__
 #include "attention_branch.h"
+#include "experts.h"
 #include "feed_forward.h"
 #endif
 #include "norm.h"
@@ -123,6 +124,12 @@ void onerec_feed_forward_forward(const onerec::FeedForward* given, int64_t threa
 void onerec_feed_forward_backward(const onerec::FeedForward* given, const onerec::FeedForwardGradients* grads,
                                   int64_t threads) {
   onerec::feed_forward_backward(*given, *grads, threads);
+}
+
+void onerec_experts_forward(const onerec::Experts* given, int64_t threads) { onerec::experts_forward(*given, threads); }
+
+void onerec_experts_backward(const onerec::Experts* given, const onerec::ExpertsGradients* grads, int64_t threads) {
+  onerec::experts_backward(*given, *grads, threads);
 }
 #endif
 

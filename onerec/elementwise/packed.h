@@ -33,27 +33,36 @@ class Scratch {
     return reinterpret_cast<T*>(found);
   }
 
+  template <class T>
+  T* first() const {
+    return reinterpret_cast<T*>(words_.get());
+  }
+
  private:
   std::unique_ptr<uint32_t, decltype(&std::free)> words_;
   uint32_t* next_;
 };
 
-// Rows of a weight in the order in which they are packed: as they stand, or 16 of the first half and the 16 of the
-// second half that belong to them in turn.
+// Places of rows or columns in the order in which they are packed: as they stand, or 16 of the first half and the 16 of
+// the second half that belong to them in turn.
 struct Order {
-  int64_t half;  // rows of a half; 0 where rows are packed as they stand
+  int64_t half;  // how many a half has; 0 where they are packed as they stand
 
-  int64_t row(int64_t place) const {
+  int64_t of(int64_t place) const {
     if (!half) return place;
     return place / PANEL * LANES + place % LANES + (place / LANES % 2 ? half : 0);
   }
 };
 
-// A weight [rows, columns] of a linear layer.
+// A weight [rows, columns] of a linear layer: [out, in]. What is laid out as [in, out] is multiplied the other way round.
 struct Weight {
   const float* data;
   int64_t rows, columns;
-  Order order;
+  Order row, column;
+
+  const float* at(int64_t row_place, int64_t column_place) const {
+    return data + row.of(row_place) * columns + column.of(column_place);
+  }
 
   // Its product with tokens [.., columns] has in_panels(rows) columns, that with gradients [.., rows] of in_panels(columns).
   int64_t forward_words() const { return in_panels(rows) * columns / 2; }
@@ -71,10 +80,9 @@ inline void pack_forward(const Weight& weight, int64_t panel, uint32_t* to) {
       const int64_t at = 2 * step, left = weight.columns - at;
       for (int64_t lane = 0; lane < LANES; ++lane) {
         const int64_t place = panel * PANEL + half + lane;
-        const float* from = weight.data + weight.order.row(place) * weight.columns + at;
         const bool there = place < weight.rows;
-        const Floats low = _mm512_maskz_loadu_ps(there ? lanes_to(left) : 0, from);
-        const Floats high = _mm512_maskz_loadu_ps(there ? lanes_to(left - LANES) : 0, from + LANES);
+        const Floats low = _mm512_maskz_loadu_ps(there ? lanes_to(left) : 0, weight.at(place, at));
+        const Floats high = _mm512_maskz_loadu_ps(there ? lanes_to(left - LANES) : 0, weight.at(place, at + LANES));
         block[lane] = (__m512i)_mm512_cvtne2ps_pbh(high, low);
       }
       transpose(block);
@@ -89,8 +97,7 @@ inline void pack_backward(const Weight& weight, int64_t panel, uint32_t* to) {
     for (int64_t column = panel * PANEL; column < (panel + 1) * PANEL; column += LANES, to += LANES) {
       const __mmask16 there = lanes_to(weight.columns - column);
       const auto half = [&](int64_t place) {
-        const float* from = weight.data + weight.order.row(place) * weight.columns + column;
-        return narrowed(_mm512_maskz_loadu_ps(there, from));
+        return narrowed(_mm512_maskz_loadu_ps(there, weight.at(place, column)));
       };
       _mm512_storeu_si512(to, paired(half(row), half(row + 1)));
     }
@@ -189,43 +196,49 @@ struct AddFloat {
   }
 };
 
-// The gradient of a weight over the pairs of tokens that have been packed: [groups' columns, panels' columns], panel by
-// panel: [panel][group column][PANEL] in `sums`.
+// The gradient of a weight over packed tokens: [groups' columns, panels' columns].
 struct WeightGradient {
   TokenGroups groups;
   TokenPanels panels;
-  float* sums;
   float* to;  // the gradient as the weight lies
   Weight weight;
   bool turned;  // whether the weight's rows are the panels' columns
 
-  float* of(int64_t panel) const { return sums + panel * groups.columns * PANEL; }
-  int64_t words() const { return panels.panels * groups.columns * PANEL; }
+  int64_t panel_words() const { return groups.columns * PANEL; }
 };
 
-// Adds `pairs` pairs to the sums of panels `from` to `until`; `begins` where nothing has been added yet.
-inline void add_tokens(const WeightGradient& gradient, int64_t pairs, bool begins, int64_t from, int64_t until) {
+// Adds `count` pairs from `first` on to the sums [groups' columns, PANEL] of a panel, which have been begun or not.
+inline void add_tokens(const WeightGradient& gradient, int64_t panel, int64_t first, int64_t count, bool begins,
+                       float* sums) {
   const TokenGroups& groups = gradient.groups;
-  for (int64_t pair = 0; pair < pairs; pair += BLOCK_PAIRS) {
-    const int64_t steps = std::min(BLOCK_PAIRS, pairs - pair);
+  const uint32_t* tokens = gradient.panels.at(first, panel);
+  for (int64_t group = 0; group < groups.groups; ++group) {
+    const int64_t column = groups.first(group), columns = groups.first(group + 1) - column;
+    const Pairs own{groups.at(first, group), 1, TILE_ROWS};
+    float* to = sums + column * PANEL;
+    if (begins) {
+      tile_of(columns, own, tokens, count, 0, 0, StoreFloat{to, PANEL});
+    } else {
+      tile_of(columns, own, tokens, count, 0, 0, AddFloat{to, PANEL});
+    }
+  }
+}
+
+// The same for panels `from` to `until`, whose sums lie side by side, over pairs `first` to `last`, block by block.
+inline void add_blocks(const WeightGradient& gradient, int64_t from, int64_t until, int64_t first, int64_t last,
+                       bool begins, float* sums) {
+  for (int64_t pair = first; pair < last;) {
+    const int64_t next = std::min(last, (pair / BLOCK_PAIRS + 1) * BLOCK_PAIRS);
     for (int64_t panel = from; panel < until; ++panel)
-      for (int64_t group = 0; group < groups.groups; ++group) {
-        const int64_t first = groups.first(group), count = groups.first(group + 1) - first;
-        const Pairs columns{groups.at(pair, group), 1, TILE_ROWS};
-        float* sums = gradient.of(panel) + first * PANEL;
-        if (begins && pair == 0) {
-          tile_of(count, columns, gradient.panels.at(pair, panel), steps, 0, 0, StoreFloat{sums, PANEL});
-        } else {
-          tile_of(count, columns, gradient.panels.at(pair, panel), steps, 0, 0, AddFloat{sums, PANEL});
-        }
-      }
+      add_tokens(gradient, panel, pair, next - pair, begins && pair == first,
+                 sums + (panel - from) * gradient.panel_words());
+    pair = next;
   }
 }
 
 // Sums of a panel to where the weight has them.
-inline void write_gradient(const WeightGradient& gradient, int64_t panel) {
+inline void write_gradient(const WeightGradient& gradient, int64_t panel, const float* sums) {
   const Weight& weight = gradient.weight;
-  const float* sums = gradient.of(panel);
   for (int64_t half = 0; half < PANEL; half += LANES)
     for (int64_t row = 0; row < gradient.groups.columns; row += LANES) {
       const int64_t place = panel * PANEL + half, rows = std::min(LANES, gradient.groups.columns - row);
@@ -235,35 +248,42 @@ inline void write_gradient(const WeightGradient& gradient, int64_t panel) {
       if (gradient.turned) {
         transpose(block);
         for (int64_t lane = 0; lane < std::min(LANES, weight.rows - place); ++lane)
-          _mm512_mask_storeu_epi32(gradient.to + weight.order.row(place + lane) * weight.columns + row,
-                                   lanes_to(rows), block[lane]);
+          _mm512_mask_storeu_epi32(gradient.to + weight.row.of(place + lane) * weight.columns + row, lanes_to(rows),
+                                   block[lane]);
       } else {
+        const __mmask16 there = lanes_to(weight.columns - place);
         for (int64_t lane = 0; lane < rows; ++lane)
-          _mm512_mask_storeu_epi32(gradient.to + (row + lane) * weight.columns + place,
-                                   lanes_to(weight.columns - place), block[lane]);
+          _mm512_mask_storeu_epi32(gradient.to + (row + lane) * weight.columns + weight.column.of(place), there,
+                                   block[lane]);
       }
     }
 }
 
-// The tokens of several weights, all with as many pairs; the panels of all are dealt out to threads.
+// One of several weights whose gradients are summed up in turns, each of which packs its tokens anew.
+struct TurnedOver {
+  WeightGradient gradient;
+  float* sums;  // of all panels
+};
+
+// Adds the pairs of a turn, of each weight its own number; the panels of all are dealt out to threads.
 template <int64_t COUNT>
-void add_tokens(const WeightGradient (&gradients)[COUNT], const int64_t (&pairs)[COUNT], bool begins, bool ends,
-                int64_t threads) {
+void add_turn(const TurnedOver (&weights)[COUNT], const int64_t (&pairs)[COUNT], bool begins, bool ends, int64_t threads) {
   int64_t panels = 0, work = 0;
-  for (int64_t g = 0; g < COUNT; ++g) {
-    panels += gradients[g].panels.panels;
-    work += gradients[g].words() * pairs[g];
+  for (int64_t w = 0; w < COUNT; ++w) {
+    panels += weights[w].gradient.panels.panels;
+    work += weights[w].gradient.panels.panels * weights[w].gradient.panel_words() * pairs[w];
   }
   const auto begin = [] { return 0; };
   in_turn(panels, RUN_PANELS, work / panels, threads, begin, [&](int, int64_t first, int64_t last) {
     int64_t before = 0;
-    for (int64_t g = 0; g < COUNT; ++g) {
-      const int64_t own = gradients[g].panels.panels;
+    for (int64_t w = 0; w < COUNT; ++w) {
+      const WeightGradient& gradient = weights[w].gradient;
+      const int64_t own = gradient.panels.panels, words = gradient.panel_words();
       const int64_t from = std::clamp(first - before, int64_t{0}, own), until = std::clamp(last - before, int64_t{0}, own);
       before += own;
-      add_tokens(gradients[g], pairs[g], begins, from, until);
+      add_blocks(gradient, from, until, 0, pairs[w], begins, weights[w].sums + from * words);
       if (ends)
-        for (int64_t panel = from; panel < until; ++panel) write_gradient(gradients[g], panel);
+        for (int64_t panel = from; panel < until; ++panel) write_gradient(gradient, panel, weights[w].sums + panel * words);
     }
   });
 }

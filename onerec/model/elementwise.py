@@ -98,6 +98,30 @@ class BranchGradients(NamedTuple):
     memory: Tensor | None
 
 
+class Routed(NamedTuple):
+    """Rows and the experts that they are for."""
+
+    x: Tensor  # bfloat16 [R, d]
+    gates: Tensor  # float32 [R, k]
+    chosen: Tensor  # int64 [R, k]
+
+
+class Mixed(NamedTuple):
+    """What experts make of rows, and what their backward needs."""
+
+    mixed: Tensor  # float32 [R, d]
+    load: Tensor  # int64 [E]: rows of each expert
+    saved: tuple[Tensor, ...]
+
+
+class RoutedGradients(NamedTuple):
+    """What flows back from experts."""
+
+    x: Tensor
+    gates: Tensor
+    weights: tuple[Tensor, Tensor]
+
+
 class Kernels(Protocol):
     """All tensors are on the CPU and without gaps; dtypes are float32 or, where nothing else is said, bfloat16 too."""
 
@@ -156,6 +180,14 @@ class Kernels(Protocol):
     ) -> BranchGradients:
         """`stream` as it was summed up: its `x` is the forward's `total`."""
 
+    def experts(self, routed: Routed, weights: tuple[Tensor, Tensor]) -> Mixed:
+        """Each row by its experts' SwiGLU, mixed by its gates. Weights float32 [E, d, 2h], gates first, and [E, h, d]."""
+
+    def experts_backward(
+        self, routed: Routed, weights: tuple[Tensor, Tensor], saved: tuple[Tensor, ...], grad: Tensor
+    ) -> RoutedGradients:
+        """From the gradient float32 [R, d] of `mixed`."""
+
 
 _chosen: Kernels | None = None
 
@@ -211,3 +243,13 @@ def branching(stream: Tensor, added: Tensor | None, *weights: Tensor, dtype: tor
     whole = all(tensor.dtype == torch.float32 for tensor in (stream, *weights))
     fits = stream.shape[-1] % kernels.head_unit == 0 and head % kernels.head_unit == 0
     return kernels if whole and fits else None
+
+
+def mixing(x: Tensor, gates: Tensor, w_in: Tensor, w_out: Tensor) -> Kernels | None:
+    """The kernels, where they compute rows x by experts of these weights; else None."""
+    kernels = fitting(x, gates, w_in, w_out)
+    if kernels is None or not kernels.head_unit or x.dtype != torch.bfloat16:
+        return None
+    whole = all(tensor.dtype == torch.float32 for tensor in (gates, w_in, w_out))
+    _, hidden, width = w_out.shape
+    return kernels if whole and width % kernels.head_unit == 0 and 2 * hidden % kernels.head_unit == 0 else None
