@@ -169,7 +169,9 @@ inline void part_backward(const Experts& given, const Part& part, const float* g
       const int64_t at = 2 * (column + half);
       activate_backward(with.products + half, count, gated + at * count, with.gated + at,
                         with.activated + column + half, hidden);
+      pack_panel(Rows{with.gated, 2 * hidden}, count, 2 * hidden, tokens.gated, part.pair, at / PANEL);
     }
+    pack_panel(Rows{with.activated, hidden}, count, hidden, tokens.activated, part.pair, column / PANEL);
   }
   for (int64_t column = 0; column < width; column += PANEL) {
     pack_forward(in, column / PANEL, with.panel);
@@ -178,8 +180,6 @@ inline void part_backward(const Experts& given, const Part& part, const float* g
   }
   pack_tokens(Rows{with.rows, width}, count, tokens.rows, part.pair);
   pack_tokens(flows, count, tokens.grads, part.pair);
-  pack_tokens(Rows{with.gated, 2 * hidden}, count, 2 * hidden, tokens.gated, part.pair);
-  pack_tokens(Rows{with.activated, hidden}, count, hidden, tokens.activated, part.pair);
 }
 
 // What flows back to a row from its slots, and to its gates from what the slots gave out.

@@ -66,6 +66,11 @@ class FeedForwardChunk {
   float *const flows, *const panel;
 };
 
+// What a panel's gradients are activated with comes from memory while they are multiplied.
+inline void fetch(const uint16_t* gated, int64_t count) {
+  for (int64_t at = 0; at < count; at += PANEL) _mm_prefetch(reinterpret_cast<const char*>(gated + at), _MM_HINT_T0);
+}
+
 inline void feed_forward(const FeedForward& given, int64_t threads) {
   const Weight in = given.in_weight(), out = given.out_weight();
   const int64_t rows = given.rows(), width = given.width(), hidden = given.hidden;
@@ -127,20 +132,21 @@ inline void feed_forward_backward(const FeedForward& given, const FeedForwardGra
     const int64_t row = chunk * CHUNK_ROWS, count = std::min(CHUNK_ROWS, rows - row), pair = before / 2;
     const Rows grad{const_cast<uint16_t*>(to.stream.grad) + row * width, width};
     for (int64_t column = 0; column < hidden; column += PANEL) {
+      fetch(given.gated + row * 2 * hidden + 2 * column * count, std::min(PANEL, hidden - column) * 2 * count);
       product(grad.pairs(0), count, out_weights + column * width / 2, width / 2, PANEL, StoreFloat{with.panel, PANEL});
       for (int64_t half = 0; half < std::min(PANEL, hidden - column); half += LANES) {
         const int64_t at = 2 * (column + half);
         activate_backward(with.panel + half, count, given.gated + row * 2 * hidden + at * count, with.gated + at,
                           with.activated + column + half, hidden);
+        pack_panel(Rows{with.gated, 2 * hidden}, count, 2 * hidden, tokens.gated, pair, at / PANEL);
       }
+      pack_panel(Rows{with.activated, hidden}, count, hidden, tokens.activated, pair, column / PANEL);
     }
     product(Rows{with.gated, 2 * hidden}.pairs(0), count, in_weights, hidden, width, StoreFloat{with.flows, width});
     norm_rows_again(norm, row, count, with.normed);
     norm_rows_backward(norm, to.stream, row, count, with.flows, gain_sums + chunk * width);
     pack_tokens(grad, count, tokens.grad, pair);
     pack_tokens(Rows{with.normed, width}, count, tokens.normed, pair);
-    pack_tokens(Rows{with.gated, 2 * hidden}, count, 2 * hidden, tokens.gated, pair);
-    pack_tokens(Rows{with.activated, hidden}, count, hidden, tokens.activated, pair);
   };
   const auto begin = [&] { return FeedForwardChunk(width, hidden); };
   for (int64_t from = 0; from < chunks; from += together) {

@@ -159,29 +159,49 @@ struct PairOfRows {
     rows[1] = 2 * pair + 1 < count ? rows[0] + from.stride : nullptr;
   }
 
-  __m512i at(int64_t column, __mmask16 there = 0xffff) const {
-    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, rows[0] + column));
-    if (!rows[1]) return low;
-    return paired(low, _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(there, rows[1] + column)));
+  __m512i at(int64_t column) const {
+    const auto half = [&](const uint16_t* row) {
+      return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + column)));
+    };
+    return rows[1] ? paired(half(rows[0]), half(rows[1])) : half(rows[0]);
+  }
+
+  // The first `count` of LANES columns, and zeros.
+  __m512i some(int64_t column, int64_t count) const {
+    const auto half = [&](const uint16_t* row) {
+      return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes_to(count), row + column));
+    };
+    return rows[1] ? paired(half(rows[0]), half(rows[1])) : half(rows[0]);
   }
 };
 
-// `count` rows, the first of which is one of pair `first`.
-inline void pack_tokens(const Rows& from, int64_t count, int64_t columns, const TokenPanels& to, int64_t first) {
+// Panel `panel` of `count` rows of `columns` columns, the first of which is one of pair `first`.
+inline void pack_panel(const Rows& from, int64_t count, int64_t columns, const TokenPanels& to, int64_t first,
+                       int64_t panel) {
+  const int64_t column = panel * PANEL, left = columns - column;
   for (int64_t pair = 0; 2 * pair < count; ++pair) {
     const PairOfRows both(from, count, pair);
-    for (int64_t column = 0; column < to.panels * PANEL; column += LANES)
-      _mm512_storeu_si512(to.at(first + pair, column / PANEL) + column % PANEL,
-                          both.at(column, lanes_to(columns - column)));
+    uint32_t* place = to.at(first + pair, panel);
+    _mm512_storeu_si512(place, both.at(column));
+    _mm512_storeu_si512(place + LANES, left >= PANEL ? both.at(column + LANES) : _mm512_setzero_si512());
   }
 }
 
+// `columns` are whole vectors. One panel after the other: what is written lies side by side.
+inline void pack_tokens(const Rows& from, int64_t count, int64_t columns, const TokenPanels& to, int64_t first) {
+  for (int64_t panel = 0; panel < to.panels; ++panel) pack_panel(from, count, columns, to, first, panel);
+}
+
+// A group takes what stands behind its columns along, up to TILE_ROWS; nothing is stored under a mask, which is slow.
 inline void pack_tokens(const Rows& from, int64_t count, const TokenGroups& to, int64_t first) {
-  for (int64_t pair = 0; 2 * pair < count; ++pair) {
-    const PairOfRows both(from, count, pair);
-    for (int64_t group = 0; group < to.groups; ++group) {
-      const __mmask16 own = lanes_to(to.first(group + 1) - to.first(group));
-      _mm512_mask_storeu_epi32(to.at(first + pair, group), own, both.at(to.first(group), own));
+  for (int64_t group = 0; group < to.groups; ++group) {
+    const int64_t column = to.first(group), left = to.columns - column;
+    for (int64_t pair = 0; 2 * pair < count; ++pair) {
+      const PairOfRows both(from, count, pair);
+      const __m512i own = left >= LANES ? both.at(column) : both.some(column, left);
+      uint32_t* place = to.at(first + pair, group);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(place), _mm512_castsi512_si256(own));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(place + 8), _mm512_extracti32x4_epi32(own, 2));
     }
   }
 }
