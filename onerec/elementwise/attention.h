@@ -33,24 +33,31 @@ struct StoreScaled {
   }
 };
 
-// Scores of a row from column `at` on, scaled and with their bias; minus infinity behind the last key.
-inline Floats biased(const Scores& scores, const float* row, const float* bias, int64_t at) {
-  const int64_t left = scores.keys - at;
-  const __mmask16 there = left >= LANES ? 0xffff : left > 0 ? (1 << left) - 1 : 0;
-  const Floats nothing = all(-INFINITE);
-  const Floats added =
-      bias ? _mm512_mask_loadu_ps(nothing, there, bias + at) : _mm512_mask_mov_ps(nothing, there, all(0.0f));
-  return load(row + at) * scores.scale + added;
+// Calls work(at, scores) for a row's scores in vectors, scaled and with their bias; minus infinity behind the last key.
+template <class Work>
+inline void each_vector(const Scores& scores, const float* row, const float* bias, int64_t space, const Work& work) {
+  const Floats scale = all(scores.scale), nothing = all(-INFINITE);
+  const int64_t whole = scores.keys / LANES * LANES;
+  if (bias) {
+    for (int64_t at = 0; at < whole; at += LANES) work(at, _mm512_fmadd_ps(load(row + at), scale, load(bias + at)));
+  } else {
+    for (int64_t at = 0; at < whole; at += LANES) work(at, load(row + at) * scale);
+  }
+  for (int64_t at = whole; at < space; at += LANES) {
+    const __mmask16 there = lanes_to(scores.keys - at);
+    const Floats added = bias ? _mm512_mask_loadu_ps(nothing, there, bias + at)
+                              : _mm512_mask_mov_ps(nothing, there, all(0.0f));
+    work(at, _mm512_fmadd_ps(load(row + at), scale, added));
+  }
 }
 
 // Exponentials of a row, `space` of them, as bfloat16; what they sum to is kept.
 inline Row shares_of(const Scores& scores, const float* bias, float* row, int64_t space, uint16_t* to) {
   Floats most = all(-INFINITE), total = all(0.0f);
-  for (int64_t at = 0; at < space; at += LANES) {
-    const Floats x = biased(scores, row, bias, at);
+  each_vector(scores, row, bias, space, [&](int64_t at, Floats x) {
     store(row + at, x);
     most = larger(x, most);
-  }
+  });
   const float top = _mm512_reduce_max_ps(most);
   for (int64_t at = 0; at < space; at += LANES) {
     const Floats e = exponential(load(row + at) - top);
@@ -119,11 +126,11 @@ inline void attention_forward(const Attention& given, const Heads& out, int64_t 
 inline float shares_again(const Scores& scores, const float* bias, const Row& kept, float* row, const float* flows,
                           int64_t space) {
   Floats along = all(0.0f);
-  for (int64_t at = 0; at < space; at += LANES) {
-    const Floats share = exponential(biased(scores, row, bias, at) - kept.largest) * kept.inverse;
+  each_vector(scores, row, bias, space, [&](int64_t at, Floats x) {
+    const Floats share = exponential(x - kept.largest) * kept.inverse;
     store(row + at, share);
     along += share * load(flows + at);
-  }
+  });
   return sum(along);
 }
 

@@ -14,7 +14,7 @@
 
 namespace onerec {
 
-constexpr int64_t BLOCK_PAIRS = 128;  // of rows, that pass through a panel at once
+constexpr int64_t BLOCK_PAIRS = 192;  // of rows, that pass through a panel at once
 constexpr int64_t RUN_PANELS = 4;     // of a weight's gradient, that a thread adds to at once
 
 // Memory of one call, or of one thread in it.
