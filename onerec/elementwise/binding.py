@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from onerec.compiled import Library
+from onerec.elementwise import structures
+from onerec.elementwise.structures import kind, low, pointers
 from onerec.errors import DependencyMissingError
+from onerec.machine import machine
 from onerec.model.elementwise import (
     Attended,
     Attending,
@@ -54,132 +57,19 @@ BLOCKS = 64
 """Into which rows are cut for sums over them, however many threads there are."""
 HEAD_UNIT = 32
 """`onerec::PANEL`."""
-
-
-class Norm(ctypes.Structure):
-    """`onerec::Norm`."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("rows", "width")),
-        ("epsilon", ctypes.c_float),
-        *((name, ctypes.c_void_p) for name in ("x", "gain", "inverse")),
-    )
-
-
-class Scores(ctypes.Structure):
-    """`onerec::Scores`."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("batch", "heads", "queries", "keys")),
-        ("scale", ctypes.c_float),
-        ("bias", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("bias_batch", "bias_head", "bias_query")),
-    )
-
-
-class Place(ctypes.Structure):
-    """`onerec::Heads`."""
-
-    _fields_ = (("data", ctypes.c_void_p), ("row", ctypes.c_int64))
-
-    @classmethod
-    def of(cls, heads: Tensor) -> Place:
-        """Heads [B, T, H, Dh]; of one position the stride means nothing."""
-        return cls(heads.data_ptr(), heads.stride(int(heads.shape[1] > 1)))
-
-
-class Attention(ctypes.Structure):
-    """`onerec::Attention`."""
-
-    _fields_ = (
-        ("scores", Scores),
-        ("width", ctypes.c_int64),
-        *((name, Place) for name in Heads._fields),
-        ("kept", ctypes.c_void_p),
-    )
-
-
-class AttentionGradients(ctypes.Structure):
-    """`onerec::AttentionGradients`."""
-
-    _fields_ = tuple((name, Place) for name in ("out", *Heads._fields))
-
-
-class Residual(ctypes.Structure):
-    """`onerec::Stream`."""
-
-    _fields_ = (
-        ("norm", Norm),
-        ("added_kind", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("added", "total")),
-    )
-
-
-class ResidualGradients(ctypes.Structure):
-    """`onerec::StreamGradients`."""
-
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("grad", "grad_total", "grad_x", "grad_added", "grad_gain"))
-
-
-class FeedForward(ctypes.Structure):
-    """`onerec::FeedForward`."""
-
-    _fields_ = (
-        ("stream", Residual),
-        ("hidden", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("w_in", "w_out", "gated", "out")),
-    )
-
-
-class FeedForwardGradients(ctypes.Structure):
-    """`onerec::FeedForwardGradients`."""
-
-    _fields_ = (("stream", ResidualGradients), *((name, ctypes.c_void_p) for name in ("w_in", "w_out")))
-
-
-class AttentionBranch(ctypes.Structure):
-    """`onerec::AttentionBranch`."""
-
-    _fields_ = (
-        ("stream", Residual),
-        ("attention", Attention),
-        *((name, ctypes.c_void_p) for name in ("w_own", "w_memory", "w_out", "memory")),
-        *((name, ctypes.c_void_p) for name in ("projected", "memory_projected", "attended", "out")),
-    )
-
-
-class AttentionBranchGradients(ctypes.Structure):
-    """`onerec::AttentionBranchGradients`."""
-
-    _fields_ = (
-        ("stream", ResidualGradients),
-        *((name, ctypes.c_void_p) for name in ("w_own", "w_memory", "w_out", "memory")),
-    )
-
-
-class Experts(ctypes.Structure):
-    """`onerec::Experts`."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("rows", "width", "hidden", "experts", "active")),
-        *((name, ctypes.c_void_p) for name in ("x", "gates", "chosen", "w_in", "w_out", "load", "source", "slots")),
-        *((name, ctypes.c_void_p) for name in ("gated", "outputs", "mixed")),
-    )
-
-
-class ExpertsGradients(ctypes.Structure):
-    """`onerec::ExpertsGradients`."""
-
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("grad", "x", "gates", "w_in", "w_out"))
+APART = "-apart"
+"""Ends the name of kernels that could multiply by weights and leave that to oneDNN: their steps have other bits."""
 
 
 class Compiled:
     """The loaded library, as `onerec.model.elementwise.Kernels`.
 
-    Raises OSError where torch's OpenMP is not the one that it was made for.
+    `products` says whether it multiplies by weights, too: by default where it can and there are no tiles (AMX), by
+    which oneDNN multiplies several times as fast. Raises OSError where torch's OpenMP is not the one that it was made
+    for.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, *, products: bool | None = None) -> None:
         library = ctypes.CDLL(str(target))
         address, number = ctypes.c_void_p, ctypes.c_int64
         for name, arguments in {
@@ -203,8 +93,12 @@ class Compiled:
             function = getattr(library, f"onerec_{name}")
             function.restype, function.argtypes = None, arguments
             setattr(self, f"_{name}", function)
-        self.name, self.lanes = target.stem, library.onerec_lanes()
+        wanted = "amx_bf16" not in str(machine()["features"]) if products is None else products
+        self.lanes = library.onerec_lanes()
         self.head_unit = HEAD_UNIT if hasattr(self, "_attention_forward") else 0
+        self.branch_unit = HEAD_UNIT if hasattr(self, "_feed_forward_forward") and wanted else 0
+        apart = bool(self.head_unit) and not self.branch_unit
+        self.name = f"{target.stem}{APART if apart else ''}"
 
     _norm_forward: Callable[..., None]
     _norm_backward: Callable[..., None]
@@ -227,13 +121,13 @@ class Compiled:
         normed = Normed(
             x if added is None else torch.empty_like(x), x.new_empty(x.shape, dtype=dtype), x.new_empty(rows)
         )
-        structure = Norm(rows, width, epsilon, x.data_ptr(), gain.data_ptr(), normed.inverse.data_ptr())
+        structure = structures.Norm(rows, width, epsilon, x.data_ptr(), gain.data_ptr(), normed.inverse.data_ptr())
         self._norm_forward(
             ctypes.byref(structure),
-            0 if added is None else _kind(added),
+            0 if added is None else kind(added),
             None if added is None else added.data_ptr(),
             normed.total.data_ptr(),
-            _kind(normed.out),
+            kind(normed.out),
             normed.out.data_ptr(),
             torch.get_num_threads(),
         )
@@ -248,10 +142,10 @@ class Compiled:
         total = normed.total
         grad_x, grad_gain, partial = torch.empty_like(total), torch.empty_like(gain), total.new_empty(blocks, width)
         grad_added = grad_x if added_dtype == grad_x.dtype else grad_x.new_empty(grad_x.shape, dtype=added_dtype)
-        structure = Norm(rows, width, 0.0, total.data_ptr(), gain.data_ptr(), normed.inverse.data_ptr())
+        structure = structures.Norm(rows, width, 0.0, total.data_ptr(), gain.data_ptr(), normed.inverse.data_ptr())
         self._norm_backward(
             ctypes.byref(structure),
-            _kind(grad),
+            kind(grad),
             grad.data_ptr(),
             None if grad_total is None else grad_total.data_ptr(),
             grad_x.data_ptr(),
@@ -267,14 +161,14 @@ class Compiled:
         """As `Kernels` says."""
         rows, hidden = x.shape[0], x.shape[1] // 2
         out = x.new_empty(rows, hidden)
-        self._swiglu_forward(_kind(x), rows, hidden, x.data_ptr(), out.data_ptr(), torch.get_num_threads())
+        self._swiglu_forward(kind(x), rows, hidden, x.data_ptr(), out.data_ptr(), torch.get_num_threads())
         return out
 
     def swiglu_backward(self, x: Tensor, grad: Tensor) -> Tensor:
         """As `Kernels` says."""
         grad_x = torch.empty_like(x)
         addresses = (x.data_ptr(), grad.data_ptr(), grad_x.data_ptr())
-        self._swiglu_backward(_kind(x), *grad.shape, *addresses, torch.get_num_threads())
+        self._swiglu_backward(kind(x), *grad.shape, *addresses, torch.get_num_threads())
         return grad_x
 
     def softmax(self, scores: Tensor, bias: Tensor | None, scale: float) -> Shares:
@@ -282,10 +176,10 @@ class Compiled:
         low = scores.dtype != torch.float32
         share = torch.empty_like(scores) if low else scores
         kept = torch.empty(math.prod(scores.shape[:-1]), 2) if low else None
-        with_bias, structure = _scores(scores.shape, bias, scale)
+        with_bias, structure = structures.of_scores(scores.shape, bias, scale)
         self._softmax_forward(
             ctypes.byref(structure),
-            _kind(scores),
+            kind(scores),
             scores.data_ptr(),
             share.data_ptr(),
             None if kept is None else kept.data_ptr(),
@@ -297,10 +191,10 @@ class Compiled:
     def softmax_backward(self, shares: Shares, bias: Tensor | None, scale: float, grad: Tensor) -> Tensor:
         """As `Kernels` says; in place."""
         given, *kept = shares.saved
-        with_bias, structure = _scores(given.shape, bias, scale)
+        with_bias, structure = structures.of_scores(given.shape, bias, scale)
         self._softmax_backward(
             ctypes.byref(structure),
-            _kind(given),
+            kind(given),
             given.data_ptr(),
             kept[0].data_ptr() if kept else None,
             grad.data_ptr(),
@@ -313,8 +207,10 @@ class Compiled:
         """As `Kernels` says. What is saved are two numbers of each row of scores."""
         batch, queries, count, _ = heads.query.shape
         out, kept = heads.query.new_empty(heads.query.shape), torch.empty(batch * count * queries, 2)
-        with_bias, structure = _attention(heads, bias, scale, kept)
-        self._attention_forward(ctypes.byref(structure), ctypes.byref(Place.of(out)), torch.get_num_threads())
+        with_bias, structure = structures.of_attention(heads, bias, scale, kept)
+        self._attention_forward(
+            ctypes.byref(structure), ctypes.byref(structures.Place.of(out)), torch.get_num_threads()
+        )
         del with_bias
         return Attended(out, kept)
 
@@ -322,18 +218,18 @@ class Compiled:
         self, heads: Heads, bias: Tensor | None, scale: float, saved: Tensor, grad: Tensor, *, to: Heads
     ) -> None:
         """As `Kernels` says."""
-        with_bias, structure = _attention(heads, bias, scale, saved)
-        places = AttentionGradients(*map(Place.of, (grad, *to)))
+        with_bias, structure = structures.of_attention(heads, bias, scale, saved)
+        places = structures.AttentionGradients(*map(structures.Place.of, (grad, *to)))
         self._attention_backward(ctypes.byref(structure), ctypes.byref(places), torch.get_num_threads())
         del with_bias
 
     def feed_forward(self, stream: Stream, weights: tuple[Tensor, ...]) -> Branch:
         """As `Kernels` says. Saved are what SwiGLU gets, in an order of its own, and the norm's factors."""
         (rows, width), hidden = stream.x.shape, weights[1].shape[1]
-        gated, out = _low(rows, 2 * hidden), _low(rows, width)
+        gated, out = low(rows, 2 * hidden), low(rows, width)
         total, inverse = stream.x if stream.added is None else torch.empty_like(stream.x), stream.x.new_empty(rows)
-        pointers = _pointers(*weights, gated, out)
-        structure = FeedForward(_residual(stream, total, inverse), hidden, *pointers)
+        addresses = pointers(*weights, gated, out)
+        structure = structures.FeedForward(structures.of_stream(stream, total, inverse), hidden, *addresses)
         self._feed_forward_forward(ctypes.byref(structure), torch.get_num_threads())
         return Branch(total, out, (inverse, gated))
 
@@ -342,10 +238,11 @@ class Compiled:
     ) -> BranchGradients:
         """As `Kernels` says."""
         inverse, gated = saved
-        found = _gradients(stream, weights, None, flow)
-        pointers = _pointers(*weights, gated, None)
-        structure = FeedForward(_residual(stream, stream.x, inverse), weights[1].shape[1], *pointers)
-        grads = FeedForwardGradients(_flows(found, flow), *_pointers(*found.weights))
+        found = structures.empty_gradients(stream, weights, None, flow)
+        addresses = pointers(*weights, gated, None)
+        residual = structures.of_stream(stream, stream.x, inverse)
+        structure = structures.FeedForward(residual, weights[1].shape[1], *addresses)
+        grads = structures.FeedForwardGradients(structures.of_flow(found, flow), *pointers(*found.weights))
         self._feed_forward_backward(ctypes.byref(structure), ctypes.byref(grads), torch.get_num_threads())
         return found
 
@@ -353,12 +250,18 @@ class Compiled:
         """As `Kernels` says. Saved are projections, what attention gives out, and numbers of rows."""
         rows, width = stream.x.shape
         memory = attending.memory
-        projected, attended, out = _low(rows, len(weights[0])), _low(rows, width), _low(rows, width)
-        theirs = None if memory is None else _low(len(memory), 2 * width)
+        projected, attended, out = (
+            low(rows, len(weights[0])),
+            low(rows, width),
+            low(rows, width),
+        )
+        theirs = None if memory is None else low(len(memory), 2 * width)
         total, inverse = stream.x if stream.added is None else torch.empty_like(stream.x), stream.x.new_empty(rows)
         kept = torch.empty(rows * attending.heads, 2)
         saved = (inverse, projected, attended, kept, *(() if theirs is None else (theirs,)))
-        bias, structure = _attention_branch(_residual(stream, total, inverse), weights, attending, saved, out)
+        bias, structure = structures.of_attention_branch(
+            structures.of_stream(stream, total, inverse), weights, attending, saved, out
+        )
         self._attention_branch_forward(ctypes.byref(structure), torch.get_num_threads())
         del bias
         return Branch(total, out, saved)
@@ -367,12 +270,12 @@ class Compiled:
         self, stream: Stream, weights: tuple[Tensor, ...], attending: Attending, saved: tuple[Tensor, ...], flow: Flow
     ) -> BranchGradients:
         """As `Kernels` says."""
-        found = _gradients(stream, weights, attending.memory, flow)
-        residual = _residual(stream, stream.x, saved[0])
-        bias, structure = _attention_branch(residual, weights, attending, saved, None)
+        found = structures.empty_gradients(stream, weights, attending.memory, flow)
+        residual = structures.of_stream(stream, stream.x, saved[0])
+        bias, structure = structures.of_attention_branch(residual, weights, attending, saved, None)
         own, *memory, out = found.weights
-        pointers = _pointers(own, memory[0] if memory else None, out, found.memory)
-        grads = AttentionBranchGradients(_flows(found, flow), *pointers)
+        addresses = pointers(own, memory[0] if memory else None, out, found.memory)
+        grads = structures.AttentionBranchGradients(structures.of_flow(found, flow), *addresses)
         self._attention_branch_backward(ctypes.byref(structure), ctypes.byref(grads), torch.get_num_threads())
         del bias
         return found
@@ -383,9 +286,16 @@ class Compiled:
         experts, hidden = weights[1].shape[:2]
         count = routed.chosen.numel()
         load = torch.empty(experts, dtype=torch.int64)
-        saved = (load, *torch.empty(2, count, dtype=torch.int64), _low(count, 2 * hidden), _low(count, width))
+        saved = (
+            load,
+            *torch.empty(2, count, dtype=torch.int64),
+            low(count, 2 * hidden),
+            low(count, width),
+        )
         mixed = torch.empty(rows, width)
-        self._experts_forward(ctypes.byref(_experts(routed, weights, saved, mixed)), torch.get_num_threads())
+        self._experts_forward(
+            ctypes.byref(structures.of_experts(routed, weights, saved, mixed)), torch.get_num_threads()
+        )
         return Mixed(mixed, load, saved)
 
     def experts_backward(
@@ -394,95 +304,10 @@ class Compiled:
         """As `Kernels` says."""
         given = (routed.x, routed.gates, *weights)
         x, gates, *found = (torch.empty_like(tensor) for tensor in given)
-        places = ExpertsGradients(*_pointers(grad, x, gates, *found))
-        structure = _experts(routed, weights, saved, None)
+        places = structures.ExpertsGradients(*pointers(grad, x, gates, *found))
+        structure = structures.of_experts(routed, weights, saved, None)
         self._experts_backward(ctypes.byref(structure), ctypes.byref(places), torch.get_num_threads())
         return RoutedGradients(x, gates, (found[0], found[1]))
-
-
-def _experts(
-    routed: Routed, weights: tuple[Tensor, Tensor], saved: tuple[Tensor, ...], mixed: Tensor | None
-) -> Experts:
-    """How the kernels see experts."""
-    experts, hidden, width = weights[1].shape
-    sizes = (len(routed.x), width, hidden, experts, routed.chosen.shape[1])
-    return Experts(*sizes, *_pointers(*routed, *weights, *saved, mixed))
-
-
-def _low(*shape: int) -> Tensor:
-    return torch.empty(*shape, dtype=torch.bfloat16)
-
-
-def _pointers(*tensors: Tensor | None) -> list[int | None]:
-    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-
-
-def _residual(stream: Stream, total: Tensor, inverse: Tensor) -> Residual:
-    """How a branch sees the stream."""
-    x, gain, inverses, added, sums = _pointers(stream.x, stream.gain, inverse, stream.added, total)
-    norm = Norm(*stream.x.shape, stream.epsilon, x, gain, inverses)
-    return Residual(norm, 0 if stream.added is None else _kind(stream.added), added, sums)
-
-
-def _gradients(
-    stream: Stream, weights: tuple[Tensor, ...], memory: Tensor | None, flow: Flow
-) -> BranchGradients:
-    """Empty ones."""
-    x = torch.empty_like(stream.x)
-    return BranchGradients(
-        x,
-        x if flow.added_dtype == x.dtype else torch.empty_like(x, dtype=flow.added_dtype),
-        torch.empty_like(stream.gain),
-        tuple(torch.empty_like(weight) for weight in weights),
-        None if memory is None else torch.empty_like(memory),
-    )
-
-
-def _flows(found: BranchGradients, flow: Flow) -> ResidualGradients:
-    added = None if found.added is found.x else found.added
-    return ResidualGradients(*_pointers(flow.out, flow.total, found.x, added, found.gain))
-
-
-def _attention_branch(
-    residual: Residual,
-    weights: tuple[Tensor, ...],
-    attending: Attending,
-    saved: tuple[Tensor, ...],
-    out: Tensor | None,
-) -> tuple[Tensor | None, AttentionBranch]:
-    """How the kernels see a branch, and the bias that they point to."""
-    own, *memory_weight, last = weights
-    _, projected, attended, kept, *memory_projected = saved
-    batch, heads, memory = attending.batch, attending.heads, attending.memory
-    width = own.shape[1]
-    whole = [part.view(batch, len(part) // batch, -1) for part in (projected, *memory_projected)]
-    parts = [each for part in whole for each in torch.split(part, width, dim=-1)]
-    given = Heads(*(part.view(*part.shape[:2], heads, -1) for part in parts))
-    bias, attention = _attention(given, attending.bias, given.query.shape[-1] ** -0.5, kept)
-    pointers = _pointers(own, memory_weight[0] if memory_weight else None, last, memory, projected)
-    rest = _pointers(memory_projected[0] if memory_projected else None, attended, out)
-    return bias, AttentionBranch(residual, attention, *pointers, *rest)
-
-
-def _kind(tensor: Tensor) -> int:
-    return int(tensor.dtype == torch.bfloat16)
-
-
-def _scores(shape: Sequence[int], bias: Tensor | None, scale: float) -> tuple[Tensor | None, Scores]:
-    """How the kernels see scores of this shape, and the bias that they point to."""
-    if bias is None:
-        return None, Scores(*shape, scale, None, 0, 0, 0)
-    wide = bias.float().expand(*shape)
-    if wide.stride(-1) != 1 and wide.shape[-1] > 1:  # one number for all keys
-        wide = wide.contiguous()
-    return wide, Scores(*shape, scale, wide.data_ptr(), *wide.stride()[:3])
-
-
-def _attention(heads: Heads, bias: Tensor | None, scale: float, kept: Tensor) -> tuple[Tensor | None, Attention]:
-    """The same of attention."""
-    batch, queries, count, width = heads.query.shape
-    with_bias, scores = _scores((batch, count, queries, heads.key.shape[1]), bias, scale)
-    return with_bias, Attention(scores, width, *map(Place.of, heads), kept.data_ptr())
 
 
 def build() -> Path:

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "norm.h"
-#include "packed.h"
+#include "tokens.h"
 
 namespace onerec {
 

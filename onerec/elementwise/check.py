@@ -11,11 +11,19 @@ from torch import Tensor
 
 from onerec.elementwise import binding
 from onerec.elementwise.binding import Compiled
-from onerec.model import elementwise
-from onerec.model.attention import attend, attend_projected, causal_bias, padding_bias
+from onerec.model import branches, elementwise
+from onerec.model.attention import (
+    CrossAttention,
+    SelfAttention,
+    attend,
+    attend_projected,
+    causal_bias,
+    padding_bias,
+)
 from onerec.model.elementwise import Kernels
+from onerec.model.experts import mix
 from onerec.model.norm import ResidualNorm
-from onerec.model.swiglu import swiglu
+from onerec.model.swiglu import FeedForward, swiglu
 
 LOG = logging.getLogger(__name__)
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 0.02}
@@ -43,7 +51,7 @@ def disagreement(kernels: Kernels, seed: int = 0) -> str | None:
     Torch computes in float32 what is compared, whatever the kernels compute in.
     """
     for dtype, bound in BOUNDS.items():
-        for piece in (norms, activations, attentions, projected_attentions):
+        for piece in (norms, activations, attentions, projected_attentions, branches_of_a_stream, experts):
             found = [_results(piece, dtype, kernels, seed), _results(piece, torch.float32, None, seed)]
             for place, (mine, theirs) in enumerate(zip(*found, strict=True)):
                 far = float((mine.float() - theirs).abs().max() / theirs.abs().max())
@@ -94,6 +102,27 @@ def projected_attentions(dtype: torch.dtype) -> tuple[Sequence[Tensor], Sequence
     whole, query, memory = (x.to(dtype) for x in inputs)
     causal = attend_projected(2, causal_bias(19, whole.device), whole)
     return inputs, [causal, attend_projected(2, padding_bias(there), query, memory)]
+
+
+def branches_of_a_stream(dtype: torch.dtype) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Self-attention, attention over a memory and a feed-forward layer, one after the other; odd numbers of rows."""
+    x, added, memory = _drawn(3, 19, 64), _drawn(3, 19, 64), _drawn(3, 37, 64)
+    norms_ = [ResidualNorm(64) for _ in range(3)]
+    layers = SelfAttention(64, 2), CrossAttention(64, 2), FeedForward(64, 48)
+    there = padding_bias(torch.arange(37) <= torch.tensor([[36], [7], [0]]))
+    total, more = branches.self_attention(norms_[0], layers[0], x, None, causal_bias(19, x.device), dtype)
+    total, more = branches.cross_attention(norms_[1], layers[1], total, added.to(dtype) + more, memory.to(dtype), there)
+    total, more = branches.feed_forward(norms_[2], layers[2], total, more, dtype)
+    weights = [weight for part in (*norms_, *layers) for weight in part.parameters()]
+    return [x, added, memory, *weights], [total, more]
+
+
+def experts(dtype: torch.dtype) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Some with many rows and one with none; gates and choices are given, as routing rounds by itself."""
+    x, w_in, w_out = _drawn(70, 64), _drawn(4, 64, 96, scale=0.1), _drawn(4, 48, 64, scale=0.1)
+    gates = torch.rand(70, 2).requires_grad_()
+    chosen = torch.tensor([[0, 2], [2, 3]]).repeat(35, 1)
+    return [x, gates, w_in, w_out], [mix(x.to(dtype), gates, chosen, w_in, w_out)[0]]
 
 
 def _drawn(*shape: int, scale: float = 1.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Branches of a residual stream: the norm of the stream, what is computed from it, and the sum that the norm needs first.
+"""Branches of a residual stream: its norm, what is computed from that, and the sum that the norm needs first.
 
 Where compiled kernels compute a branch it is one operation, forward and backward; else it is put together from its
 modules.
@@ -110,8 +110,7 @@ def feed_forward(
 ) -> tuple[Tensor, Tensor]:
     """The stream [..., d] and what is added to it, None for nothing -> (their sum, what the branch adds to it)."""
     weights = norm.weight, ffn.w_in.weight, ffn.w_out.weight
-    hidden = 2 * ffn.w_out.in_features  # gates and values
-    kernels = elementwise.branching(x, added, *weights, dtype=dtype, head=hidden)
+    kernels = elementwise.branching(x, added, *weights, dtype=dtype, inner=ffn.w_in.out_features)
     if kernels is not None:
         both: tuple[Tensor, Tensor] = _FeedForward.apply(kernels, x, added, *weights)  # type: ignore[no-untyped-call]
         return both
@@ -169,4 +168,4 @@ def _attending(  # noqa: PLR0917 - what decides it
 ) -> Kernels | None:
     if bias is not None and bias.requires_grad:
         return None
-    return elementwise.branching(x, added, *weights, dtype=dtype, head=x.shape[-1] // heads)
+    return elementwise.branching(x, added, *weights, dtype=dtype, inner=x.shape[-1] // heads)

@@ -130,7 +130,9 @@ class Kernels(Protocol):
     lanes: int
     """Rows of norms and of SwiGLU are multiples of it."""
     head_unit: int
-    """Widths of heads are multiples of it where `attention` and branches are computed; 0 where they are not."""
+    """Widths of heads are multiples of it where `attention` computes; 0 where it does not."""
+    branch_unit: int
+    """The same of branches and experts: of heads, of the stream and of what SwiGLU gets."""
 
     def norm(self, x: Tensor, added: Tensor | None, gain: Tensor, dtype: torch.dtype, epsilon: float) -> Normed:
         """Rows x float32 [R, d] + added [R, d], and their root mean square norm as `dtype`."""
@@ -181,7 +183,7 @@ class Kernels(Protocol):
         """`stream` as it was summed up: its `x` is the forward's `total`."""
 
     def experts(self, routed: Routed, weights: tuple[Tensor, Tensor]) -> Mixed:
-        """Each row by its experts' SwiGLU, mixed by its gates. Weights float32 [E, d, 2h], gates first, and [E, h, d]."""
+        """Rows by their experts' SwiGLU, mixed by gates. Weights float32 [E, d, 2h], gates first, and [E, h, d]."""
 
     def experts_backward(
         self, routed: Routed, weights: tuple[Tensor, Tensor], saved: tuple[Tensor, ...], grad: Tensor
@@ -231,25 +233,26 @@ def attending(heads: int, *projections: Tensor) -> Kernels | None:
     return kernels if width % (heads * kernels.head_unit) == 0 else None
 
 
-def branching(stream: Tensor, added: Tensor | None, *weights: Tensor, dtype: torch.dtype, head: int) -> Kernels | None:
+def branching(stream: Tensor, added: Tensor | None, *weights: Tensor, dtype: torch.dtype, inner: int) -> Kernels | None:
     """The kernels, where they compute a branch of `stream` whose products are in `dtype`; else None.
 
-    `head` is what has to be in whole `head_unit`, beside the stream's width.
+    `inner` is a head's width, or that of what SwiGLU gets.
     """
     given = (stream, *weights, *(() if added is None else (added,)))
-    kernels = fitting(*given, width=stream.shape[-1])
-    if kernels is None or not kernels.head_unit or dtype != torch.bfloat16 or torch.is_autocast_enabled("cpu"):
-        return None
+    kernels = _multiplying(*given, widths=(stream.shape[-1], inner))
     whole = all(tensor.dtype == torch.float32 for tensor in (stream, *weights))
-    fits = stream.shape[-1] % kernels.head_unit == 0 and head % kernels.head_unit == 0
-    return kernels if whole and fits else None
+    return kernels if whole and dtype == torch.bfloat16 else None
 
 
 def mixing(x: Tensor, gates: Tensor, w_in: Tensor, w_out: Tensor) -> Kernels | None:
     """The kernels, where they compute rows x by experts of these weights; else None."""
-    kernels = fitting(x, gates, w_in, w_out)
-    if kernels is None or not kernels.head_unit or x.dtype != torch.bfloat16:
-        return None
+    kernels = _multiplying(x, gates, w_in, w_out, widths=(w_in.shape[1], w_in.shape[2]))
     whole = all(tensor.dtype == torch.float32 for tensor in (gates, w_in, w_out))
-    _, hidden, width = w_out.shape
-    return kernels if whole and width % kernels.head_unit == 0 and 2 * hidden % kernels.head_unit == 0 else None
+    return kernels if whole and x.dtype == torch.bfloat16 else None
+
+
+def _multiplying(*tensors: Tensor, widths: tuple[int, ...]) -> Kernels | None:
+    kernels = fitting(*tensors)
+    if kernels is None or not kernels.branch_unit or torch.is_autocast_enabled("cpu"):
+        return None
+    return None if any(width % kernels.branch_unit for width in widths) else kernels
