@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -16,30 +17,64 @@ from onerec.compiled import COMPILERS, FLAGS, INCLUDE, Library
 from onerec.elementwise import binding, check
 from onerec.elementwise.binding import Compiled
 from onerec.errors import DependencyMissingError
-from onerec.model import elementwise, onerec
-from onerec.model.attention import attend, attend_projected, causal_bias, padding_bias
+from onerec.model import branches, elementwise, onerec
+from onerec.model.attention import (
+    CrossAttention,
+    SelfAttention,
+    attend,
+    attend_projected,
+    causal_bias,
+    padding_bias,
+)
+from onerec.model.experts import mix
 from onerec.model.likelihood import ntp_loss, token_log_probs
 from onerec.model.norm import ResidualNorm, RMSNorm
-from onerec.model.swiglu import swiglu
+from onerec.model.swiglu import FeedForward, swiglu
 from tests.model import toy
 
 
-@pytest.fixture(params=[binding.AVX2, binding.AVX512_BF16], ids=["avx2", "avx512bf16"])
-def library(request: pytest.FixtureRequest) -> Library:
-    """Of either kind; skips the test where this processor does not have the instructions."""
-    if request.param == binding.AVX512_BF16 and not torch.cpu._is_avx512_bf16_supported():
+class Kind(NamedTuple):
+    """Which kernels a test is about."""
+
+    library: Library
+    products: bool
+
+    def load(self, path: Path | None = None) -> Compiled:
+        return Compiled(path or self.library.build(), products=self.products)
+
+
+KINDS = {
+    "avx2": (binding.AVX2, False),
+    "avx512bf16": (binding.AVX512_BF16, True),
+    "apart": (binding.AVX512_BF16, False),
+}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Of each kind; skips the test where this processor does not have the instructions."""
+    instructions, products = request.param
+    if instructions == binding.AVX512_BF16 and not torch.cpu._is_avx512_bf16_supported():
         pytest.skip("this processor does not multiply bfloat16")
-    return binding.library_for(request.param)
+    return Kind(binding.library_for(instructions), products)
 
 
 @pytest.fixture
-def compiled(library: Library) -> Compiled:
+def compiled(kind: Kind) -> Compiled:
     """The kernels; skips the test where this machine has no compiler."""
     try:
         binding.build()
-        return Compiled(library.build())
+        return kind.load()
     except DependencyMissingError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def multiplying(compiled: Compiled) -> Compiled:
+    """Kernels that multiply by weights, too; skips the test for others."""
+    if not compiled.branch_unit:
+        pytest.skip("these leave products with weights to oneDNN")
+    return compiled
 
 
 @pytest.fixture
@@ -100,6 +135,10 @@ def test_in_bfloat16_they_are_as_near_to_float32_as_torch_is(
     assert mine < 0.1
 
 
+PRODUCTS = 1 + 12 + 1 + 4
+"""So many results of `everything` come first that depend on products with weights."""
+
+
 def everything(dtype: torch.dtype) -> list[Tensor]:
     """All kernels on enough numbers for several threads, forward and backward."""
     torch.manual_seed(1)
@@ -110,19 +149,34 @@ def everything(dtype: torch.dtype) -> list[Tensor]:
     gates = torch.randn(1201, 96).to(dtype).requires_grad_()
     whole = torch.randn(6, 61, 384).to(dtype).requires_grad_()
     parts = [torch.randn(6, 4, 61, 16).to(dtype).requires_grad_() for _ in range(3)]
+    routed = check.experts(dtype)
     for out, inputs in (
+        *((part, list(inputs)) for inputs, outputs in (of_a_stream(dtype), routed) for part in outputs),
         (torch.cat([part.float() for part in both]), [x, added, norm.weight]),
         (swiglu(gates), [gates]),
         (attend_projected(4, None, whole), [whole]),
         (attend(parts[0], parts[1], parts[2], None), parts),
     ):
-        found += [out.detach(), *torch.autograd.grad((out.float() * torch.randn(out.shape)).sum(), inputs)]
+        loss = (out.float() * torch.randn(out.shape)).sum()
+        found += [out.detach(), *torch.autograd.grad(loss, inputs, retain_graph=True)]
     return found
+
+
+def of_a_stream(dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+    """All branches, on more rows than are packed at once, and what their results depend on."""
+    x, added = torch.randn(15, 151, 64, requires_grad=True), torch.randn(15, 151, 64).to(dtype).requires_grad_()
+    norms = [ResidualNorm(64) for _ in range(3)]
+    layers = SelfAttention(64, 2), CrossAttention(64, 2), FeedForward(64, 48)
+    total, more = branches.self_attention(norms[0], layers[0], x, added, None, dtype)
+    total, more = branches.cross_attention(norms[1], layers[1], total, more, added, None)
+    total, more = branches.feed_forward(norms[2], layers[2], total, more, dtype)
+    weights = [weight for part in (*norms, *layers) for weight in part.parameters()]
+    return [x, added, *weights], [total + more.float()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bits_do_not_depend_on_how_many_threads_there_are(compiled: Compiled, dtype: torch.dtype) -> None:
-    """But for products of attention that are torch's: these are compared between equal numbers of threads."""
+    """But for products that are torch's: these are compared between equal numbers of threads."""
     threads = torch.get_num_threads()
     results = []
     try:
@@ -132,9 +186,10 @@ def test_bits_do_not_depend_on_how_many_threads_there_are(compiled: Compiled, dt
                 results.append(everything(dtype))
     finally:
         torch.set_num_threads(threads)
-    all_theirs = slice(0, 8 if compiled.head_unit and dtype == torch.bfloat16 else 6)
+    low = dtype == torch.bfloat16
+    ours = slice(0 if low and compiled.branch_unit else PRODUCTS, -4 if low and compiled.head_unit else -6)
     for other in results[1:]:
-        assert all(map(torch.equal, results[0][all_theirs], other[all_theirs]))
+        assert all(map(torch.equal, results[0][ours], other[ours]))
     assert all(map(torch.equal, results[2], results[3]))
     scores = torch.randn(2, 3, 400, 53)
     shares = []
@@ -145,16 +200,16 @@ def test_bits_do_not_depend_on_how_many_threads_there_are(compiled: Compiled, dt
     assert torch.equal(*shares)
 
 
-def test_bits_do_not_depend_on_the_compilers_choices(compiled: Compiled, library: Library, tmp_path: Path) -> None:
+def test_bits_do_not_depend_on_the_compilers_choices(compiled: Compiled, kind: Kind, tmp_path: Path) -> None:
     """Other instructions, fused multiply-adds where it could take them, and hardly any optimisation."""
     results = []
     fewest = () if compiled.head_unit else ("-mno-avx2", "-mno-avx")  # the others name their instructions
     for number, flags in enumerate((("-O1", *fewest), ("-O2", "-mavx2", "-mfma"))):
         target = tmp_path / f"other-{number}.so"
         compiler = next(found for name in COMPILERS if (found := shutil.which(name)))
-        command = [compiler, *FLAGS, *library.flags, *flags, INCLUDE, "-o", str(target), str(library.main)]
+        command = [compiler, *FLAGS, *kind.library.flags, *flags, INCLUDE, "-o", str(target), str(kind.library.main)]
         subprocess.run(command, check=True, capture_output=True)
-        results.append(Compiled(target))
+        results.append(kind.load(target))
     for dtype in (torch.float32, torch.bfloat16):
         outputs = []
         for kernels in (compiled, *results):
@@ -205,6 +260,149 @@ def test_attention_of_projections_is_nearer_to_float32_than_torchs(
         assert torch.equal(unseen, torch.zeros_like(unseen))
 
 
+Made = tuple[list[Tensor], tuple[Tensor, Tensor]]
+"""What wants a gradient, and what a branch makes of the stream."""
+Make = Callable[[torch.dtype], Made]
+
+
+def fed(rows: int, width: int, hidden: int, *, low: bool = True) -> Make:
+    def make(dtype: torch.dtype) -> Made:
+        norm, layer = ResidualNorm(width), FeedForward(width, hidden)
+        torch.nn.init.normal_(norm.weight)
+        x, added = exact_numbers(1, rows, width), exact_numbers(1, rows, width)
+        made = branches.feed_forward(norm, layer, x, added.to(dtype if low else torch.float32), dtype)
+        return [x, added, *norm.parameters(), *layer.parameters()], made
+
+    return make
+
+
+def attending(samples: int, queries: int, keys: int | None, width: int, heads: int) -> Make:
+    """Causal self-attention; over a memory of which samples have different parts where `keys` are given."""
+
+    def make(dtype: torch.dtype) -> Made:
+        norm = ResidualNorm(width)
+        torch.nn.init.normal_(norm.weight)
+        x = exact_numbers(samples, queries, width)
+        if keys is None:
+            own = SelfAttention(width, heads)
+            made = branches.self_attention(norm, own, x, None, causal_bias(queries, x.device), dtype)
+            return [x, *norm.parameters(), *own.parameters()], made
+        memory, layer = exact_numbers(samples, keys, width), CrossAttention(width, heads)
+        there = torch.arange(keys) <= torch.arange(samples)[:, None] * keys // samples
+        made = branches.cross_attention(norm, layer, x, None, memory.to(dtype), padding_bias(there))
+        return [x, memory, *norm.parameters(), *layer.parameters()], made
+
+    return make
+
+
+def exact_numbers(*shape: int) -> Tensor:
+    """That bfloat16 holds."""
+    return torch.randn(shape).bfloat16().float().requires_grad_()
+
+
+def made_with_gradients(make: Make, dtype: torch.dtype, kernels: Compiled | None) -> list[Tensor]:
+    torch.manual_seed(4)
+    with elementwise.using(kernels):
+        inputs, (total, out) = make(dtype)
+        loss = (total * torch.randn(total.shape)).sum() + (out.float() * torch.randn(out.shape)).sum()
+        return [total.detach(), out.detach(), *torch.autograd.grad(loss, inputs)]
+
+
+BRANCHES: dict[str, Make] = {
+    "one row": fed(1, 32, 16),
+    "odd rows, half a panel": fed(97, 96, 48),
+    "float32 added": fed(60, 64, 80, low=False),
+    "more rows than are packed at once": fed(4001, 64, 48),
+    "one position": attending(1, 1, None, 64, 2),
+    "short samples": attending(9, 20, None, 64, 2),
+    "long samples": attending(30, 151, None, 64, 1),
+    "a memory": attending(5, 20, 37, 96, 3),
+    "a long memory": attending(30, 19, 151, 64, 2),
+}
+
+
+@pytest.mark.parametrize("make", BRANCHES.values(), ids=BRANCHES)
+def test_a_branch_is_as_near_to_float32_as_torch_is(multiplying: Compiled, make: Make) -> None:
+    exact = made_with_gradients(make, torch.float32, None)
+    theirs, mine = (made_with_gradients(make, torch.bfloat16, kernels) for kernels in (None, multiplying))
+    assert torch.equal(mine[0], exact[0])
+    assert not torch.equal(mine[1], theirs[1]) or theirs[1].numel() < 1000, "they were not used"
+    for made, other, wanted in zip(mine[1:], theirs[1:], exact[1:], strict=True):
+        assert distance([made], [wanted]) < 1.05 * distance([other], [wanted]) + 1e-3
+        assert distance([made], [wanted]) < 0.008
+
+
+def test_a_branch_goes_back_from_either_of_its_results_alone(multiplying: Compiled) -> None:
+    make, found = fed(50, 64, 48), []
+    for part in (0, 1, None):
+        torch.manual_seed(2)
+        with elementwise.using(multiplying):
+            inputs, made = make(torch.bfloat16)
+            outputs = [one.float() for one in (made if part is None else (made[part],))]
+            found.append(torch.autograd.grad([one.sum() for one in outputs], inputs[:2]))
+    for total, out, both in zip(*found, strict=True):
+        torch.testing.assert_close(total + out, both, rtol=0.01, atol=0.02)
+        assert not torch.equal(out, torch.zeros_like(out))
+
+
+Rows = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def routed(rows: int, experts: int, active: int) -> Rows:
+    """Rows, gates, choices among all experts but the last one, and weights."""
+    torch.manual_seed(rows)
+    chosen = torch.rand(rows, max(1, experts - 1)).argsort(1)[:, :active]
+    x, gates = exact_numbers(rows, 64), torch.rand(rows, active).requires_grad_()
+    w_in, w_out = (torch.randn(shape).mul(0.2).requires_grad_() for shape in ((experts, 64, 96), (experts, 48, 64)))
+    return x, gates, chosen, w_in, w_out
+
+
+@pytest.mark.parametrize(("rows", "experts", "active"), [(1, 1, 1), (7, 9, 2), (500, 1, 1), (700, 3, 2), (33, 24, 4)])
+def test_experts_are_as_near_to_a_plain_loop_over_them_as_torch_is(
+    multiplying: Compiled, rows: int, experts: int, active: int
+) -> None:
+    def results(mixing: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
+        x, gates, chosen, w_in, w_out = routed(rows, experts, active)
+        out = mixing(x.to(dtype), gates, chosen, w_in, w_out)
+        return [out.detach(), *torch.autograd.grad((out * torch.randn(out.shape)).sum(), [x, gates, w_in, w_out])]
+
+    def one_by_one(x: Tensor, gates: Tensor, chosen: Tensor, w_in: Tensor, w_out: Tensor) -> Tensor:
+        every = torch.stack([swiglu(x @ w_in[e]) @ w_out[e] for e in range(experts)], dim=1)  # [R, E, d]
+        return (every[torch.arange(rows)[:, None], chosen] * gates.unsqueeze(-1)).sum(1)
+
+    def by(kernels: Compiled | None) -> list[Tensor]:
+        with elementwise.using(kernels):
+            return results(lambda *routed: mix(*routed)[0], torch.bfloat16)
+
+    exact, theirs, mine = results(one_by_one, torch.float32), by(None), by(multiplying)
+    for made, other, wanted in zip(mine, theirs, exact, strict=True):
+        assert distance([made], [wanted]) < max(1.05 * distance([other], [wanted]), 0.003)
+        assert distance([made], [wanted]) < 0.008
+    unused = mine[3][-1] if experts > 1 else torch.zeros(1)
+    assert torch.equal(unused, torch.zeros_like(unused)), "a gradient of an expert that got no row"
+    with elementwise.using(multiplying):
+        x, gates, chosen, w_in, w_out = routed(rows, experts, active)
+        assert (
+            mix(x.bfloat16(), gates, chosen, w_in, w_out)[1].tolist()
+            == torch.bincount(chosen.flatten(), minlength=experts).tolist()
+        )
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_so_in_branches_and_experts(multiplying: Compiled, value: float) -> None:
+    x, gates, chosen, w_in, w_out = routed(60, 3, 2)
+    spoiled = x.detach().clone()
+    spoiled[5, 7] = value
+    with elementwise.using(multiplying):
+        out, _ = mix(spoiled.bfloat16().requires_grad_(), gates, chosen, w_in, w_out)
+        _, fed_on = branches.feed_forward(
+            ResidualNorm(64), FeedForward(64, 48), spoiled.requires_grad_(), None, torch.bfloat16
+        )
+    for made in (out, fed_on):
+        assert not made[5].isfinite().all()
+        assert made[6:].isfinite().all()
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_what_is_not_finite_stays_so_in_attention_of_projections(compiled: Compiled, value: float) -> None:
     for column in (3, 70, 140):  # of queries, keys and values
@@ -252,6 +450,13 @@ def test_torch_computes_what_they_are_not_for(compiled: Compiled) -> None:
         assert elementwise.attending(2, low) is (compiled if compiled.head_unit else None)
         assert elementwise.attending(4, low) is None, "heads of 16"
         assert elementwise.attending(2, low.float()) is None
+        stream, weight, bf16 = torch.randn(2, 64), torch.randn(64, 64), torch.bfloat16
+        branching = compiled if compiled.branch_unit else None
+        assert elementwise.branching(stream, None, weight, dtype=bf16, inner=32) is branching
+        assert elementwise.branching(stream, None, weight, dtype=torch.float32, inner=32) is None
+        assert elementwise.branching(stream, None, weight.bfloat16(), dtype=bf16, inner=32) is None
+        assert elementwise.branching(stream, None, weight, dtype=bf16, inner=16) is None
+        assert elementwise.branching(stream[:, :48], None, weight, dtype=bf16, inner=32) is None
     assert elementwise.fitting(x, width=width) is None
 
 
@@ -259,6 +464,17 @@ def _without(norm: RMSNorm, x: Tensor) -> Tensor:
     with elementwise.using(None):
         out: Tensor = norm(x)
         return out
+
+
+def test_with_tiles_products_are_left_to_onednn(
+    compiled: Compiled, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is faster by them; a step's bits are others then, so the kernels have another name."""
+    monkeypatch.setattr(binding, "machine", lambda: {"features": "avx2, avx512f, avx512_bf16, amx_bf16"})
+    with_tiles = Compiled(kind.library.build())
+    assert with_tiles.branch_unit == 0
+    assert with_tiles.head_unit == compiled.head_unit
+    assert (with_tiles.name == compiled.name) == (compiled.branch_unit == 0)
 
 
 @pytest.mark.usefixtures("looked_at_anew")
