@@ -376,7 +376,7 @@ def test_experts_are_as_near_to_a_plain_loop_over_them_as_torch_is(
 
     exact, theirs, mine = results(one_by_one, torch.float32), by(None), by(multiplying)
     for made, other, wanted in zip(mine, theirs, exact, strict=True):
-        assert distance([made], [wanted]) < 1.2 * distance([other], [wanted]) + 1e-3
+        assert distance([made], [wanted]) < 1.2 * distance([other], [wanted]) + 2e-3
         assert distance([made], [wanted]) < 0.008
     unused = mine[3][-1] if experts > 1 else torch.zeros(1)
     assert torch.equal(unused, torch.zeros_like(unused)), "a gradient of an expert that got no row"
