@@ -50,7 +50,7 @@ KINDS = {
 }
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
+@pytest.fixture(params=list(KINDS.values()), ids=list(KINDS))
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Of each kind; skips the test where this processor does not have the instructions."""
     instructions, products = request.param
