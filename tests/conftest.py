@@ -59,8 +59,8 @@ def pytest_collection_finish() -> None:
 def _kernels_of_its_own() -> Iterator[None]:
     """A trainer in this process chooses kernels for the process: the next test begins with torch's again."""
     yield
-    if "onerec.model.elementwise" in sys.modules:
-        sys.modules["onerec.model.elementwise"].use(None)
+    if "onerec.model.backend" in sys.modules:
+        sys.modules["onerec.model.backend"].use(None)
 
 
 def pytest_report_header() -> str:

@@ -82,7 +82,7 @@ def kernels(required: Annotated[bool, typer.Option(help="Fail where they cannot 
 
     Without them torch computes, more slowly.
     """
-    from onerec.elementwise import binding, check  # noqa: PLC0415 - loads torch
+    from onerec.kernels import binding, check  # noqa: PLC0415 - loads torch
 
     try:
         typer.echo(f"training kernels: {binding.build()}")

@@ -36,7 +36,7 @@ KERNEL_VARIABLES = (
     "ONEDNN_MAX_CPU_ISA",
 )
 """Environment variables by which torch's libraries choose among kernels that round differently."""
-CODE = ("onerec/elementwise", "onerec/model", "onerec/catalogue.py", "onerec/features.py", "trainer")
+CODE = ("onerec/kernels", "onerec/model", "onerec/catalogue.py", "onerec/features.py", "trainer")
 """Source files whose statements a step executes."""
 
 
@@ -61,7 +61,7 @@ def describe(settings: Settings) -> dict[str, str]:
         "cpu_features": str(found["features"]),
         "torch_kernels": torch.backends.cpu.get_cpu_capability(),
         "kernel_variables": " ".join(f"{name}={os.environ[name]}" for name in KERNEL_VARIABLES if name in os.environ),
-        kernels.ELEMENTWISE: kernels.name(),
+        kernels.KEY: kernels.name(),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "code": code_digest(),
         "threads": str(settings.trainer.threads),
@@ -102,7 +102,7 @@ def differences(recorded: Mapping[str, str], here: Mapping[str, str]) -> dict[st
     keys = sorted((recorded.keys() | here.keys()) - DECIDES_NOTHING)
     pairs = {key: (recorded.get(key, ""), here.get(key, "")) for key in keys}
     if kernels.are_here(kernels.recorded(recorded)):  # a rerun computes by them, whatever is chosen here
-        pairs.pop(kernels.ELEMENTWISE, None)
+        pairs.pop(kernels.KEY, None)
     return {key: (before, now) for key, (before, now) in pairs.items() if before != now}
 
 

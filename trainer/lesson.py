@@ -39,7 +39,7 @@ class Lesson:
     """Whether they are cut from histories, which do not tell all that sessions tell."""
     codes: NewCodes | None = None
     kernels: str = kernels.TORCH
-    """By which the first rank computes element by element."""
+    """By which the first rank computes."""
 
 
 def teach(

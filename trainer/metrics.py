@@ -42,7 +42,7 @@ CHECKPOINT_SECONDS = Histogram(
 CHECKPOINT_FAILURES = Counter("trainer_checkpoint_failures_total", "Checkpoints that the disk did not take.")
 STORE_FAILURES = Counter("trainer_store_failures_total", "Attempts to write a version that the store did not take.")
 DIFFERENT = Counter("trainer_versions_differing_total", "Versions that the journal did not lead to again at resume.")
-KERNELS = Gauge("trainer_kernels", "1 for what computes element by element; the other rounds otherwise.", ["kernels"])
+KERNELS = Gauge("trainer_kernels", "1 for the kernels that steps are computed by; others round otherwise.", ["kernels"])
 SEED_PROGRESS = Gauge("trainer_seed_progress_ratio", "Share of the seed's budget that is done.")
 SEED_SAMPLES = Counter("trainer_seed_samples_total", "Samples that the seed was trained on.")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from onerec.errors import CheckFailedError
-from onerec.model import elementwise
+from onerec.model import backend
 from schemas.records import JournalEntry
 from trainer import kernels
 from trainer.environment import parts_of, settings_of
@@ -62,7 +62,7 @@ def execute_again(
 
     `environment` is the checkpoint's. Raises CheckFailedError where the log is not the journal's.
     """
-    settings, parts, mine = state.settings, state.parts, elementwise.chosen()
+    settings, parts, mine = state.settings, state.parts, backend.chosen()
 
     def publish_again() -> None:
         entry = story.publishes.get(state.step)
@@ -77,7 +77,7 @@ def execute_again(
         publish_again()
     state.use(settings)
     state.parts = parts
-    elementwise.use(mine)
+    backend.use(mine)
     torch.set_num_threads(settings.threads)
     if story.steps:
         LOG.info("executed %d steps of the journal again, to step %d", len(story.steps), state.step)

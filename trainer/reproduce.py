@@ -13,7 +13,7 @@ from torch import Tensor
 
 from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
 from onerec.kafka import admin
-from onerec.model import elementwise
+from onerec.model import backend
 from onerec.settings import Settings
 from onerec.weights.errors import StoreUnreachableError, VersionMissingError
 from onerec.weights.shelf import Shelf
@@ -55,7 +55,7 @@ def reproduce(
     found = _read(settings)
     wanted = _by_lineage(found, versions)
     known, config, checkpoints = announced(settings), model_config(settings), checkpoints_of(settings)
-    threads, kernels = torch.get_num_threads(), elementwise.chosen()
+    threads, kernels = torch.get_num_threads(), backend.chosen()
     made: list[Reproduced] = []
     try:
         environment.make_deterministic(threads)
@@ -70,7 +70,7 @@ def reproduce(
             made += _made(one, ground, on_progress)
     finally:
         torch.set_num_threads(threads)
-        elementwise.use(kernels)
+        backend.use(kernels)
     return Reproduction(tuple(made))
 
 

@@ -56,7 +56,7 @@ class Step:
             "flops_a_sample": sizes(self._shape).train_flops,
             "batch": self._batch,
             "threads": self._threads,
-            "elementwise": kernels.name(),
+            "kernels": kernels.name(),
         }
 
     def repeat(self) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from onerec.model import elementwise
-from onerec.model.elementwise import Heads, Kernels, Shares
+from onerec.model import backend
+from onerec.model.backend import Heads, Kernels, Shares
 from onerec.model.precision import Linear, widen
 
 
@@ -81,7 +81,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Te
     On CPU with gradients the three steps are spelled out, because the backward of the fused CPU kernel takes
     1.5 times as long in float32 and ten times as long in bfloat16. Everywhere else the fused kernel is used.
     """
-    kernels = elementwise.fitting(query, key, value)
+    kernels = backend.fitting(query, key, value)
     if kernels is not None and not (bias is not None and bias.requires_grad):
         compiled: Tensor = _CompiledAttention.apply(kernels, query, key, value, bias)  # type: ignore[no-untyped-call]
         return compiled
@@ -165,7 +165,7 @@ def attend_projected(heads: int, bias: Tensor | None, *projections: Tensor) -> T
 
     `bias` as in `attend`.
     """
-    kernels = elementwise.attending(heads, *projections)
+    kernels = backend.attending(heads, *projections)
     if kernels is not None and not (bias is not None and bias.requires_grad):
         whole = [part.contiguous() for part in projections]
         out: Tensor = _ProjectedAttention.apply(kernels, heads, bias, *whole)  # type: ignore[no-untyped-call]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from onerec.model import elementwise
+from onerec.model import backend
 from onerec.model.attention import CrossAttention, SelfAttention
-from onerec.model.elementwise import Attending, Branch, BranchGradients, Flow, Kernels, Stream
+from onerec.model.backend import Attending, Branch, BranchGradients, Flow, Kernels, Stream
 from onerec.model.norm import EPSILON, ResidualNorm
 from onerec.model.swiglu import FeedForward
 
@@ -110,7 +110,7 @@ def feed_forward(
 ) -> tuple[Tensor, Tensor]:
     """The stream [..., d] and what is added to it, None for nothing -> (their sum, what the branch adds to it)."""
     weights = norm.weight, ffn.w_in.weight, ffn.w_out.weight
-    kernels = elementwise.branching(x, added, *weights, dtype=dtype, inner=ffn.w_in.out_features)
+    kernels = backend.branching(x, added, *weights, dtype=dtype, inner=ffn.w_in.out_features)
     if kernels is not None:
         both: tuple[Tensor, Tensor] = _FeedForward.apply(kernels, x, added, *weights)  # type: ignore[no-untyped-call]
         return both
@@ -168,4 +168,4 @@ def _attending(  # noqa: PLR0917 - what decides it
 ) -> Kernels | None:
     if bias is not None and bias.requires_grad:
         return None
-    return elementwise.branching(x, added, *weights, dtype=dtype, inner=x.shape[-1] // heads)
+    return backend.branching(x, added, *weights, dtype=dtype, inner=x.shape[-1] // heads)

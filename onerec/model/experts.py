@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from onerec.model import elementwise
-from onerec.model.elementwise import Kernels, Routed
+from onerec.model import backend
+from onerec.model.backend import Kernels, Routed
 from onerec.model.rows import collect_rows, grouped_product, on_device, spread_rows
 from onerec.model.swiglu import swiglu
 
@@ -46,7 +46,7 @@ def mix(x: Tensor, gates: Tensor, chosen: Tensor, w_in: Tensor, w_out: Tensor) -
     Weights [E, d, 2h], gates first, and [E, h, d]. Returns [R, d] in the dtype of the gates, and how many rows each
     expert got, int64 [E].
     """
-    kernels = elementwise.mixing(x, gates, w_in, w_out)
+    kernels = backend.mixing(x, gates, w_in, w_out)
     if kernels is not None:
         both: tuple[Tensor, Tensor] = _Compiled.apply(kernels, x, gates, chosen, w_in, w_out)  # type: ignore[no-untyped-call]
         return both

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from onerec.model import elementwise
-from onerec.model.elementwise import Kernels, Normed
+from onerec.model import backend
+from onerec.model.backend import Kernels, Normed
 
 EPSILON = torch.finfo(torch.float32).eps
 """As nn.RMSNorm has it by default."""
@@ -108,6 +108,6 @@ class ResidualNorm(RMSNorm):
 
 def _kernels(weight: Tensor, x: Tensor, dtype: torch.dtype, *added: Tensor) -> Kernels | None:
     """What may compute it: the stream and the gain are float32, as `norm` of `Kernels` has them."""
-    if not weight.dtype == x.dtype == torch.float32 or dtype not in elementwise.DTYPES:
+    if not weight.dtype == x.dtype == torch.float32 or dtype not in backend.DTYPES:
         return None
-    return elementwise.fitting(x, weight, *added, width=x.shape[-1])
+    return backend.fitting(x, weight, *added, width=x.shape[-1])

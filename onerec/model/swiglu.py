@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from onerec.model import elementwise
-from onerec.model.elementwise import Kernels
+from onerec.model import backend
+from onerec.model.backend import Kernels
 from onerec.model.precision import Linear
 
 
@@ -55,7 +55,7 @@ class _Compiled(torch.autograd.Function):
 
 def swiglu(x: Tensor) -> Tensor:
     """Gate and value side by side [..., 2h] -> silu(gate) * value [..., h]."""
-    kernels = elementwise.fitting(x, width=x.shape[-1] // 2)
+    kernels = backend.fitting(x, width=x.shape[-1] // 2)
     if kernels is not None:
         compiled: Tensor = _Compiled.apply(kernels, x)  # type: ignore[no-untyped-call]
         return compiled

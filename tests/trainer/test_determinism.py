@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from onerec.elementwise import binding
 from onerec.errors import DependencyMissingError
+from onerec.kernels import binding
 from tests.trainer.world import ROOT
 
 DEADLINE_S = 150

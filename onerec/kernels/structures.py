@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from onerec.model.elementwise import Attending, BranchGradients, Flow, Heads, Routed, Stream
+from onerec.model.backend import Attending, BranchGradients, Flow, Heads, Routed, Stream
 
 
 class Norm(ctypes.Structure):

@@ -1,4 +1,4 @@
-"""Kernels that may stand in for what torch computes element by element: none unless they have been put here.
+"""Compiled kernels that may stand in for torch in training: none unless they have been put here.
 
 Whoever trains chooses them for its process. The model asks `fitting` in each forward; what it gets computes the
 backward, too.

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from onerec.compiled import Library
-from onerec.elementwise import structures
-from onerec.elementwise.structures import kind, low, pointers
 from onerec.errors import DependencyMissingError
+from onerec.kernels import structures
+from onerec.kernels.structures import kind, low, pointers
 from onerec.machine import machine
-from onerec.model.elementwise import (
+from onerec.model.backend import (
     Attended,
     Attending,
     Branch,
@@ -44,7 +44,7 @@ def library_for(instructions: Sequence[str]) -> Library:
     # No contraction, or which products are fused with additions would be the compiler's choice.
     flags = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
     return Library(
-        f"elementwise-{instructions[-1]}",
+        f"training-{instructions[-1]}",
         Path(__file__).with_name("kernels.cpp"),
         (*(f"-m{name}" for name in instructions), *flags),
         "the training kernels",
@@ -62,7 +62,7 @@ APART = "-apart"
 
 
 class Compiled:
-    """The loaded library, as `onerec.model.elementwise.Kernels`.
+    """The loaded library, as `onerec.model.backend.Kernels`.
 
     `products` says whether it multiplies by weights, too: by default where it can and there are no tiles (AMX), by
     which oneDNN multiplies several times as fast. Raises OSError where torch's OpenMP is not the one that it was made

@@ -9,9 +9,9 @@ import pytest
 import torch
 from prometheus_client import REGISTRY
 
-from onerec.elementwise import binding, check
 from onerec.errors import DependencyMissingError
-from onerec.model import elementwise
+from onerec.kernels import binding, check
+from onerec.model import backend
 from onerec.settings import KafkaSettings, TrainerSettings
 from tests.trainer.test_reproduce import learn_and_publish
 from tests.trainer.test_service import trainer
@@ -43,7 +43,7 @@ def not_built(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """From here on, as on a machine without a compiler."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     forget()
-    elementwise.use(None)
+    backend.use(None)
 
 
 def test_the_settings_and_the_device_decide() -> None:
@@ -90,7 +90,7 @@ def test_versions_are_made_again_by_the_kernels_that_made_them(
     elsewhere = reproduce(world.settings, [3], from_seed=True)
     assert elsewhere.passed
     assert not elsewhere.same_environment
-    assert set(elsewhere.versions[0].differences) == {kernels.ELEMENTWISE}
+    assert set(elsewhere.versions[0].differences) == {kernels.KEY}
 
 
 @pytest.mark.broker
@@ -99,7 +99,7 @@ def test_a_journal_from_before_there_were_kernels_is_torchs(kafka: KafkaSettings
     world.publish_catalogue()
     world.publish_histories()
     with trainer(world) as running:
-        old = {key: value for key, value in running.environment.items() if key != kernels.ELEMENTWISE}
+        old = {key: value for key, value in running.environment.items() if key != kernels.KEY}
         assert kernels.name() != "torch"
         assert environment.differences(old, running.environment) == {}
         replay.use(running.state, old)

@@ -9,9 +9,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from onerec.elementwise import binding
-from onerec.elementwise.binding import Compiled
-from onerec.model import branches, elementwise
+from onerec.kernels import binding
+from onerec.kernels.binding import Compiled
+from onerec.model import backend, branches
 from onerec.model.attention import (
     CrossAttention,
     SelfAttention,
@@ -20,7 +20,7 @@ from onerec.model.attention import (
     causal_bias,
     padding_bias,
 )
-from onerec.model.elementwise import Kernels
+from onerec.model.backend import Kernels
 from onerec.model.experts import mix
 from onerec.model.norm import ResidualNorm
 from onerec.model.swiglu import FeedForward, swiglu
@@ -62,7 +62,7 @@ def disagreement(kernels: Kernels, seed: int = 0) -> str | None:
 
 def _results(piece: Piece, dtype: torch.dtype, kernels: Kernels | None, seed: int) -> Iterator[Tensor]:
     """What comes out, and the gradients of a weighted sum of it."""
-    with torch.random.fork_rng(devices=()), torch.enable_grad(), elementwise.using(kernels):
+    with torch.random.fork_rng(devices=()), torch.enable_grad(), backend.using(kernels):
         torch.manual_seed(seed)
         inputs, outputs = piece(dtype)
         weighted = [(out.float() * torch.randn(out.shape)).sum() for out in outputs]

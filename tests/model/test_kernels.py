@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from onerec.compiled import COMPILERS, FLAGS, INCLUDE, Library
-from onerec.elementwise import binding, check
-from onerec.elementwise.binding import Compiled
 from onerec.errors import DependencyMissingError
-from onerec.model import branches, elementwise, onerec
+from onerec.kernels import binding, check
+from onerec.kernels.binding import Compiled
+from onerec.model import backend, branches, onerec
 from onerec.model.attention import (
     CrossAttention,
     SelfAttention,
@@ -101,7 +101,7 @@ def loss_and_gradients(kernels: Compiled | None, decoder: str) -> list[Tensor]:
     config = toy.config(dropout=0.1, decoder=decoder, encoder_layers=0 if decoder == "lazy" else 2)
     model, of = onerec.OneRec(config).train(), toy.trie()
     model.bf16 = True
-    with elementwise.using(kernels):
+    with backend.using(kernels):
         memory = model.encode(toy.history([5, 0, 3, 8], 8, of))
         log_probs = token_log_probs(model, memory, toy.sessions(4, 2, of), of)
         loss = ntp_loss(log_probs, torch.ones(4, 2))
@@ -182,7 +182,7 @@ def test_bits_do_not_depend_on_how_many_threads_there_are(compiled: Compiled, dt
     try:
         for count in (1, 2, 3, 3):
             torch.set_num_threads(count)
-            with elementwise.using(compiled):
+            with backend.using(compiled):
                 results.append(everything(dtype))
     finally:
         torch.set_num_threads(threads)
@@ -213,7 +213,7 @@ def test_bits_do_not_depend_on_the_compilers_choices(compiled: Compiled, kind: K
     for dtype in (torch.float32, torch.bfloat16):
         outputs = []
         for kernels in (compiled, *results):
-            with elementwise.using(kernels):
+            with backend.using(kernels):
                 outputs.append(everything(dtype))
         for other in outputs[1:]:
             assert all(map(torch.equal, outputs[0], other))
@@ -224,7 +224,7 @@ def with_gradients(
 ) -> list[Tensor]:
     """Attention of projections and the gradients of a weighted sum, computed in `dtype`."""
     inputs = [part.clone().requires_grad_() for part in projections]
-    with elementwise.using(kernels):
+    with backend.using(kernels):
         out = attend_projected(heads, bias, *(part.to(dtype) for part in inputs)).float()
         weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
         return [out.detach(), *torch.autograd.grad((out * weight).sum(), inputs)]
@@ -302,7 +302,7 @@ def exact_numbers(*shape: int) -> Tensor:
 
 def made_with_gradients(make: Make, dtype: torch.dtype, kernels: Compiled | None) -> list[Tensor]:
     torch.manual_seed(4)
-    with elementwise.using(kernels):
+    with backend.using(kernels):
         inputs, (total, out) = make(dtype)
         loss = (total * torch.randn(total.shape)).sum() + (out.float() * torch.randn(out.shape)).sum()
         return [total.detach(), out.detach(), *torch.autograd.grad(loss, inputs)]
@@ -336,7 +336,7 @@ def test_a_branch_goes_back_from_either_of_its_results_alone(multiplying: Compil
     make, found = fed(50, 64, 48), []
     for part in (0, 1, None):
         torch.manual_seed(2)
-        with elementwise.using(multiplying):
+        with backend.using(multiplying):
             inputs, made = make(torch.bfloat16)
             outputs = [one.float() for one in (made if part is None else (made[part],))]
             found.append(torch.autograd.grad([one.sum() for one in outputs], inputs[:2]))
@@ -371,7 +371,7 @@ def test_experts_are_as_near_to_a_plain_loop_over_them_as_torch_is(
         return (every[torch.arange(rows)[:, None], chosen] * gates.unsqueeze(-1)).sum(1)
 
     def by(kernels: Compiled | None) -> list[Tensor]:
-        with elementwise.using(kernels):
+        with backend.using(kernels):
             return results(lambda *routed: mix(*routed)[0], torch.bfloat16)
 
     exact, theirs, mine = results(one_by_one, torch.float32), by(None), by(multiplying)
@@ -380,7 +380,7 @@ def test_experts_are_as_near_to_a_plain_loop_over_them_as_torch_is(
         assert distance([made], [wanted]) < 0.008
     unused = mine[3][-1] if experts > 1 else torch.zeros(1)
     assert torch.equal(unused, torch.zeros_like(unused)), "a gradient of an expert that got no row"
-    with elementwise.using(multiplying):
+    with backend.using(multiplying):
         x, gates, chosen, w_in, w_out = routed(rows, experts, active)
         assert (
             mix(x.bfloat16(), gates, chosen, w_in, w_out)[1].tolist()
@@ -393,7 +393,7 @@ def test_what_is_not_finite_stays_so_in_branches_and_experts(multiplying: Compil
     x, gates, chosen, w_in, w_out = routed(60, 3, 2)
     spoiled = x.detach().clone()
     spoiled[5, 7] = value
-    with elementwise.using(multiplying):
+    with backend.using(multiplying):
         out, _ = mix(spoiled.bfloat16().requires_grad_(), gates, chosen, w_in, w_out)
         _, fed_on = branches.feed_forward(
             ResidualNorm(64), FeedForward(64, 48), spoiled.requires_grad_(), None, torch.bfloat16
@@ -408,7 +408,7 @@ def test_what_is_not_finite_stays_so_in_attention_of_projections(compiled: Compi
     for column in (3, 70, 140):  # of queries, keys and values
         x = torch.randn(2, 5, 192)
         x[0, 2, column] = value
-        with elementwise.using(compiled):
+        with backend.using(compiled):
             out = attend_projected(2, None, x.bfloat16().requires_grad_())
         assert not out[0].isfinite().all()
         assert out[1].isfinite().all()
@@ -420,7 +420,7 @@ def test_what_is_not_finite_stays_so(compiled: Compiled, make: Callable[[Tensor]
     for value in (torch.nan, torch.inf):
         x = torch.randn(1, 1, 3, 16)
         x[0, 0, 1, 3] = value
-        with elementwise.using(compiled):
+        with backend.using(compiled):
             assert not make(x.requires_grad_()).isfinite().all()
 
 
@@ -436,32 +436,32 @@ def test_forbidden_keys_get_nothing_and_extreme_gates_are_exact(compiled: Compil
 
 def test_torch_computes_what_they_are_not_for(compiled: Compiled) -> None:
     x, width = torch.randn(4, 16), compiled.lanes
-    with elementwise.using(compiled):
-        assert elementwise.fitting(x, width=width) is compiled
-        assert elementwise.fitting(x, width=width + 4) is None
-        assert elementwise.fitting(x.double(), width=width) is None
-        assert elementwise.fitting(x.to("meta"), width=width) is None
-        assert elementwise.fitting(x[:0], width=width) is None
+    with backend.using(compiled):
+        assert backend.fitting(x, width=width) is compiled
+        assert backend.fitting(x, width=width + 4) is None
+        assert backend.fitting(x.double(), width=width) is None
+        assert backend.fitting(x.to("meta"), width=width) is None
+        assert backend.fitting(x[:0], width=width) is None
         with torch.no_grad():
-            assert elementwise.fitting(x, width=width) is None
+            assert backend.fitting(x, width=width) is None
         odd = RMSNorm(12)
         assert torch.equal(odd(x[:, :12]), _without(odd, x[:, :12]))
         low = torch.randn(2, 5, 3 * 64).bfloat16()
-        assert elementwise.attending(2, low) is (compiled if compiled.head_unit else None)
-        assert elementwise.attending(4, low) is None, "heads of 16"
-        assert elementwise.attending(2, low.float()) is None
+        assert backend.attending(2, low) is (compiled if compiled.head_unit else None)
+        assert backend.attending(4, low) is None, "heads of 16"
+        assert backend.attending(2, low.float()) is None
         stream, weight, bf16 = torch.randn(2, 64), torch.randn(64, 64), torch.bfloat16
         branching = compiled if compiled.branch_unit else None
-        assert elementwise.branching(stream, None, weight, dtype=bf16, inner=32) is branching
-        assert elementwise.branching(stream, None, weight, dtype=torch.float32, inner=32) is None
-        assert elementwise.branching(stream, None, weight.bfloat16(), dtype=bf16, inner=32) is None
-        assert elementwise.branching(stream, None, weight, dtype=bf16, inner=16) is None
-        assert elementwise.branching(stream[:, :48], None, weight, dtype=bf16, inner=32) is None
-    assert elementwise.fitting(x, width=width) is None
+        assert backend.branching(stream, None, weight, dtype=bf16, inner=32) is branching
+        assert backend.branching(stream, None, weight, dtype=torch.float32, inner=32) is None
+        assert backend.branching(stream, None, weight.bfloat16(), dtype=bf16, inner=32) is None
+        assert backend.branching(stream, None, weight, dtype=bf16, inner=16) is None
+        assert backend.branching(stream[:, :48], None, weight, dtype=bf16, inner=32) is None
+    assert backend.fitting(x, width=width) is None
 
 
 def _without(norm: RMSNorm, x: Tensor) -> Tensor:
-    with elementwise.using(None):
+    with backend.using(None):
         out: Tensor = norm(x)
         return out
 
