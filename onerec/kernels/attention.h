@@ -7,7 +7,7 @@
 
 namespace onerec {
 
-// [batch, positions, heads, width] in bfloat16: a head's elements lie side by side, heads too; samples lie without gaps.
+// [batch, positions, heads, width] in bfloat16: a head's elements lie side by side, heads too; samples without gaps.
 struct Heads {
   uint16_t* data;
   int64_t row;  // elements from position to position

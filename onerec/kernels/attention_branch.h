@@ -1,5 +1,5 @@
-// The attention branch of a residual stream: norm, projections, attention, product; forward and backward. Keys and values
-// are the stream's own, or those of a memory beside it.
+// The attention branch of a residual stream: norm, projections, attention, product; forward and backward. Keys and
+// values are the stream's own, or those of a memory beside it.
 #pragma once
 
 #include "attention.h"
@@ -67,7 +67,8 @@ class AttendingUnit {
 
 inline void attention_branch(const AttentionBranch& given, int64_t threads) {
   const Weight own = given.own_weight(), out = given.out_weight(), memory = given.memory_weight();
-  const int64_t width = given.width(), queries = given.queries(), keys = given.keys(), heads = given.attention.scores.heads;
+  const int64_t width = given.width(), queries = given.queries(), keys = given.keys();
+  const int64_t heads = given.attention.scores.heads;
   Scratch weights(own.forward_words() + out.forward_words() + memory.forward_words());
   uint32_t* own_panels = weights.take<uint32_t>(own.forward_words());
   uint32_t* out_panels = weights.take<uint32_t>(out.forward_words());
@@ -77,7 +78,7 @@ inline void attention_branch(const AttentionBranch& given, int64_t threads) {
   pack_forward(memory, memory_panels, threads);
   const Units units(given);
   const auto begin = [&] { return AttendingUnit(given, units.each); };
-  in_turn(units.count(), 1, units.each * queries * width, threads, begin, [&](AttendingUnit& with, int64_t unit, int64_t) {
+  const auto pass = [&](AttendingUnit& with, int64_t unit, int64_t) {
     const int64_t sample = units.first(unit), row = sample * queries, count = units.of(unit) * queries;
     norm_rows(given.stream, row, count, with.normed);
     product(Rows{with.normed, width}.pairs(0), count, own_panels, width / 2, own.rows,
@@ -91,7 +92,8 @@ inline void attention_branch(const AttentionBranch& given, int64_t threads) {
     }
     product(rows_from(given.attended, row, width).pairs(0), count, out_panels, width / 2, width,
             Store{rows_from(given.out, row, width)});
-  });
+  };
+  in_turn(units.count(), 1, units.each * queries * width, threads, begin, pass);
 }
 
 struct AttentionBranchGradients {
@@ -140,7 +142,8 @@ inline void heads_backward(const AttentionBranch& given, int64_t sample, int64_t
   }
 }
 
-inline void attention_branch_backward(const AttentionBranch& given, const AttentionBranchGradients& to, int64_t threads) {
+inline void attention_branch_backward(const AttentionBranch& given, const AttentionBranchGradients& to,
+                                      int64_t threads) {
   const Weight own = given.own_weight(), out = given.out_weight(), memory_weight = given.memory_weight();
   const Norm& norm = given.stream.norm;
   const int64_t width = given.width(), queries = given.queries(), keys = given.memory ? given.keys() : 0;
@@ -188,7 +191,8 @@ inline void attention_branch_backward(const AttentionBranch& given, const Attent
     if (!given.memory) return;
     const int64_t first = sample * keys, some = units.of(unit) * keys;
     const Rows theirs{with.memory_projected, memory_weight.rows};
-    product(theirs.pairs(0), some, memory_weights, memory_weight.rows / 2, width, Store{rows_from(to.memory, first, width)});
+    product(theirs.pairs(0), some, memory_weights, memory_weight.rows / 2, width,
+            Store{rows_from(to.memory, first, width)});
     pack_tokens(rows_from(given.memory, first, width), some, memory, place * memory_stride);
     pack_tokens(theirs, some, memory_weight.rows, memory_projected, place * memory_stride);
   };

@@ -41,7 +41,8 @@ inline void norm_rows(const Stream& stream, int64_t first, int64_t count, uint16
 inline void norm_rows_again(const Norm& norm, int64_t first, int64_t count, uint16_t* to) {
   for (int64_t row = 0; row < count; ++row, to += norm.width)
     for (int64_t at = 0; at < norm.width; at += LANES)
-      narrow_to(to + at, load(norm.x + (first + row) * norm.width + at) * norm.inverse[first + row] * load(norm.gain + at));
+      narrow_to(to + at, load(norm.x + (first + row) * norm.width + at) * norm.inverse[first + row] *
+                             load(norm.gain + at));
 }
 
 // What flows back from a branch and along the stream.

@@ -22,7 +22,7 @@ struct FeedForward {
 
 inline Floats widened(const uint16_t* from) { return load(reinterpret_cast<const Bf16*>(from)); }
 
-// SwiGLU of a panel of products, LANES gates and their values: both are kept as bfloat16, and what is kept is activated.
+// SwiGLU of a panel of products, LANES gates and their values: both are kept as bfloat16, and these are activated.
 // A loop of its own: what is computed beside the sums of a tile would push them out of the registers.
 inline void activate(const float* panel, int64_t count, uint16_t* gated, uint16_t* to, int64_t stride) {
   for (int64_t row = 0; row < count; ++row, panel += PANEL, gated += PANEL, to += stride) {

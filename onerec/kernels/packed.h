@@ -48,7 +48,7 @@ struct Order {
   }
 };
 
-// A weight [rows, columns] of a linear layer: [out, in]. What is laid out as [in, out] is multiplied the other way round.
+// A weight [rows, columns] of a linear layer: [out, in]. What lies as [in, out] is multiplied the other way round.
 struct Weight {
   const float* data;
   int64_t rows, columns;
@@ -58,7 +58,7 @@ struct Weight {
     return data + row.of(row_place) * columns + column.of(column_place);
   }
 
-  // Its product with tokens [.., columns] has in_panels(rows) columns, that with gradients [.., rows] of in_panels(columns).
+  // The product with tokens [.., columns] has in_panels(rows) columns, that with gradients in_panels(columns).
   int64_t forward_words() const { return in_panels(rows) * columns / 2; }
   int64_t backward_words() const { return rows / 2 * in_panels(columns); }
 };

@@ -17,8 +17,8 @@ void each_part(int64_t count, int64_t elements, int64_t threads, const Work& wor
   in_parts(count, threads < worth ? threads : worth, work);
 }
 
-// Calls work(own, first, last) for runs of at most `each` of 0 to `count`, each of `elements`. A thread that is done with
-// a run takes the next one, so one that is held up is not waited for; each calls begin() once for `own`.
+// Calls work(own, first, last) for runs of at most `each` of 0 to `count`, each of `elements`. A thread that is done
+// with a run takes the next one, so one that is held up is not waited for; each calls begin() once for `own`.
 template <class Begin, class Work>
 void in_turn(int64_t count, int64_t each, int64_t elements, int64_t threads, const Begin& begin, const Work& work) {
   const int64_t runs = (count + each - 1) / each;

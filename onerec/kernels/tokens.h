@@ -180,7 +180,8 @@ struct TurnedOver {
 
 // Adds the pairs of a turn, of each weight its own number; the panels of all are dealt out to threads.
 template <int64_t COUNT>
-void add_turn(const TurnedOver (&weights)[COUNT], const int64_t (&pairs)[COUNT], bool begins, bool ends, int64_t threads) {
+void add_turn(const TurnedOver (&weights)[COUNT], const int64_t (&pairs)[COUNT], bool begins, bool ends,
+              int64_t threads) {
   int64_t panels = 0, work = 0;
   for (int64_t w = 0; w < COUNT; ++w) {
     panels += weights[w].gradient.panels.panels;
@@ -192,11 +193,13 @@ void add_turn(const TurnedOver (&weights)[COUNT], const int64_t (&pairs)[COUNT],
     for (int64_t w = 0; w < COUNT; ++w) {
       const WeightGradient& gradient = weights[w].gradient;
       const int64_t own = gradient.panels.panels, words = gradient.panel_words();
-      const int64_t from = std::clamp(first - before, int64_t{0}, own), until = std::clamp(last - before, int64_t{0}, own);
+      const int64_t from = std::clamp(first - before, int64_t{0}, own);
+      const int64_t until = std::clamp(last - before, int64_t{0}, own);
       before += own;
       add_blocks(gradient, from, until, 0, pairs[w], begins, weights[w].sums + from * words);
       if (ends)
-        for (int64_t panel = from; panel < until; ++panel) write_gradient(gradient, panel, weights[w].sums + panel * words);
+        for (int64_t panel = from; panel < until; ++panel)
+          write_gradient(gradient, panel, weights[w].sums + panel * words);
     }
   });
 }
