@@ -26,6 +26,9 @@ def table1(
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="Then end; the same command goes on with what is missing.")
     ] = None,
+    onto_published: Annotated[
+        bool, typer.Option("--published", help="Go on from the published rows and their judge; only what is missing.")
+    ] = False,
     choose: Annotated[
         bool, typer.Option("--choose", help="Instead compare trainings of the generative rows before the evaluation.")
     ] = False,
@@ -33,7 +36,7 @@ def table1(
     """The paper's Table 1 on KuaiRand-Pure; each row and seed is kept in runs/table1 and not computed again."""
     import torch  # noqa: PLC0415 - loads for seconds
 
-    from evaluation.table1 import protocol, report  # noqa: PLC0415
+    from evaluation.table1 import protocol, published, report  # noqa: PLC0415
     from evaluation.table1.run import run  # noqa: PLC0415
 
     configure_logging("evaluation")
@@ -50,8 +53,11 @@ def table1(
             device=torch.device(device.value),
             processes=processes,
             minutes=minutes,
+            onto=published.DEFAULT_FOLDER if onto_published else None,
         )
         summary = report.summarise(place, form, chosen)
+        if paper and form is protocol.FULL:
+            published.publish(place)
     except OneRecError as error:
         raise fail(error) from error
     report.write(summary, out or report.RESULTS / ("table1-quick.json" if quick else "table1.json"))

@@ -70,7 +70,10 @@ by round, M_0 to M_T, by the training reward model and by the judge.
 
 **Machines.** Rows of one table may come from a CPU and from a GPU. The steps are the same, with the same batches and
 rates; on a GPU models train in fixed shapes, where what a batch does not have weighs nothing, and products of float32
-matrices are in TF32, in training, decoding and judging alike. Nothing is in bfloat16.
+matrices are in TF32, in training, decoding and judging alike; nothing is in bfloat16 there. On a CPU that multiplies
+bfloat16 in hardware the larger generative models train with products in bfloat16, as a trainer's seed does there, and
+sessions are decoded by the kernels that serve; baselines, reward models, judge, the mining of pairs and what preference
+rows learn are in float32.
 
 **What the paper does not disclose** and is decided here: case selection, the definition of max and of the spread,
 sessions of item-wise rows, the watch-time target, the scalar reward (standardised objectives, weights 1, 1, .5, 1).

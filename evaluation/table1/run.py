@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from evaluation.baselines.training import CPU
+from evaluation.table1 import published
 from evaluation.table1.jobs import Bench, planned, use
 from evaluation.table1.origin import ROOT, source_digest
 from evaluation.table1.parallel import one_by_one, side_by_side
@@ -34,17 +35,21 @@ def run(
     device: torch.device = CPU,
     processes: int = 1,
     minutes: float | None = None,
+    onto: Path | None = None,
 ) -> Path:
     """Fill the folder of this form and this code with a file for each row and seed, and one of the judge; the folder.
 
     `only` names rows; all by default. `processes` train side by side. After `minutes` what is unfinished is left to a
-    later run, on this device or another: finished rows and models are kept. Raises SettingsError for a row that does
-    not exist and CheckFailedError for rows that could not be made.
+    later run, on this device or another: finished rows and models are kept. With `onto` the judge is the published one
+    of that folder, and its rows count as made, whatever code made them. Raises SettingsError for a row that does not
+    exist and CheckFailedError for rows that could not be made.
     """
     started_s = time.monotonic()
     own = config or preset("small")
-    place = folder_of(form, folder)
+    place = folder_of(form, folder, onto=onto is not None)
     place.mkdir(parents=True, exist_ok=True)
+    if onto is not None:
+        published.take_over(onto, place)
     jobs = planned(place, seeds, _chosen(only))
     if not jobs:
         LOG.info("nothing is missing in %s", place)
@@ -61,9 +66,12 @@ def run(
     return place
 
 
-def folder_of(form: Form, folder: Path = DEFAULT_FOLDER) -> Path:
-    """Where the rows of a form are: another form, and another state of the code, have another folder."""
-    return folder / f"{form.name}-{form.digest()}-{source_digest()}"
+def folder_of(form: Form, folder: Path = DEFAULT_FOLDER, *, onto: bool = False) -> Path:
+    """Where the rows of a form are: another form, and another state of the code, have another folder.
+
+    Runs `onto` published rows have one for themselves.
+    """
+    return folder / f"{form.name}-{form.digest()}-{'onto-' if onto else ''}{source_digest()}"
 
 
 def _chosen(only: Sequence[str]) -> frozenset[str]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.table1 import report
+from evaluation.table1 import published, report
 from evaluation.table1.orderings import orderings, orderings_table
 from evaluation.table1.preference import mine
 from evaluation.table1.run import run
 from evaluation.table1.world import Cases, World
-from onerec.errors import DependencyMissingError, SettingsError
+from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
 from onerec.model.onerec import OneRec
 from onerec.model.reward import OBJECTIVES, RewardModel
 from tests.evaluation.table1.small_world import CONFIG, FORM, small_world
@@ -78,6 +78,42 @@ def test_a_missing_row_alone_is_computed_and_gives_the_same(place: Path, world: 
     run(FORM, [1], place.parent, only=ROWS, config=CONFIG, load_world=lambda *_: world)
     again = figures(place, "onerec-l-sdpo")
     assert {name: again[name] for name in OBJECTIVES} == {name: pytest.approx(kept[name]) for name in OBJECTIVES}
+
+
+def test_a_run_goes_on_from_published_rows_and_their_judge(place: Path, world: World, tmp_path: Path) -> None:
+    published.publish(place, tmp_path / "published")
+    (tmp_path / "published" / "popularity.1.json").unlink()
+    kept = figures(place, "cooccurrence") | {"commit": "of old"}
+    (tmp_path / "published" / "cooccurrence.1.json").write_text(json.dumps(kept))
+    rows = ("popularity", "cooccurrence")
+    later = run(
+        FORM,
+        [1],
+        tmp_path,
+        only=rows,
+        config=CONFIG,
+        load_world=lambda *_: world,
+        onto=tmp_path / "published",
+    )
+    assert later != place
+    assert figures(later, "cooccurrence")["commit"] == "of old"
+    made, wanted = figures(later, "popularity"), figures(place, "popularity")
+    assert {name: made[name] for name in OBJECTIVES} == {name: wanted[name] for name in OBJECTIVES}
+    assert not (later / "onerec-l.1.safetensors").exists(), "no model was needed"
+    published.publish(later, tmp_path / "published")
+    assert figures(tmp_path / "published", "popularity") == made
+
+
+def test_rows_of_two_judges_are_not_mixed(place: Path, tmp_path: Path) -> None:
+    published.publish(place, tmp_path / "published")
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in published.JUDGE:
+        (other / name).write_bytes((place / name).read_bytes() + b" ")
+    with pytest.raises(CheckFailedError, match="have another judge"):
+        published.publish(other, tmp_path / "published")
+    with pytest.raises(DependencyMissingError, match=r"no judge\.json and no judge\.safetensors"):
+        published.take_over(tmp_path, other)
 
 
 def test_an_unknown_row_is_a_sentence(tmp_path: Path) -> None:

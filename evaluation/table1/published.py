@@ -1,0 +1,41 @@
+"""The rows of the table in docs/paper.md, kept in the repository with the judge of them all: a run can go on from them.
+
+A run's own folder is of one state of the code. Here each row names the commit that made it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluation.table1.jobs import JUDGE_FILE
+from evaluation.table1.kept import JUDGE_WEIGHTS
+from onerec.errors import CheckFailedError, DependencyMissingError
+
+DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "results" / "table1"
+JUDGE = (JUDGE_FILE, JUDGE_WEIGHTS)
+
+
+def take_over(published: Path, place: Path) -> None:
+    """Copy judge and rows to a run's folder. Raises DependencyMissingError where there is no judge."""
+    if missing := [name for name in JUDGE if not (published / name).is_file()]:
+        raise DependencyMissingError(
+            f"{published} has no {' and no '.join(missing)}.", "Run without --published: that makes all rows anew."
+        )
+    _copy(published, place)
+
+
+def publish(place: Path, published: Path = DEFAULT_FOLDER) -> None:
+    """Copy judge and rows of a run's folder here. Raises CheckFailedError where other rows here have another judge."""
+    theirs = published / JUDGE_WEIGHTS
+    if theirs.is_file() and theirs.read_bytes() != (place / JUDGE_WEIGHTS).read_bytes():
+        raise CheckFailedError(
+            f"The rows in {published} have another judge.",
+            "Give --published, so that rows are judged by that one, or delete them first.",
+        )
+    published.mkdir(parents=True, exist_ok=True)
+    _copy(place, published)
+
+
+def _copy(source: Path, target: Path) -> None:
+    for path in (*(source / name for name in JUDGE), *sorted(source.glob("*.*.json"))):
+        (target / path.name).write_bytes(path.read_bytes())
