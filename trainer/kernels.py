@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 
 from onerec.errors import DependencyMissingError
+from onerec.kernels.binding import Compiled
 from onerec.kernels.check import checked
 from onerec.model import backend
 from onerec.settings import TrainerSettings
@@ -22,9 +23,13 @@ KEY = "elementwise"
 TORCH = "torch"
 
 
-def choose(settings: TrainerSettings, device: torch.device) -> None:
-    """Compute by the compiled kernels where they are wanted, there and right; they are for CPUs."""
-    kernels = checked() if settings.compiled and device.type == "cpu" else None
+def choose(settings: TrainerSettings, device: torch.device, *, sharded: bool = False) -> None:
+    """Compute by the compiled kernels where they are wanted, there and right; they are for CPUs.
+
+    Of a `sharded` model they leave products with weights to torch: a module's weights are whole only while it is
+    called, and a branch calls none.
+    """
+    kernels = checked(products=False if sharded else None) if settings.compiled and device.type == "cpu" else None
     backend.use(kernels)
     LOG.info("training kernels: %s", name())
 
@@ -42,15 +47,14 @@ def recorded(environment: Mapping[str, str]) -> str:
 
 def are_here(named: str) -> bool:
     """Whether this process can compute by kernels of this name."""
-    kernels = checked() if named != TORCH else None
-    return named == TORCH or (kernels is not None and kernels.name == named)
+    return named == TORCH or _of(named) is not None
 
 
 def use_recorded(environment: Mapping[str, str]) -> None:
     """Compute by those of the environment; by torch's where they are not here, with other rounding."""
     named = recorded(environment)
     if named != name():
-        backend.use(checked() if named != TORCH and are_here(named) else None)
+        backend.use(_of(named))
 
 
 def use_those_of_rank_0(named: str) -> None:
@@ -62,4 +66,10 @@ def use_those_of_rank_0(named: str) -> None:
             f"The first rank computes by the kernels {named}, which this one does not have.",
             "Run `python -m trainer kernels` on every machine, or set trainer.compiled to false.",
         )
-    backend.use(None if named == TORCH else checked())
+    backend.use(_of(named))
+
+
+def _of(named: str) -> Compiled | None:
+    """Those of a name, with products or without; None for torch and for what is not here."""
+    here = (checked(), checked(products=False)) if named != TORCH else ()
+    return next((kernels for kernels in here if kernels is not None and kernels.name == named), None)

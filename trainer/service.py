@@ -69,7 +69,7 @@ def start(settings: Settings, stop: Stop, ranks: Ranks | None = None) -> Trainer
     config = model_config(settings)
     device = device_of(settings.trainer.device, "trainer.device") if ranks is None else ranks.device
     environment.make_deterministic(settings.trainer.threads)
-    kernels.choose(settings.trainer, device)
+    kernels.choose(settings.trainer, device, sharded=ranks is not None and ranks.sharding == "fsdp")
     metrics.tell_kernels(kernels.name())
     admin.wait_for_broker(settings.kafka, settings.kafka.broker_patience_s)
     require_rights(settings, "trainer")

@@ -320,8 +320,8 @@ def build() -> Path:
 
 
 @cache
-def load() -> Compiled | None:
-    """The kernels; None where they have not been built or cannot be loaded."""
+def load(products: bool | None = None) -> Compiled | None:
+    """The kernels, as `Compiled` says; None where they have not been built or cannot be loaded."""
     if not torch.cpu._is_avx2_supported() or not LIBRARY.path().exists():
         LOG.info(
             "the compiled training kernels are not there, torch computes, more slowly: `python -m trainer kernels` "
@@ -329,7 +329,7 @@ def load() -> Compiled | None:
         )
         return None
     try:
-        return Compiled(LIBRARY.path())
+        return Compiled(LIBRARY.path(), products=products)
     except OSError as error:
         LOG.warning("the compiled training kernels cannot be loaded, torch computes, more slowly: %s", error)
         return None

@@ -33,9 +33,9 @@ Piece = Callable[[torch.dtype], tuple[Sequence[Tensor], Sequence[Tensor]]]
 
 
 @cache
-def checked() -> Compiled | None:
-    """The kernels; None where they are not built or differ from torch."""
-    kernels = binding.load()
+def checked(products: bool | None = None) -> Compiled | None:
+    """The kernels, as `Compiled` says; None where they are not built or differ from torch."""
+    kernels = binding.load(products)
     if kernels is None:
         return None
     difference = disagreement(kernels)

@@ -31,8 +31,10 @@ from trainer.step import StepResult, apply_step
 
 STEPS = 6
 DENSE = dataclasses.replace(toy.TINY, experts=1, active_experts=1, expert_hidden=64)
+BRANCHING = dataclasses.replace(toy.TINY, heads=1, bf16=True)
+"""Of which kernels compute whole branches, where the processor multiplies bfloat16."""
 DROPPING = dataclasses.replace(toy.TINY, dropout=0.2)
-MODELS = {"moe": toy.TINY, "dense": DENSE, "dropout": DROPPING}
+MODELS = {"moe": toy.TINY, "dense": DENSE, "dropout": DROPPING, "branching": BRANCHING}
 SETTINGS: dict[str, Any] = {
     "warmup_steps": 2,
     "learning_rate": 1e-3,
@@ -91,6 +93,8 @@ def main(folder: Path) -> None:
         if ranks.rank:
             return follow(ranks)
         for name, config in MODELS.items():
+            if name == "branching":
+                continue
             for sharding in SHARDINGS if name != "dropout" else ("ddp",):
                 steps(config, dataclasses.replace(ranks, sharding=sharding), folder / f"{sharding}-{name}")
         for parts in OTHER_PARTS:
@@ -101,6 +105,9 @@ def main(folder: Path) -> None:
             save_file(seed(state), folder / f"{sharding}-seed.safetensors")
         kernels.choose(TrainerSettings(), ranks.device)  # the others learn of it
         steps(toy.TINY, ranks, folder / "compiled")
+        for sharding in SHARDINGS:
+            kernels.choose(TrainerSettings(), ranks.device, sharded=sharding == "fsdp")
+            steps(BRANCHING, dataclasses.replace(ranks, sharding=sharding), folder / f"branching-{sharding}")
     return None
 
 

@@ -54,6 +54,20 @@ def test_the_settings_and_the_device_decide() -> None:
         assert kernels.name() == "torch"
 
 
+def test_of_a_sharded_model_products_are_torchs_and_a_journal_that_says_so_finds_them_again() -> None:
+    kernels.choose(TrainerSettings(), CPU, sharded=True)
+    chosen = backend.chosen()
+    assert chosen is not None
+    assert chosen.branch_unit == 0
+    named = kernels.name()
+    assert named.startswith(binding.LIBRARY.path().stem)
+    kernels.choose(TrainerSettings(), CPU)
+    kernels.use_recorded({kernels.KEY: named})
+    assert kernels.name() == named
+    kernels.use_those_of_rank_0(named)
+    assert kernels.name() == named
+
+
 def test_a_rank_without_the_kernels_of_the_first_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     name = binding.LIBRARY.path().stem
     kernels.use_those_of_rank_0(name)

@@ -43,7 +43,7 @@ STARTS_WITHIN_S = 150.0
 """Torchrun's processes load torch three times at once, beside whatever else the machine does."""
 BOUND = 1e-4
 """Largest difference of an element between two roundings, as a share of its tensor's largest: 3e-6 were seen."""
-TINY_MODELS = [name for name in MODELS if name != "dropout"]
+TINY_MODELS = [name for name in MODELS if name not in {"dropout", "branching"}]
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_two_ranks_make_the_steps_of_one(on_two_ranks: Path, name: str, sharding
 
 def test_one_process_over_two_parts_has_the_bits_of_two_ranks(on_two_ranks: Path) -> None:
     """Dropout's too: it is drawn by part. So a version of two ranks can be made again in one process."""
-    for name in MODELS:
+    for name in ("moe", "dense", "dropout"):
         for number, wanted in states(name, 2).items():
             assert same(load_file(on_two_ranks / f"ddp-{name}-{number}.safetensors"), wanted), (name, number)
 
@@ -115,6 +115,15 @@ def test_all_ranks_compute_by_the_kernels_of_the_first(on_two_ranks: Path) -> No
     kernels.choose(TrainerSettings(), torch.device("cpu"))
     for number, wanted in states("moe", 2).items():
         assert same(load_file(on_two_ranks / f"compiled-{number}.safetensors"), wanted), number
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_kernels_of_whole_branches_make_the_same_steps_on_ranks(on_two_ranks: Path, sharding: str) -> None:
+    """Shards are whole only inside of their modules, which a branch does not call: there products are torch's."""
+    kernels.choose(TrainerSettings(), torch.device("cpu"), sharded=sharding == "fsdp")
+    for number, wanted in states("branching", 2).items():
+        made = load_file(on_two_ranks / f"branching-{sharding}-{number}.safetensors")
+        assert same(made, wanted) if sharding == "ddp" else Distance.between(made, wanted).relative < 0.01, number
 
 
 @pytest.mark.parametrize("parts", OTHER_PARTS)
