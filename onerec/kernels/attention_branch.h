@@ -142,70 +142,110 @@ inline void heads_backward(const AttentionBranch& given, int64_t sample, int64_t
   }
 }
 
+inline TokenGroups take_groups(Scratch& from, int64_t pairs, int64_t width) {
+  return {from.take<uint32_t>(TokenGroups::words(pairs, width)), width, TokenGroups::count(width)};
+}
+
+inline TokenPanels take_panels(Scratch& from, int64_t pairs, int64_t columns) {
+  return {from.take<uint32_t>(TokenPanels::words(pairs, columns)), in_panels(columns) / PANEL};
+}
+
+// The way back of one call: weights, and rows packed for their gradients, as many units at once as `together`.
+class AttentionBranchBackward {
+ public:
+  AttentionBranchBackward(const AttentionBranch& given, const AttentionBranchGradients& to, int64_t threads)
+      : given_(given), to_(to), threads_(threads), width_(given.width()), queries_(given.queries()),
+        keys_(given.memory ? given.keys() : 0), own_(given.own_weight()), out_(given.out_weight()),
+        memory_(given.memory_weight()), units_(given), stride_((units_.each * queries_ + 1) / 2),
+        key_stride_((units_.each * keys_ + 1) / 2),
+        together_(std::clamp(GRADIENT_ROWS / (units_.each * std::max(queries_, keys_)), int64_t{1}, units_.count())),
+        scratch_(words()), own_weights_(scratch_.take<uint32_t>(own_.backward_words())),
+        out_weights_(scratch_.take<uint32_t>(out_.backward_words())),
+        memory_weights_(scratch_.take<uint32_t>(memory_.backward_words())),
+        normed_(take_groups(scratch_, together_ * stride_, width_)),
+        grads_(take_groups(scratch_, together_ * stride_, width_)),
+        keyed_(take_groups(scratch_, together_ * key_stride_, width_)),
+        projected_(take_panels(scratch_, together_ * stride_, own_.rows)),
+        attended_(take_panels(scratch_, together_ * stride_, width_)),
+        memory_projected_(take_panels(scratch_, together_ * key_stride_, memory_.rows)),
+        gain_sums_(scratch_.take<float>(units_.count() * width_)),
+        gradients_{{{normed_, projected_, to.w_own, own_, true}, scratch_.take<float>(width_ * own_.rows)},
+                   {{grads_, attended_, to.w_out, out_, false}, scratch_.take<float>(width_ * width_)},
+                   {{keyed_, memory_projected_, to.w_memory, memory_, true},
+                    scratch_.take<float>(width_ * memory_.rows)}} {
+    pack_backward(own_, own_weights_, threads);
+    pack_backward(out_, out_weights_, threads);
+    pack_backward(memory_, memory_weights_, threads);
+  }
+
+  void run() {
+    const auto begin = [&] { return BackwardUnit(given_, units_.each); };
+    for (int64_t from = 0; from < units_.count(); from += together_) {
+      const int64_t some = std::min(together_, units_.count() - from), last = from + some - 1;
+      in_turn(some, 1, units_.each * queries_ * width_, threads_, begin, [&](BackwardUnit& with, int64_t at, int64_t) {
+        stream_back(from + at, at * stride_, with);
+        if (given_.memory) memory_back(from + at, at * key_stride_, with);
+      });
+      const int64_t packed = (some - 1) * stride_ + (units_.of(last) * queries_ + 1) / 2;
+      const int64_t keys_packed = (some - 1) * key_stride_ + (units_.of(last) * keys_ + 1) / 2;
+      add_turn(gradients_, {packed, packed, keys_packed}, from == 0, last + 1 == units_.count(), threads_);
+    }
+    sum_blocks(gain_sums_, units_.count(), width_, to_.stream.grad_gain);
+  }
+
+ private:
+  int64_t words() const {
+    const int64_t pairs = together_ * stride_, key_pairs = together_ * key_stride_;
+    return own_.backward_words() + out_.backward_words() + memory_.backward_words() +
+           2 * TokenGroups::words(pairs, width_) + TokenGroups::words(key_pairs, width_) +
+           TokenPanels::words(pairs, own_.rows) + TokenPanels::words(pairs, width_) +
+           TokenPanels::words(key_pairs, memory_.rows) + units_.count() * width_ +
+           width_ * (own_.rows + width_ + memory_.rows);
+  }
+
+  // What flows through attention to the stream; the unit's pairs begin at `pair`.
+  void stream_back(int64_t unit, int64_t pair, BackwardUnit& with) const {
+    const Norm& norm = given_.stream.norm;
+    const int64_t sample = units_.first(unit), row = sample * queries_, count = units_.of(unit) * queries_;
+    const Rows grad = rows_from(to_.stream.grad, row, width_), projected{with.projected, own_.rows};
+    product(grad.pairs(0), count, out_weights_, width_ / 2, width_, Store{{with.attended, width_}});
+    for (int64_t one = 0; one < units_.of(unit); ++one) heads_backward(given_, sample + one, one, with);
+    product(projected.pairs(0), count, own_weights_, own_.rows / 2, width_, StoreFloat{with.flows, width_});
+    norm_rows_again(norm, row, count, with.normed);
+    norm_rows_backward(norm, to_.stream, row, count, with.flows, gain_sums_ + unit * width_);
+    pack_tokens(grad, count, grads_, pair);
+    pack_tokens(Rows{with.normed, width_}, count, normed_, pair);
+    pack_tokens(projected, count, own_.rows, projected_, pair);
+    pack_tokens(rows_from(given_.attended, row, width_), count, width_, attended_, pair);
+  }
+
+  // And to the memory.
+  void memory_back(int64_t unit, int64_t pair, const BackwardUnit& with) const {
+    const int64_t row = units_.first(unit) * keys_, count = units_.of(unit) * keys_;
+    const Rows projected{with.memory_projected, memory_.rows};
+    product(projected.pairs(0), count, memory_weights_, memory_.rows / 2, width_,
+            Store{rows_from(to_.memory, row, width_)});
+    pack_tokens(rows_from(given_.memory, row, width_), count, keyed_, pair);
+    pack_tokens(projected, count, memory_.rows, memory_projected_, pair);
+  }
+
+  const AttentionBranch& given_;
+  const AttentionBranchGradients& to_;
+  const int64_t threads_, width_, queries_, keys_;
+  const Weight own_, out_, memory_;
+  const Units units_;
+  const int64_t stride_, key_stride_, together_;
+  Scratch scratch_;
+  uint32_t *const own_weights_, *const out_weights_, *const memory_weights_;
+  const TokenGroups normed_, grads_, keyed_;
+  const TokenPanels projected_, attended_, memory_projected_;
+  float* const gain_sums_;
+  const TurnedOver gradients_[3];
+};
+
 inline void attention_branch_backward(const AttentionBranch& given, const AttentionBranchGradients& to,
                                       int64_t threads) {
-  const Weight own = given.own_weight(), out = given.out_weight(), memory_weight = given.memory_weight();
-  const Norm& norm = given.stream.norm;
-  const int64_t width = given.width(), queries = given.queries(), keys = given.memory ? given.keys() : 0;
-  const Units units(given);
-  const int64_t rows = units.each * queries, memory_rows = units.each * keys;
-  const int64_t together = std::min(units.count(), std::max(int64_t{1}, GRADIENT_ROWS / std::max(rows, memory_rows)));
-  const int64_t stride = (rows + 1) / 2, memory_stride = (memory_rows + 1) / 2, groups = TokenGroups::count(width);
-  const int64_t pairs = together * stride, memory_pairs = together * memory_stride;
-  const int64_t group_words = TokenGroups::words(pairs, width), own_words = TokenPanels::words(pairs, own.rows),
-                out_words = TokenPanels::words(pairs, width), key_words = TokenGroups::words(memory_pairs, width),
-                memory_words = TokenPanels::words(memory_pairs, memory_weight.rows);
-  Scratch scratch(own.backward_words() + out.backward_words() + memory_weight.backward_words() + 2 * group_words +
-                  own_words + out_words + key_words + memory_words +
-                  width * (own.rows + width + memory_weight.rows) + units.count() * width);
-  uint32_t* own_weights = scratch.take<uint32_t>(own.backward_words());
-  uint32_t* out_weights = scratch.take<uint32_t>(out.backward_words());
-  uint32_t* memory_weights = scratch.take<uint32_t>(memory_weight.backward_words());
-  const TokenGroups normed{scratch.take<uint32_t>(group_words), width, groups},
-      grads{scratch.take<uint32_t>(group_words), width, groups},
-      memory{scratch.take<uint32_t>(key_words), width, groups};
-  const TokenPanels projected{scratch.take<uint32_t>(own_words), own.rows / PANEL},
-      attended{scratch.take<uint32_t>(out_words), width / PANEL},
-      memory_projected{scratch.take<uint32_t>(memory_words), memory_weight.rows / PANEL};
-  const TurnedOver gradients[3] = {
-      {{normed, projected, to.w_own, own, true}, scratch.take<float>(width * own.rows)},
-      {{grads, attended, to.w_out, out, false}, scratch.take<float>(width * width)},
-      {{memory, memory_projected, to.w_memory, memory_weight, true}, scratch.take<float>(width * memory_weight.rows)}};
-  float* gain_sums = scratch.take<float>(units.count() * width);
-  pack_backward(own, own_weights, threads);
-  pack_backward(out, out_weights, threads);
-  pack_backward(memory_weight, memory_weights, threads);
-  const auto unit_back = [&](int64_t unit, int64_t place, BackwardUnit& with) {
-    const int64_t sample = units.first(unit), row = sample * queries, count = units.of(unit) * queries;
-    const Rows grad = rows_from(to.stream.grad, row, width);
-    product(grad.pairs(0), count, out_weights, width / 2, width, Store{{with.attended, width}});
-    for (int64_t one = 0; one < units.of(unit); ++one) heads_backward(given, sample + one, one, with);
-    product(Rows{with.projected, own.rows}.pairs(0), count, own_weights, own.rows / 2, width,
-            StoreFloat{with.flows, width});
-    norm_rows_again(norm, row, count, with.normed);
-    norm_rows_backward(norm, to.stream, row, count, with.flows, gain_sums + unit * width);
-    pack_tokens(grad, count, grads, place * stride);
-    pack_tokens(Rows{with.normed, width}, count, normed, place * stride);
-    pack_tokens(Rows{with.projected, own.rows}, count, own.rows, projected, place * stride);
-    pack_tokens(rows_from(given.attended, row, width), count, width, attended, place * stride);
-    if (!given.memory) return;
-    const int64_t first = sample * keys, some = units.of(unit) * keys;
-    const Rows theirs{with.memory_projected, memory_weight.rows};
-    product(theirs.pairs(0), some, memory_weights, memory_weight.rows / 2, width,
-            Store{rows_from(to.memory, first, width)});
-    pack_tokens(rows_from(given.memory, first, width), some, memory, place * memory_stride);
-    pack_tokens(theirs, some, memory_weight.rows, memory_projected, place * memory_stride);
-  };
-  const auto begin = [&] { return BackwardUnit(given, units.each); };
-  for (int64_t from = 0; from < units.count(); from += together) {
-    const int64_t some = std::min(together, units.count() - from), last_unit = from + some - 1;
-    in_turn(some, 1, rows * width, threads, begin,
-            [&](BackwardUnit& with, int64_t unit, int64_t) { unit_back(from + unit, unit, with); });
-    const int64_t packed = (some - 1) * stride + (units.of(last_unit) * queries + 1) / 2;
-    const int64_t memory_packed = (some - 1) * memory_stride + (units.of(last_unit) * keys + 1) / 2;
-    add_turn(gradients, {packed, packed, memory_packed}, from == 0, last_unit + 1 == units.count(), threads);
-  }
-  sum_blocks(gain_sums, units.count(), width, to.stream.grad_gain);
+  AttentionBranchBackward(given, to, threads).run();
 }
 
 }  // namespace onerec

@@ -1,5 +1,5 @@
 // The sparse experts of a layer: rows are sorted by expert, pass through their expert's SwiGLU while they are in the
-// cache, and are mixed by their gates; forward and backward. A weight is read once for all rows of its expert and packed
+// cache, and are mixed by their gates; forward and backward. A weight is read once for its expert's rows, and packed
 // panel by panel where it is used: with few rows for each expert its way from memory is what takes time.
 #pragma once
 
