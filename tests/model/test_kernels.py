@@ -36,11 +36,11 @@ from tests.model import toy
 class Kind(NamedTuple):
     """Which kernels a test is about."""
 
-    library: Library
+    source: Library
     products: bool
 
     def load(self, path: Path | None = None) -> Compiled:
-        return Compiled(path or self.library.build(), products=self.products)
+        return Compiled(path or self.source.build(), products=self.products)
 
 
 KINDS = {
@@ -207,7 +207,7 @@ def test_bits_do_not_depend_on_the_compilers_choices(compiled: Compiled, kind: K
     for number, flags in enumerate((("-O1", *fewest), ("-O2", "-mavx2", "-mfma"))):
         target = tmp_path / f"other-{number}.so"
         compiler = next(found for name in COMPILERS if (found := shutil.which(name)))
-        command = [compiler, *FLAGS, *kind.library.flags, *flags, INCLUDE, "-o", str(target), str(kind.library.main)]
+        command = [compiler, *FLAGS, *kind.source.flags, *flags, INCLUDE, "-o", str(target), str(kind.source.main)]
         subprocess.run(command, check=True, capture_output=True)
         results.append(kind.load(target))
     for dtype in (torch.float32, torch.bfloat16):
@@ -471,7 +471,7 @@ def test_with_tiles_products_are_left_to_onednn(
 ) -> None:
     """Which is faster by them; a step's bits are others then, so the kernels have another name."""
     monkeypatch.setattr(binding, "machine", lambda: {"features": "avx2, avx512f, avx512_bf16, amx_bf16"})
-    with_tiles = Compiled(kind.library.build())
+    with_tiles = Compiled(kind.source.build())
     assert with_tiles.branch_unit == 0
     assert with_tiles.head_unit == compiled.head_unit
     assert (with_tiles.name == compiled.name) == (compiled.branch_unit == 0)
