@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from evaluation.cli.options import Device, names_of, seeds_of
 from onerec.cli.options import fail
 from onerec.errors import OneRecError
 from onerec.service import configure_logging
+
+if TYPE_CHECKING:
+    from evaluation.table1.protocol import Form
 
 
 def table1(
@@ -56,14 +59,21 @@ def table1(
             onto=published.DEFAULT_FOLDER if onto_published else None,
         )
         summary = report.summarise(place, form, chosen)
-        if paper and form is protocol.FULL:
-            published.publish(place)
+        report.write(summary, out or report.RESULTS / ("table1-quick.json" if quick else "table1.json"))
+        typer.echo(report.table(summary))
+        if paper:
+            _publish(place, form, summary)
     except OneRecError as error:
         raise fail(error) from error
-    report.write(summary, out or report.RESULTS / ("table1-quick.json" if quick else "table1.json"))
-    if paper:
-        report.write_paper(report.PAPER, summary)
-    typer.echo(report.table(summary))
+
+
+def _publish(place: Path, form: Form, summary: dict[str, Any]) -> None:
+    """Into docs/paper.md; of the full form rows and judge, too. Raises CheckFailedError for rows of another judge."""
+    from evaluation.table1 import protocol, published, report  # noqa: PLC0415 - loads torch
+
+    if form is protocol.FULL:
+        published.publish(place)
+    report.write_paper(report.PAPER, summary)
 
 
 def _choose(device: Device, processes: int, out: Path | None, *, paper: bool) -> None:

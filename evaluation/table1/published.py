@@ -5,13 +5,15 @@ A run's own folder is of one state of the code. Here each row names the commit t
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from evaluation.table1.jobs import JUDGE_FILE
 from evaluation.table1.kept import JUDGE_WEIGHTS
+from evaluation.table1.report import RESULTS
 from onerec.errors import CheckFailedError, DependencyMissingError
 
-DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "results" / "table1"
+DEFAULT_FOLDER = RESULTS / "table1"
 JUDGE = (JUDGE_FILE, JUDGE_WEIGHTS)
 
 
@@ -38,4 +40,4 @@ def publish(place: Path, published: Path = DEFAULT_FOLDER) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     for path in (*(source / name for name in JUDGE), *sorted(source.glob("*.*.json"))):
-        (target / path.name).write_bytes(path.read_bytes())
+        shutil.copyfile(path, target / path.name)
