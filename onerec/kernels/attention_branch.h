@@ -125,7 +125,7 @@ class BackwardUnit {
   BackwardScratch backward;
 };
 
-// One sample's heads, the first row of which is `row` of the unit's.
+// One sample's heads; it is number `place` of the unit's samples.
 inline void heads_backward(const AttentionBranch& given, int64_t sample, int64_t place, BackwardUnit& with) {
   const Attention& attention = given.attention;
   const int64_t width = given.width(), own = given.own(), heads = attention.scores.heads;
@@ -140,14 +140,6 @@ inline void heads_backward(const AttentionBranch& given, int64_t sample, int64_t
                               {theirs.data + width + at, theirs.stride}};
     attend_backward(attention, sample * heads + head, grads, with.backward);
   }
-}
-
-inline TokenGroups take_groups(Scratch& from, int64_t pairs, int64_t width) {
-  return {from.take<uint32_t>(TokenGroups::words(pairs, width)), width, TokenGroups::count(width)};
-}
-
-inline TokenPanels take_panels(Scratch& from, int64_t pairs, int64_t columns) {
-  return {from.take<uint32_t>(TokenPanels::words(pairs, columns)), in_panels(columns) / PANEL};
 }
 
 // The way back of one call: weights, and rows packed for their gradients, as many units at once as `together`.

@@ -47,21 +47,17 @@ inline void norm_rows_again(const Norm& norm, int64_t first, int64_t count, uint
 
 // What flows back from a branch and along the stream.
 struct StreamGradients {
-  const uint16_t* grad;     // of the branch
-  const float* grad_total;  // or null
-  float* grad_x;            // of x, and of `added` where that is float32
-  uint16_t* grad_added;     // the same as bfloat16, or null
+  const uint16_t* grad;  // of the branch
+  StreamFlow<Bf16> stream;
   float* grad_gain;
 };
 
 // `grads` of the norm of rows, side by side; `gain_sums` are begun.
 inline void norm_rows_backward(const Norm& norm, const StreamGradients& to, int64_t first, int64_t count,
                                const float* grads, float* gain_sums) {
-  const NormGradients<float, Bf16> places{nullptr,   to.grad_total, to.grad_x, reinterpret_cast<Bf16*>(to.grad_added),
-                                          to.grad_gain, nullptr,    0};
   for (int64_t at = 0; at < norm.width; at += LANES) store(gain_sums + at, all(0.0f));
   for (int64_t row = 0; row < count; ++row)
-    norm_row_backward(norm, first + row, grads + row * norm.width, places, gain_sums);
+    norm_row_backward(norm, first + row, grads + row * norm.width, to.stream, gain_sums);
 }
 
 }  // namespace onerec

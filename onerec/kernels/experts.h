@@ -153,7 +153,6 @@ inline void part_backward(const Experts& given, const Part& part, const float* g
                           uint16_t* to, PartScratch& with) {
   const int64_t width = given.width, hidden = given.hidden, count = part.count;
   const Weight in = given.in_weight(part.expert), out = given.out_weight(part.expert);
-  const uint16_t* gated = given.gated + part.first * 2 * hidden;
   gather(given, part, with.rows);
   for (int64_t row = 0; row < count; ++row) {
     const int64_t place = given.source[part.first + row];
@@ -162,17 +161,13 @@ inline void part_backward(const Experts& given, const Part& part, const float* g
       narrow_to(with.grads + row * width + at, load(grad + at) * given.gates[place]);
   }
   const Rows flows{with.grads, width};
-  for (int64_t column = 0; column < hidden; column += PANEL) {
-    pack_forward(out, column / PANEL, with.panel);
-    product(flows.pairs(0), count, with.panel, width / 2, PANEL, StoreFloat{with.products, PANEL});
-    for (int64_t half = 0; half < std::min(PANEL, hidden - column); half += LANES) {
-      const int64_t at = 2 * (column + half);
-      activate_backward(with.products + half, count, gated + at * count, with.gated + at,
-                        with.activated + column + half, hidden);
-      pack_panel(Rows{with.gated, 2 * hidden}, count, 2 * hidden, tokens.gated, part.pair, at / PANEL);
-    }
-    pack_panel(Rows{with.activated, hidden}, count, hidden, tokens.activated, part.pair, column / PANEL);
-  }
+  const GatedRows back{count,          hidden,       given.gated + part.first * 2 * hidden, with.gated,
+                       with.activated, tokens.gated, tokens.activated,                      part.pair};
+  for (int64_t column = 0; column < hidden; column += PANEL)
+    gated_backward(back, column, with.products, [&] {
+      pack_forward(out, column / PANEL, with.panel);
+      product(flows.pairs(0), count, with.panel, width / 2, PANEL, StoreFloat{with.products, PANEL});
+    });
   for (int64_t column = 0; column < width; column += PANEL) {
     pack_forward(in, column / PANEL, with.panel);
     product(Rows{with.gated, 2 * hidden}.pairs(0), count, with.panel, hidden, PANEL,
@@ -206,10 +201,10 @@ inline void weights_backward(const Experts& given, const Parts& parts, const Exp
                              const ExpertsGradients& to, int64_t threads) {
   const int64_t width = given.width, hidden = given.hidden;
   const int64_t in_count = tokens.gated.panels, out_count = tokens.activated.panels, each = in_count + out_count;
-  const auto begin = [&] { return Scratch(RUN_PANELS * width * PANEL); };
-  in_turn(given.experts * each, RUN_PANELS, given.slot_count() * width * PANEL / given.experts, threads, begin,
-          [&](Scratch& memory, int64_t first, int64_t last) {
-            float* sums = memory.first<float>();
+  in_turn(given.experts * each, RUN_PANELS, given.slot_count() * width * PANEL / given.experts, threads,
+          [&](int64_t first, int64_t last) {
+            Scratch memory(width * PANEL);
+            float* sums = memory.take<float>(width * PANEL);
             for (int64_t at = first; at < last; ++at) {
               const int64_t expert = at / each, panel = at % each, pair = parts.begin_of(expert);
               const bool is_in = panel < in_count;
@@ -229,14 +224,11 @@ inline void weights_backward(const Experts& given, const Parts& parts, const Exp
 inline void experts_backward(const Experts& given, const ExpertsGradients& to, int64_t threads) {
   const int64_t width = given.width, hidden = given.hidden;
   const Parts parts(given);
-  const int64_t pairs = parts.ends.back(), groups = TokenGroups::count(width);
-  const int64_t token_words = TokenGroups::words(pairs, width), in_words = TokenPanels::words(pairs, 2 * hidden),
-                out_words = TokenPanels::words(pairs, hidden);
-  Scratch memory(2 * token_words + in_words + out_words + given.slot_count() * width / 2);
-  const ExpertsTokens tokens{{memory.take<uint32_t>(token_words), width, groups},
-                             {memory.take<uint32_t>(token_words), width, groups},
-                             {memory.take<uint32_t>(in_words), in_panels(2 * hidden) / PANEL},
-                             {memory.take<uint32_t>(out_words), in_panels(hidden) / PANEL}};
+  const int64_t pairs = parts.ends.back();
+  Scratch memory(2 * TokenGroups::words(pairs, width) + TokenPanels::words(pairs, 2 * hidden) +
+                 TokenPanels::words(pairs, hidden) + given.slot_count() * width / 2);
+  const ExpertsTokens tokens{take_groups(memory, pairs, width), take_groups(memory, pairs, width),
+                             take_panels(memory, pairs, 2 * hidden), take_panels(memory, pairs, hidden)};
   uint16_t* slots = memory.take<uint16_t>(given.slot_count() * width / 2);
   const auto begin = [&] { return PartScratch(width, hidden); };
   in_turn(parts.count(), 1, given.slot_count() * hidden / std::max(int64_t{1}, parts.count()), threads, begin,

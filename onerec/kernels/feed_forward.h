@@ -47,6 +47,37 @@ inline void activate_backward(const float* flows, int64_t count, const uint16_t*
   }
 }
 
+// What a panel's gradients are activated with comes from memory while they are multiplied.
+inline void fetch(const uint16_t* gated, int64_t count) {
+  for (int64_t at = 0; at < count; at += PANEL) _mm_prefetch(reinterpret_cast<const char*>(gated + at), _MM_HINT_T0);
+}
+
+// Rows that SwiGLU got, on the way back: `gated` [panel][row][PANEL] as the forward kept it, gradients [.., 2 * hidden]
+// and what is activated again [.., hidden], and where both are packed for the gradients of weights, from `pair` on.
+struct GatedRows {
+  int64_t count, hidden;
+  const uint16_t* gated;
+  uint16_t *grads, *activated;
+  TokenPanels grad_tokens, activated_tokens;
+  int64_t pair;
+};
+
+// Panel of hidden columns from `column` on; multiply() puts gradients of what is activated into `flows` [.., PANEL].
+template <class Multiply>
+void gated_backward(const GatedRows& rows, int64_t column, const float* flows, const Multiply& multiply) {
+  const int64_t hidden = rows.hidden, columns = std::min(PANEL, hidden - column);
+  const uint16_t* gated = rows.gated + 2 * column * rows.count;
+  fetch(gated, 2 * columns * rows.count);
+  multiply();
+  for (int64_t half = 0; half < columns; half += LANES) {
+    const int64_t at = 2 * (column + half);
+    activate_backward(flows + half, rows.count, gated + 2 * half * rows.count, rows.grads + at,
+                      rows.activated + column + half, hidden);
+    pack_panel(Rows{rows.grads, 2 * hidden}, rows.count, 2 * hidden, rows.grad_tokens, rows.pair, at / PANEL);
+  }
+  pack_panel(Rows{rows.activated, hidden}, rows.count, hidden, rows.activated_tokens, rows.pair, column / PANEL);
+}
+
 // Memory of a thread for the rows of a chunk.
 class FeedForwardChunk {
  public:
@@ -65,11 +96,6 @@ class FeedForwardChunk {
   uint16_t *const normed, *const activated, *const gated;
   float *const flows, *const panel;
 };
-
-// What a panel's gradients are activated with comes from memory while they are multiplied.
-inline void fetch(const uint16_t* gated, int64_t count) {
-  for (int64_t at = 0; at < count; at += PANEL) _mm_prefetch(reinterpret_cast<const char*>(gated + at), _MM_HINT_T0);
-}
 
 inline void feed_forward(const FeedForward& given, int64_t threads) {
   const Weight in = given.in_weight(), out = given.out_weight();
@@ -99,65 +125,78 @@ struct FeedForwardGradients {
   float *w_in, *w_out;
 };
 
-// Rows on their way back, packed for the gradients of the weights.
-struct FeedForwardTokens {
-  TokenGroups normed, grad;
-  TokenPanels gated, activated;
+// The way back of one call: weights, and rows packed for their gradients, as many chunks at once as `together`.
+class FeedForwardBackward {
+ public:
+  FeedForwardBackward(const FeedForward& given, const FeedForwardGradients& to, int64_t threads)
+      : given_(given), to_(to), threads_(threads), rows_(given.rows()), width_(given.width()), hidden_(given.hidden),
+        in_(given.in_weight()), out_(given.out_weight()), chunks_((rows_ + CHUNK_ROWS - 1) / CHUNK_ROWS),
+        together_(std::min(chunks_, GRADIENT_ROWS / CHUNK_ROWS)), pairs_(together_ * CHUNK_ROWS / 2), scratch_(words()),
+        in_weights_(scratch_.take<uint32_t>(in_.backward_words())),
+        out_weights_(scratch_.take<uint32_t>(out_.backward_words())), normed_(take_groups(scratch_, pairs_, width_)),
+        grads_(take_groups(scratch_, pairs_, width_)), gated_(take_panels(scratch_, pairs_, 2 * hidden_)),
+        activated_(take_panels(scratch_, pairs_, hidden_)), gain_sums_(scratch_.take<float>(chunks_ * width_)),
+        gradients_{{{normed_, gated_, to.w_in, in_, true}, scratch_.take<float>(width_ * in_panels(2 * hidden_))},
+                   {{grads_, activated_, to.w_out, out_, false}, scratch_.take<float>(width_ * in_panels(hidden_))}} {
+    pack_backward(in_, in_weights_, threads);
+    pack_backward(out_, out_weights_, threads);
+  }
+
+  void run() {
+    const auto begin = [&] { return FeedForwardChunk(width_, hidden_); };
+    for (int64_t from = 0; from < chunks_; from += together_) {
+      const int64_t some = std::min(together_, chunks_ - from);
+      in_turn(some, 1, CHUNK_ROWS * hidden_, threads_, begin, [&](FeedForwardChunk& with, int64_t chunk, int64_t) {
+        chunk_back(from + chunk, chunk * CHUNK_ROWS / 2, with);
+      });
+      const int64_t packed = (std::min(rows_, (from + some) * CHUNK_ROWS) - from * CHUNK_ROWS + 1) / 2;
+      add_turn(gradients_, {packed, packed}, from == 0, from + some == chunks_, threads_);
+    }
+    sum_blocks(gain_sums_, chunks_, width_, to_.stream.grad_gain);
+  }
+
+ private:
+  int64_t words() const {
+    return in_.backward_words() + out_.backward_words() + 2 * TokenGroups::words(pairs_, width_) +
+           TokenPanels::words(pairs_, 2 * hidden_) + TokenPanels::words(pairs_, hidden_) + chunks_ * width_ +
+           width_ * (in_panels(2 * hidden_) + in_panels(hidden_));
+  }
+
+  // The chunk's pairs begin at `pair`.
+  void chunk_back(int64_t chunk, int64_t pair, FeedForwardChunk& with) const {
+    const Norm& norm = given_.stream.norm;
+    const int64_t row = chunk * CHUNK_ROWS, count = std::min(CHUNK_ROWS, rows_ - row);
+    const Rows grad{const_cast<uint16_t*>(to_.stream.grad) + row * width_, width_};
+    const GatedRows gated{count,          hidden_, given_.gated + row * 2 * hidden_, with.gated,
+                          with.activated, gated_,  activated_,                       pair};
+    for (int64_t column = 0; column < hidden_; column += PANEL)
+      gated_backward(gated, column, with.panel, [&] {
+        product(grad.pairs(0), count, out_weights_ + column * width_ / 2, width_ / 2, PANEL,
+                StoreFloat{with.panel, PANEL});
+      });
+    product(Rows{with.gated, 2 * hidden_}.pairs(0), count, in_weights_, hidden_, width_,
+            StoreFloat{with.flows, width_});
+    norm_rows_again(norm, row, count, with.normed);
+    norm_rows_backward(norm, to_.stream, row, count, with.flows, gain_sums_ + chunk * width_);
+    pack_tokens(grad, count, grads_, pair);
+    pack_tokens(Rows{with.normed, width_}, count, normed_, pair);
+  }
+
+  const FeedForward& given_;
+  const FeedForwardGradients& to_;
+  const int64_t threads_, rows_, width_, hidden_;
+  const Weight in_, out_;
+  const int64_t chunks_, together_, pairs_;
+  Scratch scratch_;
+  uint32_t *const in_weights_, *const out_weights_;
+  const TokenGroups normed_, grads_;
+  const TokenPanels gated_, activated_;
+  float* const gain_sums_;
+  const TurnedOver gradients_[2];
 };
 
 inline void feed_forward_backward(const FeedForward& given, const FeedForwardGradients& to, int64_t threads) {
-  const Weight in = given.in_weight(), out = given.out_weight();
-  const Norm& norm = given.stream.norm;
-  const int64_t rows = given.rows(), width = given.width(), hidden = given.hidden;
-  const int64_t chunks = (rows + CHUNK_ROWS - 1) / CHUNK_ROWS, together = GRADIENT_ROWS / CHUNK_ROWS;
-  const int64_t pairs = std::min(chunks, together) * CHUNK_ROWS / 2;
-  const int64_t groups = TokenGroups::count(width), in_words = TokenPanels::words(pairs, 2 * hidden),
-                out_words = TokenPanels::words(pairs, hidden), token_words = TokenGroups::words(pairs, width);
-  const int64_t in_sums = width * in_panels(2 * hidden), out_sums = width * in_panels(hidden);
-  Scratch memory(in.backward_words() + out.backward_words() + in_words + out_words + 2 * token_words + in_sums +
-                 out_sums + chunks * width);
-  uint32_t* in_weights = memory.take<uint32_t>(in.backward_words());
-  uint32_t* out_weights = memory.take<uint32_t>(out.backward_words());
-  const FeedForwardTokens tokens{{memory.take<uint32_t>(token_words), width, groups},
-                                 {memory.take<uint32_t>(token_words), width, groups},
-                                 {memory.take<uint32_t>(in_words), in_panels(2 * hidden) / PANEL},
-                                 {memory.take<uint32_t>(out_words), in_panels(hidden) / PANEL}};
-  const TurnedOver gradients[2] = {
-      {{tokens.normed, tokens.gated, to.w_in, in, true}, memory.take<float>(in_sums)},
-      {{tokens.grad, tokens.activated, to.w_out, out, false}, memory.take<float>(out_sums)}};
-  float* gain_sums = memory.take<float>(chunks * width);
-  pack_backward(in, in_weights, threads);
-  pack_backward(out, out_weights, threads);
-  const auto chunk_back = [&](int64_t chunk, int64_t before, FeedForwardChunk& with) {
-    const int64_t row = chunk * CHUNK_ROWS, count = std::min(CHUNK_ROWS, rows - row), pair = before / 2;
-    const Rows grad{const_cast<uint16_t*>(to.stream.grad) + row * width, width};
-    for (int64_t column = 0; column < hidden; column += PANEL) {
-      fetch(given.gated + row * 2 * hidden + 2 * column * count, std::min(PANEL, hidden - column) * 2 * count);
-      product(grad.pairs(0), count, out_weights + column * width / 2, width / 2, PANEL, StoreFloat{with.panel, PANEL});
-      for (int64_t half = 0; half < std::min(PANEL, hidden - column); half += LANES) {
-        const int64_t at = 2 * (column + half);
-        activate_backward(with.panel + half, count, given.gated + row * 2 * hidden + at * count, with.gated + at,
-                          with.activated + column + half, hidden);
-        pack_panel(Rows{with.gated, 2 * hidden}, count, 2 * hidden, tokens.gated, pair, at / PANEL);
-      }
-      pack_panel(Rows{with.activated, hidden}, count, hidden, tokens.activated, pair, column / PANEL);
-    }
-    product(Rows{with.gated, 2 * hidden}.pairs(0), count, in_weights, hidden, width, StoreFloat{with.flows, width});
-    norm_rows_again(norm, row, count, with.normed);
-    norm_rows_backward(norm, to.stream, row, count, with.flows, gain_sums + chunk * width);
-    pack_tokens(grad, count, tokens.grad, pair);
-    pack_tokens(Rows{with.normed, width}, count, tokens.normed, pair);
-  };
-  const auto begin = [&] { return FeedForwardChunk(width, hidden); };
-  for (int64_t from = 0; from < chunks; from += together) {
-    const int64_t some = std::min(together, chunks - from);
-    in_turn(some, 1, CHUNK_ROWS * hidden, threads, begin, [&](FeedForwardChunk& with, int64_t chunk, int64_t) {
-      chunk_back(from + chunk, chunk * CHUNK_ROWS, with);
-    });
-    const int64_t packed = (std::min(rows, (from + some) * CHUNK_ROWS) - from * CHUNK_ROWS + 1) / 2;
-    add_turn(gradients, {packed, packed}, from == 0, from + some == chunks, threads);
-  }
-  sum_blocks(gain_sums, chunks, width, to.stream.grad_gain);
+  FeedForwardBackward(given, to, threads).run();
 }
 
 }  // namespace onerec

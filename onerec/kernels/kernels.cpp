@@ -51,12 +51,8 @@ void onerec_norm_backward(const onerec::Norm* norm, int64_t kind, const void* gr
                           int64_t threads) {
   onerec::with_kind(kind, [&](auto of) {
     using Grad = typename decltype(of)::Type;
-    const onerec::NormGradients<Grad, onerec::Bf16> to{static_cast<const Grad*>(grad),
-                                                       grad_total,
-                                                       grad_x,
-                                                       static_cast<onerec::Bf16*>(grad_added),
-                                                       grad_gain,
-                                                       partial,
+    const onerec::StreamFlow<onerec::Bf16> stream{grad_total, grad_x, static_cast<onerec::Bf16*>(grad_added)};
+    const onerec::NormGradients<Grad, onerec::Bf16> to{static_cast<const Grad*>(grad), stream, grad_gain, partial,
                                                        blocks};
     onerec::norm_backward(*norm, to, threads);
   });

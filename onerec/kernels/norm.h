@@ -47,13 +47,19 @@ void norm_forward(const Norm& norm, const Added* added, float* total, Out* out, 
   });
 }
 
-// What flows back to a row, given x as the forward's `total`.
+// What flows back along the stream.
+template <class Low>
+struct StreamFlow {
+  const float* grad_total;  // of `total`, or null
+  float* grad_x;            // of x, and of `added` where that is float32
+  Low* grad_added;          // the same in low precision, or null
+};
+
+// What flows back to rows, given x as the forward's `total`.
 template <class Grad, class Low>
 struct NormGradients {
   const Grad* grad;          // of `out`
-  const float* grad_total;   // of `total`, or null
-  float* grad_x;             // of x, and of `added` where that is float32
-  Low* grad_added;           // the same in low precision, or null
+  StreamFlow<Low> stream;
   float* grad_gain;          // [width]
   float* partial;            // [blocks, width]
   int64_t blocks;            // into which rows are cut for the sums of `grad_gain`, however many threads there are
@@ -61,8 +67,7 @@ struct NormGradients {
 
 // One row; `gain_sums` [width] are added to.
 template <class Grad, class Low>
-void norm_row_backward(const Norm& norm, int64_t row, const Grad* grad, const NormGradients<Grad, Low>& to,
-                       float* gain_sums) {
+void norm_row_backward(const Norm& norm, int64_t row, const Grad* grad, const StreamFlow<Low>& to, float* gain_sums) {
   const int64_t width = norm.width, start = row * width;
   const float* x = norm.x + start;
   const float inverse = norm.inverse[row];
@@ -98,7 +103,7 @@ void norm_backward(const Norm& norm, const NormGradients<Grad, Low>& to, int64_t
       float* gain_sums = to.partial + block * width;
       for (int64_t at = 0; at < width; at += LANES) store(gain_sums + at, all(0.0f));
       for (int64_t row = rows * block / to.blocks; row < rows * (block + 1) / to.blocks; ++row)
-        norm_row_backward(norm, row, to.grad + row * width, to, gain_sums);
+        norm_row_backward(norm, row, to.grad + row * width, to.stream, gain_sums);
     }
   });
   sum_blocks(to.partial, to.blocks, width, to.grad_gain);

@@ -27,11 +27,6 @@ class Scratch {
     return reinterpret_cast<T*>(found);
   }
 
-  template <class T>
-  T* first() const {
-    return reinterpret_cast<T*>(words_.get());
-  }
-
  private:
   std::unique_ptr<uint32_t, decltype(&std::free)> words_;
   uint32_t* next_;

@@ -32,4 +32,11 @@ void in_turn(int64_t count, int64_t each, int64_t elements, int64_t threads, con
   });
 }
 
+// The same, where runs share no memory of their thread: calls work(first, last).
+template <class Work>
+void in_turn(int64_t count, int64_t each, int64_t elements, int64_t threads, const Work& work) {
+  const auto begin = [] { return 0; };
+  in_turn(count, each, elements, threads, begin, [&](int, int64_t first, int64_t last) { work(first, last); });
+}
+
 }  // namespace onerec

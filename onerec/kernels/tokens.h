@@ -43,6 +43,14 @@ struct TokenGroups {
   }
 };
 
+inline TokenPanels take_panels(Scratch& from, int64_t pairs, int64_t columns) {
+  return {from.take<uint32_t>(TokenPanels::words(pairs, columns)), in_panels(columns) / PANEL};
+}
+
+inline TokenGroups take_groups(Scratch& from, int64_t pairs, int64_t columns) {
+  return {from.take<uint32_t>(TokenGroups::words(pairs, columns)), columns, TokenGroups::count(columns)};
+}
+
 // Rows 2 * pair and 2 * pair + 1 of `count` rows; zeros behind the last one.
 struct PairOfRows {
   const uint16_t* rows[2];
@@ -187,8 +195,7 @@ void add_turn(const TurnedOver (&weights)[COUNT], const int64_t (&pairs)[COUNT],
     panels += weights[w].gradient.panels.panels;
     work += weights[w].gradient.panels.panels * weights[w].gradient.panel_words() * pairs[w];
   }
-  const auto begin = [] { return 0; };
-  in_turn(panels, RUN_PANELS, work / panels, threads, begin, [&](int, int64_t first, int64_t last) {
+  in_turn(panels, RUN_PANELS, work / panels, threads, [&](int64_t first, int64_t last) {
     int64_t before = 0;
     for (int64_t w = 0; w < COUNT; ++w) {
       const WeightGradient& gradient = weights[w].gradient;
