@@ -227,7 +227,7 @@ class Compiled:
         """As `Kernels` says. Saved are what SwiGLU gets, in an order of its own, and the norm's factors."""
         (rows, width), hidden = stream.x.shape, weights[1].shape[1]
         gated, out = low(rows, 2 * hidden), low(rows, width)
-        total, inverse = stream.x if stream.added is None else torch.empty_like(stream.x), stream.x.new_empty(rows)
+        total, inverse = structures.summed(stream)
         addresses = pointers(*weights, gated, out)
         structure = structures.FeedForward(structures.of_stream(stream, total, inverse), hidden, *addresses)
         self._feed_forward_forward(ctypes.byref(structure), torch.get_num_threads())
@@ -256,7 +256,7 @@ class Compiled:
             low(rows, width),
         )
         theirs = None if memory is None else low(len(memory), 2 * width)
-        total, inverse = stream.x if stream.added is None else torch.empty_like(stream.x), stream.x.new_empty(rows)
+        total, inverse = structures.summed(stream)
         kept = torch.empty(rows * attending.heads, 2)
         saved = (inverse, projected, attended, kept, *(() if theirs is None else (theirs,)))
         bias, structure = structures.of_attention_branch(

@@ -147,6 +147,11 @@ def pointers(*tensors: Tensor | None) -> list[int | None]:
     return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
+def summed(stream: Stream) -> tuple[Tensor, Tensor]:
+    """Where the stream's sum goes, itself where nothing is added, and its norm's factors."""
+    return stream.x if stream.added is None else torch.empty_like(stream.x), stream.x.new_empty(len(stream.x))
+
+
 def of_stream(stream: Stream, total: Tensor, inverse: Tensor) -> Residual:
     """How a branch sees the stream."""
     x, gain, inverses, added, sums = pointers(stream.x, stream.gain, inverse, stream.added, total)
