@@ -39,7 +39,8 @@ class BERT4Rec(SequenceModel):
         tokens = torch.where(hidden, self.mask_token, batch.tokens)
         marks = torch.where(hidden, NONE, batch.marks)
         states = self.trunk(self.embedding(tokens, marks), batch.mask)
-        return cross_entropy(self._logits, states, (batch.tokens - 1).clamp(min=0), hidden)
+        targets = (batch.tokens - 1).clamp(min=0)
+        return cross_entropy(self.head(states), self.embedding.catalogue(), targets, hidden, self.bias)
 
     def scores(self, batch: SequenceBatch) -> Tensor:
         """Logits [B, N]."""

@@ -59,7 +59,7 @@ class CRM(SequenceModel):
         if nothing(wanted):
             return None
         states = torch.cat([self._states(inputs), self.wish(conditions(batch)[:, 1:])], dim=-1)
-        return cross_entropy(self._logits, states, targets, wanted)
+        return cross_entropy(self._users(states), self._items(), targets, wanted)
 
     def scores(self, batch: SequenceBatch) -> Tensor:
         """Logits [B, N] under `condition`."""
@@ -78,9 +78,17 @@ class CRM(SequenceModel):
 
     def _logits(self, states: Tensor) -> Tensor:
         """[..., N] of states with the wish beside them [..., 2 d]."""
-        users = self.user_tower(states)
+        return self._users(states) @ self._items().t()
+
+    def _users(self, states: Tensor) -> Tensor:
+        """The user tower's outputs [..., d], with the temperature."""
+        users: Tensor = functional.normalize(self.user_tower(states), dim=-1) * self.temperature.exp()
+        return users
+
+    def _items(self) -> Tensor:
+        """The item tower's outputs [N, d]."""
         items = self.item_tower(torch.cat([self.embedding.catalogue(), self.features()], dim=-1))
-        return functional.normalize(users) @ functional.normalize(items).t() * self.temperature.exp()
+        return functional.normalize(items, dim=-1)
 
 
 def _tower(inputs: int, width: int, settings: TrunkSettings) -> nn.Sequential:

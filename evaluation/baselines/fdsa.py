@@ -30,7 +30,7 @@ class FDSA(SequenceModel):
         inputs, targets, wanted = shifted(batch)
         if nothing(wanted):
             return None
-        return cross_entropy(self._logits, self._states(inputs), targets, wanted)
+        return cross_entropy(self.join(self._states(inputs)), self.embedding.catalogue(), targets, wanted)
 
     def scores(self, batch: SequenceBatch) -> Tensor:
         """Logits [B, N]."""

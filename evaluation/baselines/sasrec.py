@@ -37,7 +37,7 @@ class SASRec(SequenceModel):
             return None
         states = self._states(inputs)
         if self.kind == "softmax":
-            return cross_entropy(lambda some: some @ self.embedding.catalogue().t(), states, targets, wanted)
+            return cross_entropy(states, self.embedding.catalogue(), targets, wanted)
         return mean_of(self._sampled, states, targets, wanted)
 
     def scores(self, batch: SequenceBatch) -> Tensor:

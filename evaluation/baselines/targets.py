@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import LinearCrossEntropyOptions, functional
+
+IN_CACHE = LinearCrossEntropyOptions(batch_chunk_size=64, chunking_method=None)
+"""Logits of so many positions at a time: those of a whole batch, 200 MB, would go through memory at every pass."""
 
 
 def nothing(wanted: Tensor) -> bool:
@@ -26,10 +29,18 @@ def mean_of(loss: Callable[[Tensor, Tensor], Tensor], states: Tensor, targets: T
     return losses.sum() / wanted.sum().clamp(min=1)
 
 
-def cross_entropy(logits: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
-    """Mean cross-entropy of `logits` (states [T, d] -> [T, N]) over the positions `wanted` bool [B, n]."""
+def cross_entropy(states: Tensor, table: Tensor, targets: Tensor, wanted: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy over the catalogue at the positions `wanted` bool [B, n].
+
+    Logits are the products of states [B, n, d] and the table [N, d], and a bias [N]; int64 [B, n] are the targets.
+    """
     if states.device.type == "cpu":
-        return functional.cross_entropy(logits(states[wanted]), targets[wanted])
+        return functional.linear_cross_entropy(
+            states[wanted], table, targets[wanted], linear_bias=bias, options=IN_CACHE
+        )
     return mean_of(
-        lambda some, own: functional.cross_entropy(logits(some), own, reduction="none"), states, targets, wanted
+        lambda some, own: functional.cross_entropy(functional.linear(some, table, bias), own, reduction="none"),
+        states,
+        targets,
+        wanted,
     )
