@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,21 +25,6 @@ class Reached(NamedTuple):
     scores: Tensor  # float32 [B, W']
 
 
-class Standing(NamedTuple):
-    """Where beams stand before a step."""
-
-    scores: Tensor  # float32 [B, W], -inf for dead ones
-    nodes: Tensor  # int64 [R]
-    held: Tensor  # int64 [R, k] leaves
-
-
-class Stepper(Protocol):
-    """Chooses the best continuations without torch."""
-
-    def step(self, level: int, logits: Tensor, standing: Standing, width: int, *, own: Tensor | None = None) -> Reached:
-        """As `Beams.step`."""
-
-
 class Beams:
     """Rows are beams, request by request; all requests have the same number of beams, some perhaps worth -inf.
 
@@ -55,12 +40,10 @@ class Beams:
         *,
         slots: int,
         often_open: float = OFTEN_OPEN,
-        stepper: Stepper | None = None,
     ) -> None:
-        """`stepper` chooses in the place of torch, as `selection` would."""
         device = index.trie.device
         self._requests, self._index, self._selection = requests, index, selection
-        self._constraints, self._stepper = constraints, stepper
+        self._constraints = constraints
         self._scores = torch.zeros(requests, 1, device=device)  # [B, W]
         self._nodes = torch.zeros(requests, dtype=torch.int64, device=device)  # [R]
         self._held = torch.empty(requests, 0, dtype=torch.int64, device=device)  # [R, k] leaves
@@ -97,17 +80,12 @@ class Beams:
 
         `width` beams are kept, or of each request its `own` int64 [B], none of which is above `width`.
         """
-        if self._stepper is None:
-            reached = self._by_torch(level, logits, width, own)
-        else:
-            standing = Standing(self._scores, self._nodes, self._held)
-            reached = self._stepper.step(level, logits, standing, width, own=own)
-        parents, codes, self._nodes, self._scores = reached
+        parents, codes, self._nodes, self._scores = self._reached(level, logits, width, own)
         self._dying = None
         self._held, self._totals = self._held.index_select(0, parents), self._totals.index_select(0, parents)
         return parents, codes
 
-    def _by_torch(self, level: int, logits: Tensor, width: int, own: Tensor | None) -> Reached:
+    def _reached(self, level: int, logits: Tensor, width: int, own: Tensor | None) -> Reached:
         codes, children, log_probs = self._continuations(level, logits)
         if self._constraints.binds(level, self._held.shape[1]):
             closed = self._constraints.closed(level, children, self._nodes, self._held, self._requests)

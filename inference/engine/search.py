@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from inference.engine.beams import OFTEN_OPEN, Beams, Stepper
+from inference.engine.beams import OFTEN_OPEN, Beams
 from inference.engine.captures import CapturedDecoder, Captures
 from inference.engine.constraints import Constraints, Limits
 from inference.engine.decoder import Decoder
@@ -25,7 +25,7 @@ from inference.engine.native.binding import Kernels
 from inference.engine.native.calibration import choose
 from inference.engine.native.check import AUTO, TORCH, usable
 from inference.engine.native.decoder import NativeDecoder, encode
-from inference.engine.native.search import NativeSearch
+from inference.engine.native.search import Widths, generate
 from inference.engine.native.weights import NativeWeights
 from inference.engine.prepared import Prepared
 from inference.engine.selection import BestOfAll, OneOfEach, Selection
@@ -194,17 +194,25 @@ class Engine:
         selection: Selection,
         limits: Limits,
     ) -> Generated:
-        requests, levels = len(history), self.config.levels
+        requests = len(history)
         index = self._indexes.get(catalogue.trie, self.device)
         constraints = (FixedConstraints if self._captured else Constraints).of(index, requests, limits)
         if len(widths) not in {1, requests}:
             raise ValueError(f"{len(widths)} rows of beam widths for {requests} requests.")
         own = widths.to(self.device) if len(widths) > 1 else None
-        widest: list[list[int]] = widths.amax(0).tolist()  # [m, L]
-        slots = len(widest)
+        asked = Widths(widths.amax(0).tolist(), own)
+        if isinstance(self._weights, NativeWeights) and isinstance(selection, BestOfAll):
+            return generate(self._weights, self._remembered(history), constraints, asked, self.often_open).generated
+        return self._by_steps(history, asked, selection, constraints)
+
+    def _by_steps(
+        self, history: HistoryBatch, widths: Widths, selection: Selection, constraints: Constraints
+    ) -> Generated:
+        """A search in torch, on whatever decodes."""
+        widest, own = widths
+        requests, levels, slots = len(history), self.config.levels, len(widest)
         decoder = self._decoder(history.to(self.device), widest, slots * (levels + 1))
-        stepper = self._stepper(constraints, selection)
-        beams = Beams(requests, index, constraints, selection, slots=slots, often_open=self.often_open, stepper=stepper)
+        beams = Beams(requests, constraints.index, constraints, selection, slots=slots, often_open=self.often_open)
         codes = torch.zeros(requests, 1, dtype=torch.int64, device=self.device)  # BOS
         parents: Tensor | None = None
         for slot in range(slots):
@@ -225,12 +233,6 @@ class Engine:
                 parents, codes = parents[kept], codes[kept]
             codes = torch.nn.functional.pad(codes, (0, 1))  # the last code and the next item's BOS go in together
         return beams.generated()
-
-    def _stepper(self, constraints: Constraints, selection: Selection) -> Stepper | None:
-        """The compiled search, which knows beam search alone."""
-        if isinstance(self._weights, NativeWeights) and isinstance(selection, BestOfAll):
-            return NativeSearch(self._weights.kernels, constraints)
-        return None
 
     def _decoder(self, history: HistoryBatch, widest: list[list[int]], max_tokens: int) -> Steps:
         beams = max(map(max, widest))

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inference.engine.beams import Beams, Standing
+from inference.engine.beams import Beams
 from inference.engine.constraints import Constraints, Limits
 from inference.engine.index import CatalogueIndex
 from inference.engine.native import binding
-from inference.engine.native.search import NativeSearch
 from inference.engine.selection import BestOfAll
 from onerec.model.trie import Trie
 from tests.inference.compiling import build_kernels
+from tests.inference.search_step import Standing, step
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,6 @@ class Drawn(NamedTuple):
     """Beams before a step, and what may be taken."""
 
     constraints: Constraints
-    level: int
     logits: Tensor
     standing: Standing
 
@@ -63,9 +62,9 @@ def drawn(draw: st.DrawFn) -> Drawn:
     scores[torch.rand(requests, beams, generator=generator) < 0.2] = -torch.inf
     return Drawn(
         Constraints.of(CatalogueIndex.of(trie, CPU), requests, limits),
-        level,
         torch.randn(requests * beams, codes + 5, generator=generator)[:, :codes],
         Standing(
+            level,
             scores,
             trie.path_targets(standing)[0][:, level],
             torch.tensor(held * requests)[:, : draw(st.integers(0, most))],
@@ -77,14 +76,15 @@ def drawn(draw: st.DrawFn) -> Drawn:
 @given(found=drawn(), width=st.integers(1, 12), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_the_best_open_children_are_taken(kind: str, found: Drawn, width: int, data: st.DataObject) -> None:
-    constraints, level, logits, standing = found
+    constraints, logits, standing = found
+    level = standing.level
     requests, beams = standing.scores.shape
     kernels = binding.load(kind)
     assert kernels is not None
     own = None
     if data.draw(st.booleans()):
         own = torch.tensor(data.draw(st.lists(st.integers(1, width), min_size=requests, max_size=requests)))
-    ours = NativeSearch(kernels, constraints).step(level, logits, standing, width, own=own)
+    ours = step(kernels, constraints, standing, logits, width, own=own)
     every = _by_torch(found)
     trie = constraints.index.trie
     assert ours.scores.shape == (requests, min(width, beams * trie.branches[level]))
@@ -108,11 +108,12 @@ def test_the_best_open_children_are_taken(kind: str, found: Drawn, width: int, d
 
 def _by_torch(found: Drawn) -> dict[tuple[int, int], float]:
     """All open continuations, by the row that they continue and the node that they reach."""
-    constraints, level, logits, standing = found
+    constraints, logits, standing = found
+    level = standing.level
     requests, beams = standing.scores.shape
     torchs = Beams(requests, constraints.index, constraints, BestOfAll(), slots=3)
-    torchs._scores, torchs._nodes, torchs._held = standing
-    reached = torchs._by_torch(level, logits, beams * constraints.index.trie.branches[level], None)
+    _, torchs._scores, torchs._nodes, torchs._held = standing
+    reached = torchs._reached(level, logits, beams * constraints.index.trie.branches[level], None)
     rows = zip(reached.parents.tolist(), reached.nodes.tolist(), reached.scores.flatten().tolist(), strict=True)
     return {(parent, node): score for parent, node, score in rows if score > -torch.inf}
 
@@ -124,7 +125,7 @@ def test_logits_that_are_no_numbers_open_nothing() -> None:
     kernels = binding.load(binding.kinds()[0])
     assert kernels is not None
     logits = torch.tensor([[torch.nan, 0.0], [1.0, 0.0]])
-    standing = Standing(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), torch.empty(2, 0, dtype=torch.int64))
-    found = NativeSearch(kernels, constraints).step(0, logits, standing, 2)
+    standing = Standing(0, torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), torch.empty(2, 0, dtype=torch.int64))
+    found = step(kernels, constraints, standing, logits, 2)
     assert found.scores[0].tolist() == [-torch.inf, -torch.inf]
     assert found.scores[1].exp().sum().item() == pytest.approx(1.0)

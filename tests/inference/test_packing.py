@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from inference.engine.constraints import Constraints, Limits
 from inference.engine.generated import Generated
+from inference.engine.index import CatalogueIndex
 from inference.engine.memories import Encoded, MemoryCache, content_keys
-from inference.engine.native.decoder import NativeDecoder
+from inference.engine.native.search import Widths, generate
+from inference.engine.native.weights import NativeWeights
 from inference.engine.search import Engine
 from inference.worker.widths import decoding_widths
+from onerec.catalogue import CatalogueSnapshot
 from onerec.errors import SettingsError
 from onerec.model.batches import HistoryBatch
 from onerec.model.onerec import OneRec
@@ -22,6 +25,7 @@ from onerec.settings.inference import DecodingSettings
 from tests.inference import toys
 from tests.inference.compiling import build_kernels
 
+CPU = torch.device("cpu")
 LENGTHS = [8, 0, 5, 2, 7]
 WIDTHS = torch.tensor([[24, 12, 6], [3, 3, 3], [24, 24, 24], [1, 1, 1], [9, 7, 2]])
 
@@ -64,82 +68,43 @@ def test_each_request_of_a_batch_has_what_it_has_alone(engine: Engine) -> None:
         assert_row_is(found, row, alone, exact=engine.native)
 
 
-class Padding(NativeDecoder):
-    """Decodes every row, dead or decided."""
-
-    def advance(self, level: int, codes: Tensor, parents: Tensor | None, **_: Any) -> Tensor:
-        return super().advance(level, codes, parents)
-
-
-class Counting(NativeDecoder):
-    """Counts the rows that are fed."""
-
-    fed = 0
-
-    def advance(
-        self,
-        level: int,
-        codes: Tensor,
-        parents: Tensor | None,
-        *,
-        live: Tensor | None = None,
-        asked: Tensor | None = None,
-    ) -> Tensor:
-        Counting.fed += (codes.shape[0] if live is None else len(live)) * codes.shape[1]
-        return super().advance(level, codes, parents, live=live, asked=asked)
-
-
 @pytest.fixture
 def compiled() -> Engine:
     build_kernels()
     return Engine(toys.model(shape()))
 
 
-@pytest.mark.parametrize("widths", [24, WIDTHS], ids=["alike", "own"])
-def test_packed_is_padded(compiled: Engine, widths: int | Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+@torch.inference_mode()
+def decoded(engine: Engine, history: HistoryBatch, widths: Tensor, catalogue: CatalogueSnapshot) -> Tensor:
+    """Tokens that the compiled decoder was fed for each request, int64 [B]."""
+    weights = engine._weights
+    assert isinstance(weights, NativeWeights)
+    constraints = Constraints.of(CatalogueIndex.of(catalogue.trie, CPU), len(history), Limits())
+    own = engine._widths(widths, widths.shape[1])
+    asked = Widths(own.amax(0).tolist(), own if len(own) > 1 else None)
+    return generate(weights, engine._remembered(history), constraints, asked, engine.often_open).decoded
+
+
+def test_narrow_requests_do_not_pay_for_wide_ones(compiled: Engine) -> None:
     catalogue = toys.catalogue(compiled.config, 200)
     history = toys.histories(compiled.config, catalogue, LENGTHS)
-    exclude = [torch.arange(60)] * len(LENGTHS)
-    packed = compiled.generate(history, catalogue, beam_width=widths, exclude=exclude)
-    monkeypatch.setattr("inference.engine.search.NativeDecoder", Padding)
-    padded = compiled.generate(history, catalogue, beam_width=widths, exclude=exclude)
-    for ours, theirs in zip(packed, padded, strict=True):
-        assert torch.equal(ours, theirs)
+    together = decoded(compiled, history, WIDTHS, catalogue)
+    alone = [decoded(compiled, one(history, row), WIDTHS[row : row + 1], catalogue) for row in range(len(LENGTHS))]
+    assert together.tolist() == torch.cat(alone).tolist()
+    assert together[3] < together[4] < together[2]
 
 
-def test_narrow_requests_do_not_pay_for_wide_ones(compiled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    catalogue = toys.catalogue(compiled.config, 200)
-    history = toys.histories(compiled.config, catalogue, LENGTHS)
-    monkeypatch.setattr("inference.engine.search.NativeDecoder", Counting)
-    Counting.fed = 0
-    compiled.generate(history, catalogue, beam_width=WIDTHS)
-    together = Counting.fed
-    Counting.fed = 0
-    for row in range(len(LENGTHS)):
-        compiled.generate(one(history, row), catalogue, beam_width=WIDTHS[row].tolist())
-    assert together == Counting.fed
-
-
-def test_the_last_code_of_an_item_without_siblings_is_not_decoded(
-    compiled: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_code_of_an_item_without_siblings_is_not_decoded(compiled: Engine) -> None:
     config = compiled.config
     catalogue = toys.catalogue(config, 20)  # of 512 ids: hardly two share their first two codes
     history = toys.histories(config, catalogue, [8, 3])
-    asked = []
-
-    class Asked(NativeDecoder):
-        def advance(self, level: int, codes: Tensor, parents: Tensor | None, **chosen: Any) -> Tensor:
-            rows = chosen["asked"]
-            asked.append((level, codes.shape[0] if rows is None else len(rows), codes.shape[0]))
-            return super().advance(level, codes, parents, **chosen)
-
-    monkeypatch.setattr("inference.engine.search.NativeDecoder", Asked)
     found = compiled.rank(history, catalogue, beam_width=16)
-    assert [level for level, _, _ in asked] == [0, 1, 2]
-    last, rows = asked[-1][1:]
-    assert last < rows / 2
-    monkeypatch.undo()
+    few = decoded(compiled, history, torch.tensor([[16]]), catalogue)
+    compiled.often_open = 0.0  # nothing is looked at
+    every = decoded(compiled, history, torch.tensor([[16]]), catalogue)
+    first = len({code for code, *_ in catalogue.codes.tolist()})
+    assert every.tolist() == [1 + first + 16] * 2
+    assert bool((few < every - 8).all())
     expected = Engine(toys.model(shape()), native=False).rank(history, catalogue, beam_width=16)
     torch.testing.assert_close(found.log_probs, expected.log_probs, atol=0.2, rtol=0)
 

@@ -96,18 +96,43 @@ class Tree(ctypes.Structure):
     )
 
 
-class Search(ctypes.Structure):
-    """`onerec::Search`."""
+class Limits(ctypes.Structure):
+    """`onerec::Limits`."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("level", "beams", "held", "width", "binds")),
-        *((name, ctypes.c_void_p) for name in ("nodes", "scores", "leaves", "logits")),
-        ("logits_width", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("own", "excluded", "below")),
-        *((name, ctypes.c_int64) for name in ("excluded_count", "stride")),
+        *((name, ctypes.c_void_p) for name in ("excluded", "below")),
+        *((name, ctypes.c_int64) for name in ("count", "stride")),
         ("allowed", Integers),
         ("allowed_stride", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("parents", "taken", "reached", "worth")),
+    )
+
+
+class Head(ctypes.Structure):
+    """`onerec::Head` of session.h."""
+
+    _fields_ = (("packed", ctypes.c_void_p), ("columns", ctypes.c_int64))
+
+
+class Plan(ctypes.Structure):
+    """`onerec::Plan`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("slots", "most")),
+        *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("begin", "widths")),
+        ("own", ctypes.c_void_p),
+        *((name, ctypes.POINTER(ctypes.c_int64)) for name in ("binds", "decided", "branches")),
+        ("supply", ctypes.c_void_p),
+        ("limits", ctypes.POINTER(Limits)),
+        ("heads", ctypes.POINTER(Head)),
+    )
+
+
+class Sessions(ctypes.Structure):
+    """`onerec::Sessions`, in the order of `inference.engine.generated.Generated`."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("items", "log_probs", "item_log_probs", "first", "first_log_probs")),
+        ("decoded", ctypes.c_void_p),
     )
 
 
@@ -175,7 +200,8 @@ class Kernels:
             "onerec_product": (address, number, address, number, number, address),
             "onerec_encode": (address, address, address, number, number, number),
             "onerec_advance": (address, address, address, number, number),
-            "onerec_search": (address, address, number, number, number),
+            "onerec_generate": (address, address, address, address, address, number, number),
+            "onerec_search": (address, address, number, number),
         }.items():
             function = getattr(self._library, name)
             function.argtypes = arguments
@@ -198,6 +224,7 @@ class Kernels:
     product: Callable[..., None]
     encode: Callable[..., None]
     advance: Callable[..., None]
+    generate: Callable[..., None]
     search: Callable[..., None]
 
 

@@ -48,6 +48,25 @@ def encode(weights: NativeWeights, tokens: Tensor, mask: Tensor) -> list[Encoded
     return [Encoded(length, memory) for length, memory in zip(lengths.tolist(), memories, strict=True)]
 
 
+class DecodingState:
+    """What the kernels keep of a batch from step to step: memories, and keys and values of what was generated."""
+
+    def __init__(self, weights: NativeWeights, memories: Sequence[Encoded], *, max_rows: int, max_tokens: int) -> None:
+        self._lengths = torch.tensor([memory.length for memory in memories], dtype=torch.int32)
+        self._memories = [memory.states for memory in memories]
+        self._addresses = _addresses(self._memories)
+        shape = (weights.config.decoder_layers, max_tokens * max_rows, 2 * weights.config.d_model)
+        kept = weights.kernels.kept
+        cache = SCRATCH.take(math.prod(shape) * kept.itemsize, self)
+        self.structure = binding.State(
+            max_rows=max_rows,
+            max_tokens=max_tokens,
+            lengths=self._lengths.data_ptr(),
+            memory=ctypes.addressof(self._addresses),
+            cache=cache.data_ptr(),
+        )
+
+
 class NativeDecoder:
     """Decoding state of one batch of B requests with at most `max_rows` beams together."""
 
@@ -55,24 +74,12 @@ class NativeDecoder:
     """Rows that are not alive cost nothing."""
 
     def __init__(self, weights: NativeWeights, memories: Sequence[Encoded], *, max_rows: int, max_tokens: int) -> None:
-        self._weights, self._requests, self._max_rows = weights, len(memories), max_rows
-        self._lengths = torch.tensor([memory.length for memory in memories], dtype=torch.int32)
-        self._memories = [memory.states for memory in memories]
-        self._addresses = _addresses(self._memories)
-        shape = (weights.config.decoder_layers, max_tokens * max_rows, 2 * weights.config.d_model)
-        kept = weights.kernels.kept
-        self._cache = SCRATCH.take(math.prod(shape) * kept.itemsize, self).view(kept)
+        self._weights, self._requests = weights, len(memories)
+        self._state = DecodingState(weights, memories, max_rows=max_rows, max_tokens=max_tokens)
         self.ancestors = torch.empty(self._requests, 0, dtype=torch.int32)
         """Cache rows [R, T] of each row's past: with what is in the cache, all that changes from step to step."""
         self._row = torch.arange(max_rows, dtype=torch.int32)
         self._all: dict[int, _Packed] = {}  # every row, by how many there are
-        self._state = binding.State(
-            max_rows=max_rows,
-            max_tokens=max_tokens,
-            lengths=self._lengths.data_ptr(),
-            memory=ctypes.addressof(self._addresses),
-            cache=self._cache.data_ptr(),
-        )
 
     def advance(
         self,
@@ -115,7 +122,7 @@ class NativeDecoder:
         )
         self._weights.kernels.advance(
             ctypes.byref(self._weights.structure),
-            ctypes.byref(self._state),
+            ctypes.byref(self._state.structure),
             ctypes.byref(step),
             self._requests,
             torch.get_num_threads(),

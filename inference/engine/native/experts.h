@@ -56,12 +56,11 @@ inline void add_ffn(const Model& m, const Block& block, const Rows& normed, long
       ++count;
     }
     if (count == 0) continue;
-    const size_t mark = arena.mark();
+    const Scope scope;
     product({picked, d, scales}, count, block.w_in + e * packed_elements(d, 2 * inner), d, 2 * inner,
             SwiGlu{hidden, inner});
     product(multipliable(hidden, inner, count, inner, arena), count, block.w_out + e * packed_elements(inner, d), inner,
             d, AddGated{x, d, source, weights});
-    arena.back_to(mark);
   }
 }
 

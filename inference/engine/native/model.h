@@ -88,4 +88,19 @@ class Arena {
   size_t used_ = 0;
 };
 
+namespace {
+thread_local Arena arena;
+}
+
+// What the thread's arena gives out while this lives may be taken again after it.
+class Scope {
+ public:
+  Scope() : mark_(arena.mark()) {}
+  ~Scope() { arena.back_to(mark_); }
+  Scope(const Scope&) = delete;
+
+ private:
+  size_t mark_;
+};
+
 }  // namespace onerec

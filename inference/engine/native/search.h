@@ -31,22 +31,29 @@ struct Tree {  // onerec.model.trie.Trie, with the bounds of CatalogueIndex
   Integers last_edges, leaf_of_edge;
 };
 
-struct Search {  // one step of B requests, whose beams are rows, request by request
+struct Limits {  // what requests rule out below the edges of a level
+  const int64_t* excluded;  // [count] ascending: request * stride + edge; null: nothing is excluded
+  const int32_t* below;     // [count] leaves excluded below that edge
+  int64_t count, stride;
+  Integers allowed;         // [B or 1, edges] leaves that masks allow below an edge; null: all
+  int64_t allowed_stride;   // 0 where requests are alike
+};
+
+struct Search {  // one step of requests, whose beams are rows, request by request
   int64_t level, beams, held, width;
   int64_t binds;             // whether any child may be closed
-  const int64_t* nodes;      // [B * beams]
-  const float* scores;       // [B * beams], -inf for a dead beam
-  const int64_t* leaves;     // [B * beams, held]
-  const float* logits;       // [B * beams, logits_width]
+  int64_t first;             // the number of the first request, for `limits`
+  const Limits* limits;      // of the level
+  const int64_t* nodes;      // [rows]
+  const float* scores;       // [rows], -inf for a dead beam
+  const int64_t* leaves;     // [rows, room], of which `held` are there
+  int64_t room;
+  const float* logits;       // [rows, logits_width]
   int64_t logits_width;
-  const int64_t* own;        // [B] how many beams each request keeps, null: width
-  const int64_t* excluded;   // [excluded_count] ascending: request * stride + edge; null: nothing is excluded
-  const int32_t* below;      // [excluded_count] leaves excluded below that edge
-  int64_t excluded_count, stride;
-  Integers allowed;          // [B or 1, edges] leaves that masks allow below an edge; null: all
-  int64_t allowed_stride;    // 0 where requests are alike
-  int64_t *parents, *taken, *reached;  // [B * width] rows, codes, nodes
-  float* worth;                        // [B * width], -inf where fewer children are open
+  const int64_t* own;        // how many beams each request keeps, `own_stride` apart; null: width
+  int64_t own_stride;
+  int64_t *parents, *taken, *reached;  // [requests * width] rows, codes, nodes
+  float* worth;                        // [requests * width], -inf where fewer children are open
 };
 
 struct Candidate {
@@ -98,14 +105,15 @@ inline bool count_taken(const Tree& tree, const Search& s, int64_t request, int6
     counts[edge - first] += leaves;
   };
   for (int64_t item = 0; item < s.held; ++item) {
-    int64_t edge = tree.last_edges[s.leaves[row * s.held + item]];
+    int64_t edge = tree.last_edges[s.leaves[row * s.room + item]];
     for (int64_t level = tree.levels - 1; level > s.level; --level) edge = tree.parents[level - 1][edge];
     if (edge >= first && edge < end) take(edge, 1);
   }
-  if (s.excluded != nullptr) {
-    const int64_t base = request * s.stride;
-    const int64_t *last = s.excluded + s.excluded_count, *at = std::lower_bound(s.excluded, last, base + first);
-    for (; at != last && *at < base + end; ++at) take(*at - base, s.below[at - s.excluded]);
+  const Limits& limits = *s.limits;
+  if (limits.excluded != nullptr) {
+    const int64_t base = (s.first + request) * limits.stride, *last = limits.excluded + limits.count;
+    for (const int64_t* at = std::lower_bound(limits.excluded, last, base + first); at != last && *at < base + end; ++at)
+      take(*at - base, limits.below[at - limits.excluded]);
   }
   return any;
 }
@@ -114,6 +122,7 @@ inline bool count_taken(const Tree& tree, const Search& s, int64_t request, int6
 inline void offer_children(const Tree& tree, const Search& s, int64_t request, int64_t row, float* space,
                            int32_t* counts, Best& best) {
   const Integers &starts = tree.starts[s.level], &codes = tree.codes[s.level];
+  const Limits& limits = *s.limits;
   const int64_t first = starts[s.nodes[row]], end = starts[s.nodes[row] + 1], count = end - first;
   const float *logits = s.logits + row * s.logits_width, score = s.scores[row];
   float most = -INFINITY;
@@ -128,8 +137,8 @@ inline void offer_children(const Tree& tree, const Search& s, int64_t request, i
   const bool some = s.binds && count_taken(tree, s, request, row, first, end, counts);
   for (int64_t child = 0; child < count; ++child) {
     const int64_t edge = first + child, taken = some ? counts[child] : 0;
-    if (s.allowed.data != nullptr) {
-      if (s.allowed[request * s.allowed_stride + edge] <= taken) continue;
+    if (limits.allowed.data != nullptr) {
+      if (limits.allowed[(s.first + request) * limits.allowed_stride + edge] <= taken) continue;
     } else if (taken) {
       const bool is_leaf = s.level + 1 == tree.levels;
       if ((is_leaf ? 1 : tree.bounds[s.level][edge + 1] - tree.bounds[s.level][edge]) <= taken) continue;
@@ -142,7 +151,7 @@ inline void offer_children(const Tree& tree, const Search& s, int64_t request, i
 inline void search(const Tree& tree, const Search& s, int64_t request, long widest, Arena& arena) {
   float* space = arena.take<float>(2 * padded(widest));
   int32_t* counts = arena.take<int32_t>(widest);
-  const long most = s.own == nullptr ? s.width : std::min(s.own[request], s.width);
+  const long most = s.own == nullptr ? s.width : std::min(s.own[request * s.own_stride], s.width);
   Candidate* found = arena.take<Candidate>(Best::room(most));
   Best best(found, most);
   for (int64_t row = request * s.beams; row < (request + 1) * s.beams; ++row)
