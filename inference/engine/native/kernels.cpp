@@ -1,11 +1,24 @@
 // The decode engine's kernels: the encoder, the memory, steps of the decoder, whole sessions.
 //
-// A batch is split by requests, a part for each thread. Parts share nothing but what is read, so the results do not
+// Threads have parts of a batch: requests, or rows of them. Parts share nothing but what is read, so the results do not
 // depend on how many there are.
 #include "session.h"
-#include "threads.h"
 
 using namespace onerec;
+
+namespace {
+
+// Calls work(first, last, threads): requests that threads can share evenly are each thread's own, from the first to
+// the last; of others all threads share the work for each.
+template <class Work>
+void by_requests(int64_t requests, int64_t threads, const Work& work) {
+  if (requests % threads == 0)
+    in_parts(requests, threads, [&](int64_t first, int64_t last) { work(first, last, 1); });
+  else
+    work(0, requests, threads);
+}
+
+}  // namespace
 
 extern "C" {
 
@@ -32,34 +45,24 @@ void onerec_product(const Kept* rows, int64_t m, const Element* packed, int64_t 
 // Histories x [B, positions, d] float32 (used up) of B requests to the memory of `state`.
 void onerec_encode(const Model* model, const State* state, float* x, int64_t positions, int64_t requests,
                    int64_t threads) {
-  in_parts(requests, std::min(requests, threads), [&](int64_t first, int64_t last) {
-    [[maybe_unused]] const Tiles tiles;
+  by_requests(requests, threads, [&](int64_t first, int64_t last, int64_t sharing) {
     for (long request = first; request < last; ++request) {
       const Scope scope;
-      encode(*model, x + request * positions * model->width, state->lengths[request], state->memory[request]);
+      encode(*model, x + request * positions * model->width, state->lengths[request], state->memory[request], sharing);
     }
   });
 }
 
 // One step of B requests; their logits are written.
 void onerec_advance(const Model* model, const State* state, const Step* step, int64_t requests, int64_t threads) {
-  descend(*state, *step, requests);
-  const long live = step->live.ends[requests];
-  in_parts(live, sharers(live * step->fed, threads), [&](int64_t first, int64_t last) {
-    [[maybe_unused]] const Tiles tiles;
-    const Scope scope;
-    advance_rows(*model, *state, *step, requests, first, last);
-  });
+  advance(*model, *state, *step, requests, threads);
 }
 
-// The sessions of B requests, by beam search. Requests that threads can share evenly are each thread's own, from the
-// first step to the last; of others the rows are shared in every step.
+// The sessions of B requests, by beam search.
 void onerec_generate(const Model* model, const Tree* tree, const State* state, const Plan* plan,
                      const Sessions* sessions, int64_t requests, int64_t threads) {
-  const bool apart = requests % threads == 0;
-  in_parts(requests, apart ? threads : 1, [&](int64_t first, int64_t last) {
-    const Scope scope;
-    Generation(*model, *tree, *state, *plan, *sessions, first, last - first, apart ? 1 : threads).run();
+  by_requests(requests, threads, [&](int64_t first, int64_t last, int64_t sharing) {
+    Generation(*model, *tree, *state, *plan, *sessions, first, last - first, sharing).run();
   });
 }
 

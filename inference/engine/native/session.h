@@ -7,7 +7,6 @@
 
 #include "search.h"
 #include "step.h"
-#include "threads.h"
 
 namespace onerec {
 
@@ -120,12 +119,7 @@ class Generation {
     step.head = head.packed;
     step.head_columns = head.columns;
     step.logits = logits_;
-    descend(state_, step, requests_);
-    const long live = live_ends_[requests_];
-    in_parts(live, sharers(live * fed, threads_), [&](int64_t from, int64_t to) {
-      [[maybe_unused]] const Tiles tiles;
-      advance_rows(model_, state_, step, requests_, from, to);
-    });
+    advance(model_, state_, step, requests_, threads_);
     for (long request = 0; request < requests_; ++request)
       to_.decoded[first_ + request] += fed * step.live.count(request, 1);
     std::swap(now_.past, next_.past);
@@ -144,8 +138,9 @@ class Generation {
       }
       const bool lives = now_.scores[row] > -INFINITY;
       const bool open = !plan_.decided[level] || starts[now_.nodes[row] + 1] - starts[now_.nodes[row]] > 1;
-      if (lives && (open || !last)) live_[live++] = static_cast<int32_t>(row);
-      if (lives && open)
+      if (!lives) continue;
+      if (open || !last) live_[live++] = static_cast<int32_t>(row);
+      if (open)
         asked_[asked++] = static_cast<int32_t>(row);
       else
         std::fill_n(logits_ + row * columns, columns, 0.0f);
@@ -229,7 +224,6 @@ class Generation {
         for (long place = *std::max_element(own, own + levels_); place < each_; ++place)
           now_.scores[order_[place]] = -INFINITY;
       }
-      std::sort(order_, order_ + width);
       for (long place = 0; place < width; ++place) move(order_[place], request * width + place, slot);
     }
     follow(width);

@@ -6,9 +6,6 @@ namespace onerec {
 
 constexpr long GROUP_ROWS = 256;  // rows that go through a block together: their activations fit the second cache
 
-// How many threads share so many rows. Each reads all the weights, so it should have a product's tile of them at least.
-inline long sharers(long rows, long threads) { return std::min((rows + MEMORY_ROWS - 1) / MEMORY_ROWS, threads); }
-
 inline void embed(const Model& m, const Step& t, const int32_t* rows, long count, float* x) {
   const long d = m.width;
   for (long token = 0; token < count * t.fed; ++token) {
@@ -100,8 +97,8 @@ inline void last_tokens(const Step& t, long requests, int32_t* tokens) {
   }
 }
 
-// One step for all rows of `t`, which belong to so many requests.
-inline void advance(const Model& m, const State& s, const Step& t, long requests) {
+// One step for rows that go through a block together; they belong to so many requests.
+inline void advance_together(const Model& m, const State& s, const Step& t, long requests) {
   const long d = m.width, live = t.live.count(0, requests);
   const int32_t* rows = t.live.rows;
   long count = live * t.fed;  // tokens that go on
@@ -147,10 +144,8 @@ inline Chosen some(const Chosen& chosen, long requests, long from, long to, int6
   return {chosen.rows + from, ends};
 }
 
-// One step for the live rows that have the places [from, to), some at a time. What the arena has given out so far is
-// kept. Rows do not depend on each other.
+// One step for the live rows that have the places [from, to), some at a time.
 inline void advance_rows(const Model& m, const State& s, const Step& t, long requests, long from, long to) {
-  const Scope scope;
   Step step = t;
   int64_t* ends[] = {arena.take<int64_t>(requests + 1), arena.take<int64_t>(requests + 1)};
   const int32_t *asked = t.asked.rows, *last = asked + t.asked.ends[requests];
@@ -160,9 +155,17 @@ inline void advance_rows(const Model& m, const State& s, const Step& t, long req
     const auto begin = std::lower_bound(asked, last, t.live.rows[from]);
     const auto end = std::upper_bound(begin, last, t.live.rows[next - 1]);
     step.asked = some(t.asked, requests, begin - asked, end - asked, ends[1]);
-    const Scope inner;
-    advance(m, s, step, requests);
+    const Scope scope;
+    advance_together(m, s, step, requests);
   }
+}
+
+// One step; threads share the live rows, which do not depend on each other.
+inline void advance(const Model& m, const State& s, const Step& t, long requests, long threads) {
+  descend(s, t, requests);
+  const long live = t.live.ends[requests];
+  shared(live, sharers(live * t.fed, threads),
+         [&](long from, long to) { advance_rows(m, s, t, requests, from, to); });
 }
 
 }  // namespace onerec
