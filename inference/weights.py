@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -86,6 +86,17 @@ class _Modules:
                 target.copy_(tensors[name])
 
 
+class _Swap(NamedTuple, Generic[E]):
+    """One version taken in the place of another."""
+
+    taken: ServedVersion[E]
+    left: ServedVersion[E] | None
+    """What was served before. Its engine may take longer to be given back than a swap may take, so another thread
+    holds it last."""
+    at_ms: int
+    pause_s: float
+
+
 class VersionFollower(Generic[E]):
     """Gives ONE serving thread the version to serve. What `current()` returned is void after the next call."""
 
@@ -118,10 +129,9 @@ class VersionFollower(Generic[E]):
         self._served: ServedVersion[E] | None = None
         self._next: ServedVersion[E] | None = None
         self._lock = threading.Lock()
-        self._swapped: deque[tuple[ServedVersion[E], int, float]] = deque()
+        self._swapped: deque[_Swap[E]] = deque()
         self._first = threading.Event()
         self._fatal: BaseException | None = None
-        self._seen_first = False
         self._failures = 0
         self._retry_at = 0.0
         self._reach = Lack(service, "weights store")
@@ -170,11 +180,11 @@ class VersionFollower(Generic[E]):
     def _take(self) -> None:
         started = time.perf_counter()
         with self._lock:
-            taken = self._next
+            taken, left = self._next, self._served
             if taken is not None:
                 self._served, self._next = taken, None
         if taken is not None:
-            self._swapped.append((taken, time.time_ns() // 1_000_000, time.perf_counter() - started))
+            self._swapped.append(_Swap(taken, left, time.time_ns() // 1_000_000, time.perf_counter() - started))
 
     def _follow(self) -> Turns:
         try:
@@ -297,15 +307,15 @@ class VersionFollower(Generic[E]):
     def _observe(self) -> None:
         """Tell of swaps, off the serving thread."""
         while self._swapped:
-            taken, at_ms, pause_s = self._swapped.popleft()
-            self._metrics.version.set(taken.version)
-            if self._seen_first:
-                self._metrics.pause.observe(pause_s)
+            swap = self._swapped.popleft()
+            version = swap.taken.version
+            self._metrics.version.set(version)
+            if swap.left is not None:
+                self._metrics.pause.observe(swap.pause_s)
                 self._metrics.swaps.inc()
-            self._seen_first = True
-            LOG.info("serving version %d", taken.version)
-            for version in sorted(v for v in self._announced if v <= taken.version):
-                self._observe_freshness(self._announced.pop(version), at_ms)
+            LOG.info("serving version %d", version)
+            for learned in sorted(v for v in self._announced if v <= version):
+                self._observe_freshness(self._announced.pop(learned), swap.at_ms)
 
     def _observe_freshness(self, record: ModelVersion, at_ms: int) -> None:
         for produced_ms in np.frombuffer(record.learned_produced_ms, "<i8").tolist():

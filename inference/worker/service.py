@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import torch
 
@@ -27,6 +28,8 @@ from onerec.settings import Settings
 from schemas.topics import RECOMMENDATIONS
 
 LOG = logging.getLogger(__name__)
+SWITCH_S = 0.001
+"""How long another thread may keep the interpreter when decoding has ended: a version is loaded beside it."""
 
 
 def run_worker(settings: Settings, stop: Stop) -> None:
@@ -36,6 +39,7 @@ def run_worker(settings: Settings, stop: Stop) -> None:
     """
     worker = settings.inference.worker
     torch.set_num_threads(settings.inference.decoding.threads)
+    sys.setswitchinterval(SWITCH_S)
     admin.wait_for_broker(settings.kafka, settings.kafka.broker_patience_s)
     require_rights(settings, "worker")
     if worker.output_topic != RECOMMENDATIONS.name:  # a shadow worker's own topic is in no table: make it here

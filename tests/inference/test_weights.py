@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,26 @@ def test_swaps_under_load_without_ever_mixing_versions(settings: Settings) -> No
         "each version's two waits lie between two publications"
     )
     assert metric("under_load_version") == metric("under_load_newest_version") == 7
+
+
+def test_the_serving_thread_does_not_give_back_what_it_served(settings: Settings) -> None:
+    """An engine holds packed weights and encoded histories: to free them takes longer than a swap may."""
+    publisher, freed_by = Publisher(settings), list[str]()
+
+    class Freed(TinyEngine):
+        def __del__(self) -> None:
+            freed_by.append(threading.current_thread().name)
+
+    publisher.publish(1, constant_weights(1))
+    with VersionFollower(settings, Freed, service="freeing") as follower:
+        assert follower.wait_first(60).version == 1
+        for version in (2, 3):
+            publisher.publish(version, constant_weights(version))
+            deadline = time.monotonic() + 60
+            while follower.current().version < version:
+                assert time.monotonic() < deadline
+        eventually(lambda: len(freed_by) == 2)
+    assert freed_by == ["freeing-versions"] * 2
 
 
 def test_a_reader_that_comes_late_takes_the_newest_only(settings: Settings) -> None:
