@@ -43,7 +43,7 @@ class Context:
 def judge_of(place: Path, world: World, form: Form, config: ModelConfig, device: torch.device = CPU) -> RewardModel:
     """The judge: all rows of a form are judged by the same."""
     samples, epochs = form.judge_samples, form.judge_epochs
-    return _kept(
+    return kept(
         place / JUDGE_WEIGHTS,
         lambda: RewardModel(config).to(device),
         lambda: train_reward(world.judge, config, epochs, samples, JUDGE_SEED, device=device),
@@ -53,7 +53,7 @@ def judge_of(place: Path, world: World, form: Form, config: ModelConfig, device:
 def reward_of(at: Context) -> RewardModel:
     """The reward model of this seed that makes the rows' preference pairs."""
     form = at.form
-    return _kept(
+    return kept(
         at.folder / reward_weights(at.seed),
         lambda: RewardModel(at.config).to(at.device),
         lambda: train_reward(
@@ -64,7 +64,7 @@ def reward_of(at: Context) -> RewardModel:
 
 def onerec_of(at: Context) -> OneRec:
     """The larger OneRec of this seed."""
-    return _kept(
+    return kept(
         at.folder / onerec_weights(at.seed),
         lambda: fixed_shapes.place(OneRec(at.config), at.device),
         lambda: train_generative(at.world.rows, at.config, at.form.onerec, at.seed, at.device),
@@ -81,7 +81,7 @@ def onerec_weights(seed: int) -> str:
     return f"onerec-l.{seed}.safetensors"
 
 
-def _kept(path: Path, empty: Callable[[], Model], train: Callable[[], Model]) -> Model:
+def kept(path: Path, empty: Callable[[], Model], train: Callable[[], Model]) -> Model:
     """From the file where it is there, else trained and written there; by one process, for which others wait."""
     with alone(path.with_suffix(".lock")):
         if path.is_file():

@@ -124,6 +124,7 @@ class Form:
     cases: int
     candidates: int
     epochs: int  # of sequence models
+    ranker_epochs: int  # of a cascade's pre-ranker and ranker
     onerec: GenerativeTraining
     tiger: GenerativeTraining
     judge_samples: int  # history sessions that the judge learns before those of the log
@@ -133,6 +134,10 @@ class Form:
     preference_users: int  # whose candidates make pairs
     preference_candidates: int  # of each of them; 128 in the paper
     rounds: int  # of IPA
+
+    def epochs_of(self, model: str) -> int:
+        """Of a sequence model, by its name."""
+        return self.ranker_epochs if model.endswith("ranker") else self.epochs
 
     def digest(self) -> str:
         """Changes with every figure of the form: results of different forms do not mix."""
@@ -145,6 +150,7 @@ FULL = Form(
     cases=4000,
     candidates=32,
     epochs=20,
+    ranker_epochs=2,
     onerec=GenerativeTraining(
         samples=200_000, dropout=0.1, half_life=4.0, final_half_life=1.0, stride=1, learning_rate=1e-3
     ),
@@ -163,6 +169,7 @@ SHORT = Form(
     cases=600,
     candidates=32,
     epochs=2,
+    ranker_epochs=2,
     onerec=GenerativeTraining(samples=30_000),
     tiger=GenerativeTraining(samples=60_000),
     judge_samples=60_000,
@@ -179,6 +186,7 @@ QUICK = Form(
     cases=200,
     candidates=16,
     epochs=3,
+    ranker_epochs=2,
     onerec=GenerativeTraining(samples=4_000),
     tiger=GenerativeTraining(samples=8_000),
     judge_samples=20_000,

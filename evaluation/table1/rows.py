@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from evaluation.baselines.attributes import ItemAttributes
 from evaluation.baselines.bert4rec import BERT4Rec
 from evaluation.baselines.cascade import Cascade, Sizes
 from evaluation.baselines.counts import ItemCooccurrence, Popularity
-from evaluation.baselines.crm import CRM, Users
+from evaluation.baselines.crm import CRM
 from evaluation.baselines.fdsa import FDSA
 from evaluation.baselines.multi_objective import PreRanker, Ranker
 from evaluation.baselines.sasrec import SASRec
@@ -31,7 +31,7 @@ from evaluation.table1.generative import (
     train_generative,
 )
 from evaluation.table1.judge import device_of, predicted
-from evaluation.table1.kept import Context, onerec_of, reward_of
+from evaluation.table1.kept import Context, kept, onerec_of, reward_of
 from evaluation.table1.preference import RECIPES, Aligner
 from evaluation.table1.protocol import HISTORY_ITEMS, PRE_RANKED, RETRIEVED, SESSION_ITEMS, TOP
 from evaluation.table1.rounds import Round
@@ -39,10 +39,14 @@ from evaluation.table1.rqvae_ids import rqvae_config, with_rqvae_ids
 from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig, lazy
 from onerec.model.reward import RewardModel
+from stream.replay.log import Items
 
 TRUNK = TrunkSettings(length=HISTORY_ITEMS)
 CRM_WISHES = {"9s": 5, "18s": 6, "40s": 7, "90s": 8}
 """Conditions that CRM is asked for, by the least watch time; the numbers are those of crm.conditions."""
+CASCADES = {"cascade-crm": "crm", "cascade-sasrec": "sasrec-softmax"}
+"""Rows, and what retrieves."""
+SIZES = Sizes(RETRIEVED, PRE_RANKED)
 CHUNK = 256
 
 
@@ -69,12 +73,12 @@ def families() -> tuple[Family, ...]:
     return (
         Family(("popularity",), lambda at, _: _counts(at, "popularity", Popularity)),
         Family(("cooccurrence",), lambda at, _: _counts(at, "cooccurrence", ItemCooccurrence)),
-        _sequence("sasrec", lambda at: SASRec(_items(at), TRUNK, "sampled")),
-        _sequence("sasrec-softmax", lambda at: SASRec(_items(at), TRUNK, "softmax")),
-        _sequence("bert4rec", lambda at: BERT4Rec(_items(at), TRUNK)),
-        _sequence("fdsa", lambda at: FDSA(_attributes(at), TRUNK)),
-        _crm("crm", "pooled"),
-        _crm("crm-transformer", "transformer"),
+        _sequence("sasrec"),
+        _sequence("sasrec-softmax"),
+        _sequence("bert4rec"),
+        _sequence("fdsa"),
+        _crm("crm"),
+        _crm("crm-transformer"),
         Family(("cascade-crm", "cascade-sasrec"), _cascades),
         Family(("tiger-s",), lambda at, _: _tiger(at, "tiger-s", tiger(smaller(at.config)))),
         Family(("tiger-l",), lambda at, _: _tiger(at, "tiger-l", tiger(at.config))),
@@ -85,66 +89,84 @@ def families() -> tuple[Family, ...]:
     )
 
 
-def _items(at: Context) -> int:
-    return len(at.world.rows.items.item_ids)
+SEQUENCE_MODELS: dict[str, Callable[[Items], SequenceModel]] = {
+    "sasrec": lambda items: SASRec(len(items.item_ids), TRUNK, "sampled"),
+    "sasrec-softmax": lambda items: SASRec(len(items.item_ids), TRUNK, "softmax"),
+    "bert4rec": lambda items: BERT4Rec(len(items.item_ids), TRUNK),
+    "fdsa": lambda items: FDSA(ItemAttributes.of(items), TRUNK),
+    "crm": lambda items: CRM(ItemAttributes.of(items), TRUNK, "pooled"),
+    "crm-transformer": lambda items: CRM(ItemAttributes.of(items), TRUNK, "transformer"),
+    "pre-ranker": lambda items: PreRanker(ItemAttributes.of(items), TRUNK),
+    "ranker": lambda items: Ranker(ItemAttributes.of(items), TRUNK),
+}
+"""What is trained on exposures in their order, by name: rows, and the stages of the cascades."""
 
 
-def _attributes(at: Context) -> ItemAttributes:
-    return ItemAttributes.of(at.world.rows.items)
+def sequence_model(name: str, at: Context, epochs: int) -> SequenceModel:
+    """One of these, trained with the context's seed, or kept: cascades retrieve by models that are rows themselves."""
+    items = at.world.rows.items
+
+    def make() -> SequenceModel:
+        return SEQUENCE_MODELS[name](items)
+
+    return kept(
+        at.folder / f"{name}.{epochs}-epochs.{at.seed}.safetensors",
+        lambda: make().to(at.device),
+        lambda: train(make, at.world.rows.past, Training(epochs=epochs), at.seed, at.device),
+    )
 
 
 def _counts(at: Context, name: str, make: Callable[..., Recommends]) -> Iterator[Row]:
-    yield Row(name, _recommend(make(at.world.rows.past, _items(at)), at), 0)
+    yield Row(name, recommend(make(at.world.rows.past, len(at.world.rows.items.item_ids)), at), 0)
 
 
-def _sequence(name: str, make: Callable[[Context], SequenceModel]) -> Family:
+def _sequence(name: str) -> Family:
     def rows(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
         del wanted
-        model = train(lambda: make(at), at.world.rows.past, Training(epochs=at.form.epochs), at.seed, at.device)
-        yield Row(name, _recommend(model, at), parameters_of(model))
+        model = sequence_model(name, at, at.form.epochs_of(name))
+        yield Row(name, recommend(model, at), parameters_of(model))
 
     return Family((name,), rows)
 
 
-def _crm(name: str, users: Users) -> Family:
+def _crm(name: str) -> Family:
     """One training, a row for each condition."""
 
     def rows(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
-        attributes = _attributes(at)
-        training = Training(epochs=at.form.epochs)
-        model = train(lambda: CRM(attributes, TRUNK, users), at.world.rows.past, training, at.seed, at.device)
+        model = sequence_model(name, at, at.form.epochs_of(name))
         assert isinstance(model, CRM)
         for wish, condition in CRM_WISHES.items():
             if f"{name}-{wish}" in wanted:
                 model.condition = condition
-                yield Row(f"{name}-{wish}", _recommend(model, at), parameters_of(model))
+                yield Row(f"{name}-{wish}", recommend(model, at), parameters_of(model))
 
     return Family(tuple(f"{name}-{wish}" for wish in CRM_WISHES), rows)
 
 
 def _cascades(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
     """Pre-ranker and ranker are trained once; each row has its own retrieval before them."""
-    attributes, past, training = _attributes(at), at.world.rows.past, Training(epochs=at.form.epochs)
-    pre_ranker = train(lambda: PreRanker(attributes, TRUNK), past, training, at.seed, at.device)
-    ranker = train(lambda: Ranker(attributes, TRUNK), past, training, at.seed, at.device)
+    form = at.form
+    pre_ranker, ranker = (sequence_model(name, at, form.epochs_of(name)) for name in ("pre-ranker", "ranker"))
+    for name, first in CASCADES.items():
+        if name in wanted:
+            retrieval = sequence_model(first, at, form.epochs_of(first))
+            size = sum(parameters_of(model) for model in (retrieval, pre_ranker, ranker))
+            yield Row(name, through(cascade_of((retrieval, pre_ranker, ranker), SIZES), at), size)
+
+
+def cascade_of(models: Sequence[SequenceModel], sizes: Sizes) -> Cascade:
+    """Of retrieval, pre-ranker and ranker."""
+    retrieval, pre_ranker, ranker = models
     assert isinstance(pre_ranker, PreRanker)
     assert isinstance(ranker, Ranker)
-    retrievals: dict[str, Callable[[], SequenceModel]] = {
-        "cascade-crm": lambda: CRM(attributes, TRUNK, "pooled"),
-        "cascade-sasrec": lambda: SASRec(_items(at), TRUNK, "softmax"),
-    }
-    for name, make in retrievals.items():
-        if name not in wanted:
-            continue
-        retrieval = train(make, past, training, at.seed, at.device)
-        if isinstance(retrieval, CRM):
-            retrieval.condition = CRM_WISHES["18s"]
-        cascade = Cascade(retrieval, pre_ranker, ranker, Sizes(RETRIEVED, PRE_RANKED))
-        size = sum(parameters_of(model) for model in (retrieval, pre_ranker, ranker))
-        yield Row(name, _through(cascade, at), size)
+    if isinstance(retrieval, CRM):
+        retrieval.condition = CRM_WISHES["18s"]
+    return Cascade(retrieval, pre_ranker, ranker, sizes)
 
 
-def _through(cascade: Cascade, at: Context) -> Recommended:
+def through(cascade: Cascade, at: Context) -> Recommended:
+    """What a cascade recommends for all cases."""
+
     def ranking(batch: SequenceBatch, seen: list[Longs]) -> Recommended:
         stages = cascade.recommend(batch.to(at.device), seen)
         return ranked(stages.values.numpy(), stages.ranked.numpy(), SESSION_ITEMS, at.form.candidates, TOP)
@@ -153,7 +175,8 @@ def _through(cascade: Cascade, at: Context) -> Recommended:
 
 
 @torch.inference_mode()
-def _recommend(model: Recommends, at: Context) -> Recommended:
+def recommend(model: Recommends, at: Context) -> Recommended:
+    """What a model that scores items recommends for all cases."""
     device = device_of(model) if isinstance(model, nn.Module) else CPU
 
     def ranking(batch: SequenceBatch, seen: list[Longs]) -> Recommended:
