@@ -14,6 +14,7 @@ from evaluation.beauty.dataset import Beauty
 from evaluation.beauty.members import Context
 from evaluation.beauty.protocol import Form
 from evaluation.beauty.rows import Family, Row, families
+from evaluation.files import write_json
 from evaluation.table1.origin import ROOT, commit, source_digest
 from onerec.errors import SettingsError
 from onerec.machine import machine
@@ -65,7 +66,7 @@ def run(
                 continue
             for row in family.make(Context(sliced, form, seed, place, own)):
                 if row.name in missing:
-                    write(place / f"{row.name}.{seed}.json", as_dict(row) | {"seed": seed} | origin(own))
+                    write_json(place / f"{row.name}.{seed}.json", as_dict(row) | {"seed": seed} | origin(own))
                     LOG.info("%s, seed %d: %s", row.name, seed, json.dumps(row.test["unseen"]))
     return place
 
@@ -104,13 +105,6 @@ def origin(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         where["gpu"] = torch.cuda.get_device_name(device)
     return {"commit": commit(), "machine": where}
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """As JSON, whole or not at all."""
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(path)
 
 
 def _chosen(only: Sequence[str]) -> frozenset[str]:

@@ -35,6 +35,9 @@ def table1(
     choose: Annotated[
         bool, typer.Option("--choose", help="Instead compare trainings of the generative rows before the evaluation.")
     ] = False,
+    choose_baselines: Annotated[
+        bool, typer.Option("--choose-baselines", help="The same for the rows that are not generative, on the CPU.")
+    ] = False,
 ) -> None:
     """The paper's Table 1 on KuaiRand-Pure; each row and seed is kept in runs/table1 and not computed again."""
     import torch  # noqa: PLC0415 - loads for seconds
@@ -43,8 +46,9 @@ def table1(
     from evaluation.table1.run import run  # noqa: PLC0415
 
     configure_logging("evaluation")
-    if choose:
-        _choose(device, processes, out, paper=paper)
+    if choose or choose_baselines:
+        compare = _choose if choose else _choose_baselines
+        compare(device, processes, out, paper=paper)
         return
     form = protocol.QUICK if quick else protocol.SHORT if short else protocol.FULL
     chosen = seeds_of(seeds or ("1" if quick else "1,2,3"))
@@ -89,6 +93,16 @@ def _choose(device: Device, processes: int, out: Path | None, *, paper: bool) ->
     if paper:
         choices_page.write_paper(report.PAPER, found)
     typer.echo(choices_page.table(found))
+
+
+def _choose_baselines(_: Device, processes: int, out: Path | None, *, paper: bool) -> None:
+    from evaluation.table1 import choices_baselines, choices_page, report  # noqa: PLC0415 - loads torch
+
+    found = choices_baselines.choose(processes=processes)
+    report.write(found, out or report.RESULTS / "table1-choices-baselines.json")
+    if paper:
+        choices_page.write_baselines(report.PAPER, found)
+    typer.echo(choices_page.baselines_table(found))
 
 
 def figures(

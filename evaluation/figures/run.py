@@ -16,6 +16,7 @@ from evaluation.figures import scale
 from evaluation.figures.confidence import confidence
 from evaluation.figures.forms import Form, described
 from evaluation.figures.ratio import Ratios
+from evaluation.files import write_json
 from evaluation.table1.jobs import origin, use
 from evaluation.table1.kept import Context
 from evaluation.table1.origin import ROOT, SOURCES, source_digest
@@ -89,10 +90,7 @@ def _scales(form: Form, place: Path, device: torch.device, context: Callable[[],
 def _point(path: Path, device: torch.device, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """From its file, or made and written."""
     if not path.is_file():
-        content = make() | origin(device)
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(content, indent=2) + "\n")
-        unfinished.replace(path)
+        write_json(path, make() | origin(device))
         LOG.info("%s is made", path.name)
     found: dict[str, Any] = json.loads(path.read_text())
     return found

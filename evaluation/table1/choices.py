@@ -7,25 +7,22 @@ from 28 to 30 April. Nothing from 1 May on is read.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
-import pickle
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from evaluation.baselines.training import CPU
+from evaluation.files import write_json
+from evaluation.table1 import trying
 from evaluation.table1.columns import accuracy
 from evaluation.table1.generative import ranked_items, smaller, tiger, train_generative
-from evaluation.table1.jobs import origin, use
+from evaluation.table1.jobs import origin
 from evaluation.table1.kept import Context
 from evaluation.table1.origin import ROOT, source_digest
 from evaluation.table1.protocol import FULL, SPLIT_MS
@@ -33,7 +30,6 @@ from evaluation.table1.rows import families
 from evaluation.table1.trials import TRIALS, Trial
 from evaluation.table1.world import Cases, KuaiRandOf, World, load
 from onerec.model.presets import ModelConfig, preset
-from onerec.service import configure_logging
 from stream.replay.log import Exposures
 
 LOG = logging.getLogger(__name__)
@@ -43,6 +39,14 @@ DEVELOPMENT_SPLIT_MS = SPLIT_MS - 3 * DAY_MS
 """28 April 2022, 00:00 UTC."""
 COUNTS = ("popularity", "cooccurrence")
 SEED = 1
+
+
+class Bench(NamedTuple):
+    """What all trials share."""
+
+    world: World
+    config: ModelConfig
+    device: torch.device
 
 
 class KuaiRandBefore(KuaiRandOf):
@@ -76,8 +80,9 @@ def choose(folder: Path = DEFAULT_FOLDER, device: torch.device = CPU, processes:
         config = preset("small")
         world = development(config)
         _counts(place, world, config)
-        for trial, own in _all(missing, (world, config), device, processes):
-            _write(_file(place, trial), own)
+        bench = Bench(world, config, device)
+        for trial, own in trying.each(tried, missing, bench, device, processes):
+            write_json(_file(place, trial), own)
             LOG.info("%s", json.dumps(own))
     return {
         "text": __doc__,
@@ -87,13 +92,14 @@ def choose(folder: Path = DEFAULT_FOLDER, device: torch.device = CPU, processes:
     }
 
 
-def tried(trial: Trial, world: World, config: ModelConfig, device: torch.device = CPU) -> dict[str, Any]:
+def tried(trial: Trial, bench: Bench) -> dict[str, Any]:
     """Train a row and measure it on the cases."""
+    world, config, device = bench
     started_s = time.monotonic()
     model = train_generative(world.rows, config_of(trial.row, config), trial.training, SEED, device)
     found = accuracy(ranked_items(model, world), world)
     seconds = round(time.monotonic() - started_s, 1)
-    return {"row": trial.row, **dataclasses.asdict(trial.training), **found, "seconds": seconds}
+    return {"row": trial.row, **dataclasses.asdict(trial.training), **found, "seconds": seconds} | origin(device)
 
 
 def config_of(row: str, config: ModelConfig) -> ModelConfig:
@@ -109,43 +115,9 @@ def _counts(place: Path, world: World, config: ModelConfig) -> None:
         if family.rows[0] in COUNTS:
             for row in family.make(at, frozenset(family.rows)):
                 found = {"row": row.name, **accuracy(row.recommended.ranking, world), "cases": len(world.cases)}
-                _write(place / f"{row.name}.json", found | origin(CPU))
-
-
-def _all(
-    trials: Sequence[Trial], bench: tuple[World, ModelConfig], device: torch.device, processes: int
-) -> Iterator[tuple[Trial, dict[str, Any]]]:
-    """In this process, or as they come from several."""
-    if processes == 1:
-        use(device)
-        yield from ((trial, tried(trial, *bench, device) | origin(device)) for trial in trials)
-        return
-    with tempfile.NamedTemporaryFile(suffix=".pickle") as file:
-        pickle.dump(bench, file)  # once: a process that is started reads it by itself
-        file.flush()
-        with get_context("spawn").Pool(processes) as pool:  # CUDA does not survive a fork
-            yield from pool.imap_unordered(functools.partial(_try, file.name, device), trials)
-
-
-def _try(path: str, device: torch.device, trial: Trial) -> tuple[Trial, dict[str, Any]]:
-    return trial, tried(trial, *_bench(path, device), device) | origin(device)
-
-
-@functools.cache
-def _bench(path: str, device: torch.device) -> tuple[World, ModelConfig]:
-    """Before the first trial of a process."""
-    configure_logging("evaluation")
-    use(device)
-    found: tuple[World, ModelConfig] = pickle.loads(Path(path).read_bytes())  # noqa: S301 - from the process before
-    return found
+                write_json(place / f"{row.name}.json", found | origin(CPU))
 
 
 def _file(place: Path, trial: Trial) -> Path:
     said = json.dumps(dataclasses.asdict(trial))
     return place / f"{trial.row}-{hashlib.sha256(said.encode()).hexdigest()[:8]}.json"
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(path)

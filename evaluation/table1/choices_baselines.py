@@ -9,14 +9,9 @@ widths by Recall@10 of the ten best. Nothing from 1 May on is read.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import logging
-import pickle
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,16 +25,17 @@ from evaluation.baselines.crm import CRM
 from evaluation.baselines.multi_objective import ObjectiveModel, targets
 from evaluation.baselines.sequences import Longs, Sequences, sequence_batch, shifted
 from evaluation.baselines.training import CPU
+from evaluation.files import write_json
+from evaluation.table1 import trying
 from evaluation.table1.choices import SEED, KuaiRandBefore, development
 from evaluation.table1.columns import accuracy
-from evaluation.table1.jobs import origin, use
+from evaluation.table1.jobs import origin
 from evaluation.table1.kept import Context
 from evaluation.table1.origin import ROOT, source_digest
 from evaluation.table1.protocol import FULL, SPLIT_MS
 from evaluation.table1.rows import CASCADES, CHUNK, CRM_WISHES, cascade_of, recommend, sequence_model, through
 from evaluation.table1.world import World, load
 from onerec.model.presets import preset
-from onerec.service import configure_logging
 
 LOG = logging.getLogger(__name__)
 DEFAULT_FOLDER = ROOT / "runs" / "table1-choices-baselines"
@@ -95,7 +91,10 @@ def choose(folder: Path = DEFAULT_FOLDER, processes: int = 1) -> dict[str, Any]:
         world = development(preset("small"))
         bench = Development(world, later_of(world), place)
         for trials in (models, cascades):  # a cascade is of models that are kept
-            _all([trial for trial in trials if not (place / trial.file).is_file()], bench, processes)
+            missing = [trial for trial in trials if not (place / trial.file).is_file()]
+            for trial, figures in trying.each(tried, missing, bench, CPU, processes):
+                write_json(place / trial.file, figures)
+                LOG.info("%s", json.dumps(figures))
     made = [json.loads((place / trial.file).read_text()) for trial in (*models, *cascades)]
     return {"text": __doc__, "seed": SEED, "trials": made}
 
@@ -158,39 +157,4 @@ def _newest(ends: Longs, count: Longs, width: int) -> NDArray[np.bool_]:
     """Bool [B, width]: the last `count` places before `ends`."""
     places = np.arange(width)
     found: NDArray[np.bool_] = (places < ends[:, None]) & (places >= (ends - count)[:, None])
-    return found
-
-
-def _all(trials: Sequence[Trial], bench: Development, processes: int) -> None:
-    for trial, figures in _tried(trials, bench, processes):
-        path = bench.folder / trial.file
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(figures, indent=2) + "\n")
-        unfinished.replace(path)
-        LOG.info("%s", json.dumps(figures))
-
-
-def _tried(trials: Sequence[Trial], bench: Development, processes: int) -> Iterator[tuple[Trial, dict[str, Any]]]:
-    """In this process, or as they come from several."""
-    if processes == 1:
-        use(CPU)
-        yield from ((trial, tried(trial, bench)) for trial in trials)
-        return
-    with tempfile.NamedTemporaryFile(suffix=".pickle") as file:
-        pickle.dump(bench, file)  # once: a process that is started reads it by itself
-        file.flush()
-        with get_context("spawn").Pool(processes) as pool:
-            yield from pool.imap_unordered(functools.partial(_try, file.name), trials)
-
-
-def _try(path: str, trial: Trial) -> tuple[Trial, dict[str, Any]]:
-    return trial, tried(trial, _bench(path))
-
-
-@functools.cache
-def _bench(path: str) -> Development:
-    """Before the first trial of a process."""
-    configure_logging("evaluation")
-    use(CPU)
-    found: Development = pickle.loads(Path(path).read_bytes())  # noqa: S301 - from the process before
     return found

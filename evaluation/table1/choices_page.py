@@ -1,4 +1,4 @@
-"""What was compared to choose the generative rows' training, as a part of docs/paper.md."""
+"""What was compared to choose how rows train, as parts of docs/paper.md."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from evaluation.table1.protocol import FULL, GenerativeTraining
+from evaluation.table1.protocol import FULL, PRE_RANKED, RETRIEVED, GenerativeTraining
 from evaluation.table1.report import line, put
 
 BEGIN, END = "<!-- table1-choices -->\n", "<!-- /table1-choices -->\n"
+BASELINES_BEGIN, BASELINES_END = "<!-- table1-choices-baselines -->\n", "<!-- /table1-choices-baselines -->\n"
 
 
 def table(found: dict[str, Any]) -> str:
@@ -37,6 +38,30 @@ def write_paper(paper: Path, found: dict[str, Any]) -> None:
         f"of that, the last.\n\n{table(found)}\n**Bold** is what the full form takes.\n{END}"
     )
     put(paper, section, BEGIN, END)
+
+
+def baselines_table(found: dict[str, Any]) -> str:
+    """Markdown: each model by its epochs, each cascade by its widths; what the full form takes is marked."""
+    names = ["model", "epochs, or items that leave the first two stages", "Recall@10", "NDCG@10", "cross-entropy"]
+    lines = [line(names), line(["---"] * len(names))]
+    for own in found["trials"]:
+        cascade = "retrieved" in own
+        what = f"{own['retrieved']}, {own['pre_ranked']}" if cascade else str(own["epochs"])
+        taken = what == (f"{RETRIEVED}, {PRE_RANKED}" if cascade else str(FULL.epochs_of(own["row"])))
+        measured = [f"{own[name]:.4f}" if name in own else "-" for name in ("recall_at_10", "ndcg_at_10", "loss")]
+        lines.append(line([own["row"], f"**{what}**" if taken else what, *measured]))
+    return "\n".join(lines) + "\n"
+
+
+def write_baselines(paper: Path, found: dict[str, Any]) -> None:
+    """Put the comparison of the other rows between its marks."""
+    text = found["text"].strip().split("\n\n", 1)
+    section = (
+        f"{BASELINES_BEGIN}### How the other rows' training was chosen\n\nMade by `python -m evaluation table1 "
+        f"--choose-baselines --paper`. {text[1]}\n\n{found['trials'][0]['cases']} cases, one seed "
+        f"({found['seed']}).\n\n{baselines_table(found)}\n**Bold** is what the full form takes.\n{BASELINES_END}"
+    )
+    put(paper, section, BASELINES_BEGIN, BASELINES_END)
 
 
 def _name(own: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from evaluation.files import write_json
 from evaluation.table1.columns import measured
 from evaluation.table1.kept import (
     JUDGE_WEIGHTS,
@@ -136,7 +137,7 @@ def do(job: Job, bench: Bench) -> None:
         return
     if job.model == "judge":
         judge = judge_of(place, world, form, config, bench.device)
-        _write(place / JUDGE_FILE, quality(judge, world, config) | origin(bench.device))
+        write_json(place / JUDGE_FILE, quality(judge, world, config) | origin(bench.device))
         return
     started_s = time.monotonic()
     for family in families():
@@ -144,7 +145,7 @@ def do(job: Job, bench: Bench) -> None:
             seconds = round(time.monotonic() - started_s, 1)
             judge = judge_of(place, world, form, config, bench.device)
             figures = measured(row, judge, world, config) | {"seconds": seconds}
-            _write(
+            write_json(
                 _row_file(place, row.name, job.seed),
                 figures | {"row": row.name, "seed": job.seed} | origin(bench.device),
             )
@@ -167,12 +168,6 @@ def use(device: torch.device) -> None:
 
 def _row_file(place: Path, row: str, seed: int) -> Path:
     return place / f"{row}.{seed}.json"
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(path)
 
 
 def origin(device: torch.device) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from evaluation.baselines.training import CPU
 from evaluation.table1 import choices, choices_page
-from evaluation.table1.choices import DEVELOPMENT_SPLIT_MS, KuaiRandBefore, with_something_to_find
+from evaluation.table1.choices import DEVELOPMENT_SPLIT_MS, Bench, KuaiRandBefore, with_something_to_find
 from evaluation.table1.protocol import FULL, SPLIT_MS, GenerativeTraining
 from evaluation.table1.trials import TRIALS, Trial
 from onerec.model.presets import ModelConfig
@@ -55,9 +56,9 @@ def test_trials_are_kept_and_tell_what_they_compared(monkeypatch: pytest.MonkeyP
 
 
 def test_a_trial_learns_something() -> None:
-    world = with_something_to_find(small_world())
+    bench = Bench(with_something_to_find(small_world()), CONFIG, CPU)
     found = [
-        choices.tried(Trial("onerec-s", GenerativeTraining(samples=samples, dropout=0.1)), world, CONFIG)
+        choices.tried(Trial("onerec-s", GenerativeTraining(samples=samples, dropout=0.1)), bench)
         for samples in (1, 2048)
     ]
     assert found[1]["recall_at_10"] > found[0]["recall_at_10"] + 0.1
