@@ -28,7 +28,7 @@ class DecodingSettings(Table):
         description="Encoded histories that a worker keeps for users whose history has not changed.",
     )
     device: Device = Field("cpu", description="cpu, cuda, cuda:1 or auto: a CUDA device where there is one.")
-    threads: int = Field(1, ge=1, description="torch threads.")
+    threads: int = Field(1, ge=1, description="That decode: they share requests, and rows where these are few.")
     kernels: Literal["auto", "amx_bf16", "avx512_bf16", "avx2_int16", "avx2", "torch"] = Field(
         "auto",
         description="What decodes on a CPU: the compiled kernels that a short calibration at start finds fastest, "
