@@ -14,7 +14,7 @@ def _measure(context: Context) -> Measured:
     large = LARGE_BRIEF if context.brief else LARGE
     parameters = {"beam": 32, "threads": context.threads}
     sides = [Spec(SIDE, {**parameters, "items": items}, context.threads) for items in (large, SMALL)]
-    found = compare(context, *sides, repeats=15, budget_s=20.0)
+    found = compare(context, *sides, repeats=31, budget_s=30.0)
     many, few = (1000 * found[side].median() for side in ("ours", "peer"))
     figures: dict[str, float | None] = {"times_as_long": many / few}
     figures["bytes_an_item"] = found["ours"].facts["bytes_an_item"]
