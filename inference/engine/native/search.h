@@ -112,8 +112,8 @@ inline bool count_taken(const Tree& tree, const Search& s, int64_t request, int6
   const Limits& limits = *s.limits;
   if (limits.excluded != nullptr) {
     const int64_t base = (s.first + request) * limits.stride, *last = limits.excluded + limits.count;
-    for (const int64_t* at = std::lower_bound(limits.excluded, last, base + first); at != last && *at < base + end; ++at)
-      take(*at - base, limits.below[at - limits.excluded]);
+    const int64_t* at = std::lower_bound(limits.excluded, last, base + first);
+    for (; at != last && *at < base + end; ++at) take(*at - base, limits.below[at - limits.excluded]);
   }
   return any;
 }

@@ -30,7 +30,7 @@ inline void look_up(const Model& m, const Step& t, const int32_t* rows, long cou
 
 // Keys and values of the new tokens to the cache.
 inline void keep(const Model& m, const State& s, const Step& t, const Kept* wide, const int32_t* rows, long count,
-          Kept* cache) {
+                 Kept* cache) {
   const long d = m.width;
   for (long token = 0; token < count * t.fed; ++token) {
     const long place = (t.start + token % t.fed) * s.max_rows + rows[token / t.fed];
@@ -51,13 +51,13 @@ inline OverAncestors over_ancestors_for(long width) {
 
 // Attention of fed tokens over their past: of all of them, or of the last one of each row in `tokens`.
 inline void attend_past(const Model& m, const Step& t, const Kept* wide, const Kept* cache, const int32_t* rows,
-                 const int32_t* tokens, long count, Kept* mixed) {
+                        const int32_t* tokens, long count, Kept* mixed) {
   const long d = m.width, all = t.start + t.fed;
   const auto attend = over_ancestors_for(d / m.heads);
   for (long i = 0; i < count; ++i) {
     const long token = tokens[i], after = tokens[std::min(i + 1, count - 1)];
-    attend(wide + token * 3 * d, cache, t.ancestors + rows[token / t.fed] * all, t.ancestors + rows[after / t.fed] * all,
-           t.start + token % t.fed + 1, d, m.heads, mixed + i * d);
+    const int32_t *own = t.ancestors + rows[token / t.fed] * all, *next = t.ancestors + rows[after / t.fed] * all;
+    attend(wide + token * 3 * d, cache, own, next, t.start + token % t.fed + 1, d, m.heads, mixed + i * d);
   }
 }
 
