@@ -124,7 +124,7 @@ class Form:
     cases: int
     candidates: int
     epochs: int  # of sequence models
-    ranker_epochs: int  # of a cascade's pre-ranker and ranker
+    own_epochs: tuple[tuple[str, int], ...]  # of those that train for another number
     onerec: GenerativeTraining
     tiger: GenerativeTraining
     judge_samples: int  # history sessions that the judge learns before those of the log
@@ -137,20 +137,22 @@ class Form:
 
     def epochs_of(self, model: str) -> int:
         """Of a sequence model, by its name."""
-        return self.ranker_epochs if model.endswith("ranker") else self.epochs
+        return dict(self.own_epochs).get(model, self.epochs)
 
     def digest(self) -> str:
         """Changes with every figure of the form: results of different forms do not mix."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
 
 
+RANKERS = (("pre-ranker", 2), ("ranker", 2))
+"""They rate single exposures, and rate new ones worse with every further pass."""
 FULL = Form(
     name="full",
     users=None,
     cases=4000,
     candidates=32,
     epochs=20,
-    ranker_epochs=2,
+    own_epochs=(("fdsa", 10), *RANKERS),
     onerec=GenerativeTraining(
         samples=200_000, dropout=0.1, half_life=4.0, final_half_life=1.0, stride=1, learning_rate=1e-3
     ),
@@ -169,7 +171,7 @@ SHORT = Form(
     cases=600,
     candidates=32,
     epochs=2,
-    ranker_epochs=2,
+    own_epochs=RANKERS,
     onerec=GenerativeTraining(samples=30_000),
     tiger=GenerativeTraining(samples=60_000),
     judge_samples=60_000,
@@ -186,7 +188,7 @@ QUICK = Form(
     cases=200,
     candidates=16,
     epochs=3,
-    ranker_epochs=2,
+    own_epochs=RANKERS,
     onerec=GenerativeTraining(samples=4_000),
     tiger=GenerativeTraining(samples=8_000),
     judge_samples=20_000,
