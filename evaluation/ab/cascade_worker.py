@@ -19,7 +19,7 @@ from evaluation.baselines.sasrec import SASRec
 from evaluation.baselines.sequences import Longs, Sequences, sequence_batch
 from evaluation.baselines.training import SequenceModel, Training, train
 from evaluation.baselines.transformer import TrunkSettings
-from evaluation.table1.protocol import HISTORY_ITEMS, PRE_RANKED, RETRIEVED, SESSION_ITEMS
+from evaluation.table1.protocol import HISTORY_ITEMS, SESSION_ITEMS
 from evaluation.table1.world import EVERYTHING, with_long_views
 from inference.histories import HistoryStore
 from onerec.features import HistoryArrays
@@ -40,6 +40,8 @@ TRUNK = TrunkSettings(length=HISTORY_ITEMS)
 POLL_S = 0.05
 RESTORE_S = 120.0
 BATCH = 64
+SIZES = Sizes(retrieved=500, pre_ranked=100)
+"""Users judge by what they watch, so the rankers have more to choose from than where logged exposures judge."""
 TOPIC: Topic = replace(RECOMMENDATIONS, name=TOPICS[CASCADE])
 
 
@@ -106,7 +108,7 @@ def trained(items: Items, past: Sequences, epochs: int, seed: int) -> Cascade:
     pre_ranker, ranker = stage(lambda: PreRanker(attributes, TRUNK)), stage(lambda: Ranker(attributes, TRUNK))
     assert isinstance(pre_ranker, ObjectiveModel)
     assert isinstance(ranker, ObjectiveModel)
-    return Cascade(retrieval, pre_ranker, ranker, Sizes(RETRIEVED, PRE_RANKED))
+    return Cascade(retrieval, pre_ranker, ranker, SIZES)
 
 
 class CascadeWorker:

@@ -49,7 +49,7 @@ EPOCHS = {
     "ranker": (1, 2, 4),
 }
 """CRM's transformer variant takes as many as CRM."""
-SIZES = tuple(Sizes(*pair) for pair in ((500, 100), (200, 100), (200, 50), (100, 50), (100, 20), (50, 20)))
+SIZES = tuple(Sizes(*pair) for pair in ((500, 100), (200, 100), (200, 50), (100, 50), (100, 20), (50, 20), (20, 10)))
 
 
 class Trial(NamedTuple):
