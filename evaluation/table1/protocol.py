@@ -157,7 +157,7 @@ FULL = Form(
     cases=4000,
     candidates=32,
     epochs=20,
-    own_epochs=(("fdsa", 10), *RANKERS),
+    own_epochs=(("fdsa", 10), ("crm", 10), ("crm-transformer", 10), *RANKERS),
     onerec=GenerativeTraining(
         samples=200_000, dropout=0.1, half_life=4.0, final_half_life=1.0, stride=1, learning_rate=1e-3
     ),
