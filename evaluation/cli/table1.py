@@ -26,9 +26,7 @@ def table1(
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
     device: Annotated[Device, typer.Option(help="Where models train; rows may come from both.")] = Device.CPU,
     processes: Annotated[int, typer.Option(min=1, help="So many rows train side by side, on one GPU too.")] = 1,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Then end; the same command goes on with what is missing.")
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Then end; the same command goes on.")] = None,
     onto_published: Annotated[
         bool, typer.Option("--published", help="Go on from the published rows and their judge; only what is missing.")
     ] = False,
@@ -47,8 +45,7 @@ def table1(
 
     configure_logging("evaluation")
     if choose or choose_baselines:
-        compare = _choose if choose else _choose_baselines
-        compare(device, processes, out, paper=paper)
+        (_choose if choose else _choose_baselines)(device, processes, out, paper=paper)
         return
     form = protocol.QUICK if quick else protocol.SHORT if short else protocol.FULL
     chosen = seeds_of(seeds or ("1" if quick else "1,2,3"))
@@ -98,7 +95,10 @@ def _choose(device: Device, processes: int, out: Path | None, *, paper: bool) ->
 def _choose_baselines(_: Device, processes: int, out: Path | None, *, paper: bool) -> None:
     from evaluation.table1 import choices_baselines, choices_page, report  # noqa: PLC0415 - loads torch
 
-    found = choices_baselines.choose(processes=processes)
+    try:
+        found = choices_baselines.choose(processes=processes)
+    except OneRecError as error:
+        raise fail(error) from error
     report.write(found, out or report.RESULTS / "table1-choices-baselines.json")
     if paper:
         choices_page.write_baselines(report.PAPER, found)
