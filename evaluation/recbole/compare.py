@@ -15,6 +15,7 @@ has to be the latter.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import subprocess
@@ -31,13 +32,16 @@ from torch import Tensor
 from evaluation.beauty.accuracy import batches, figures, itemwise, places_of, seen_items, without_seen
 from evaluation.beauty.dataset import Beauty, Floats, Part
 from evaluation.beauty.protocol import FULL
-from evaluation.beauty.run import origin
+from evaluation.beauty.run import SOURCES, origin
 from evaluation.beauty.sequence import TRUNK, scorer, train_sasrec
+from evaluation.files import write_json
+from evaluation.table1.origin import ROOT, source_digest
 from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
 
 LOG = logging.getLogger(__name__)
 SCRIPT = Path(__file__).with_name("theirs.py")
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "recbole.json"
+DEFAULT_FOLDER = ROOT / "runs" / "recbole"
 SAME = 5e-4
 """RecBole rounds its figures to four places."""
 HOW_TO_GET = (
@@ -62,6 +66,12 @@ class Settings:
     seeds: tuple[int, ...] = (1,)
     threads: int = 1
 
+    def digest(self) -> str:
+        """Changes with what changes a row's figures, and with their code."""
+        told = asdict(replace(self, python="", rows=(), seeds=(), threads=1))
+        code = source_digest(sources=(*SOURCES, "evaluation/recbole/*.py"))
+        return f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]}-{code}"
+
 
 ROWS: dict[str, dict[str, Any]] = {
     "recbole": {},
@@ -73,20 +83,26 @@ THEIR_BATCH = 2048
 """RecBole's default."""
 
 
-def compare(beauty: Beauty, settings: Settings, device: torch.device) -> dict[str, Any]:
-    """The rows of all seeds, as they are written. Raises SettingsError, or DependencyMissingError without RecBole.
+def compare(beauty: Beauty, settings: Settings, device: torch.device, folder: Path = DEFAULT_FOLDER) -> dict[str, Any]:
+    """The rows of all seeds, as they are written; a row that `folder` has is not made again.
 
     RecBole takes a GPU where its torch has one, whatever `device` ours is trained on.
+    Raises SettingsError, or DependencyMissingError without RecBole.
     """
     if unknown := sorted(set(settings.rows) - {*ROWS, OURS}):
         raise SettingsError(f"There is no row {', '.join(unknown)}.", f"Rows are {', '.join([*ROWS, OURS])}.")
     _check(settings.python)
     own, files = beauty.first(settings.users), list[dict[str, Any]]()
+    place = folder / settings.digest()
+    place.mkdir(parents=True, exist_ok=True)
     for seed in settings.seeds:
         for name in settings.rows:
-            made = ours(own, settings, seed, device) if name == OURS else recbole(own, settings, ROWS[name], seed)
-            files.append({"row": name, "seed": seed} | made)
-            LOG.info("%s, seed %d, best epoch %d: %s", name, seed, made["best_epoch"], made["unseen"])
+            file = place / f"{name}.{seed}.json"
+            if not file.is_file():
+                made = ours(own, settings, seed, device) if name == OURS else recbole(own, settings, ROWS[name], seed)
+                write_json(file, {"row": name, "seed": seed} | made | origin(device))
+            files.append(json.loads(file.read_text()))
+            LOG.info("%s, seed %d, best epoch %d: %s", name, seed, files[-1]["best_epoch"], files[-1]["unseen"])
     counted = {"users": len(own), "items": own.item_count, "interactions": len(own.items)}
     protocol = {"text": __doc__, **asdict(replace(settings, python="")), **counted}
     return {"protocol": protocol, "rows": files} | origin(device)
