@@ -10,17 +10,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from evaluation.ab.cascade import Known, past_of, recommended, rows_of, trained
 from evaluation.ab.protocol import CASCADE, TOPICS, Form, arm_of
 from evaluation.ab.warm_up import warm_exposures
-from evaluation.baselines.attributes import ItemAttributes
-from evaluation.baselines.cascade import Cascade, Sizes
-from evaluation.baselines.multi_objective import ObjectiveModel, PreRanker, Ranker
-from evaluation.baselines.sasrec import SASRec
-from evaluation.baselines.sequences import Longs, Sequences, sequence_batch
-from evaluation.baselines.training import SequenceModel, Training, train
-from evaluation.baselines.transformer import TrunkSettings
-from evaluation.table1.protocol import HISTORY_ITEMS, SESSION_ITEMS
-from evaluation.table1.world import EVERYTHING, with_long_views
+from evaluation.baselines.cascade import Cascade
+from evaluation.baselines.sequences import Longs
+from evaluation.table1.protocol import SESSION_ITEMS
+from evaluation.table1.world import EVERYTHING
 from inference.histories import HistoryStore
 from onerec.features import HistoryArrays
 from onerec.kafka import admin
@@ -33,15 +29,12 @@ from onerec.settings import KafkaSettings, Settings
 from schemas.records import Recommendation, RecommendedItem, Request, Status
 from schemas.topics import HISTORIES, RECOMMENDATIONS, REQUESTS, Topic, id_key
 from stream.replay.kuairand import KuaiRand
-from stream.replay.log import Exposures, Histories, Items, Log
+from stream.replay.log import Log
 
 LOG = logging.getLogger(__name__)
-TRUNK = TrunkSettings(length=HISTORY_ITEMS)
 POLL_S = 0.05
 RESTORE_S = 120.0
 BATCH = 64
-SIZES = Sizes(retrieved=500, pre_ranked=100)
-"""Users judge by what they watch, so the rankers have more to choose from than where logged exposures judge."""
 TOPIC: Topic = replace(RECOMMENDATIONS, name=TOPICS[CASCADE])
 
 
@@ -52,7 +45,7 @@ def run_cascade(settings: Settings, form: Form, seed: int, stop: Stop, log: Log 
     source = log or KuaiRand()
     items, histories, exposures = source.items(), source.histories(EVERYTHING), source.exposures()
     past = past_of(items, histories, warm_exposures(exposures, form.warm_exposures), form.cascade_users)
-    cascade = trained(items, past, form.cascade_epochs, seed)
+    cascade = trained(items, past, form, seed)
     with HistoryStore(settings.kafka, settings.store.state_dir / "cascade", service="cascade") as known:
         known.assign(range(len(admin.end_offsets(settings.kafka, HISTORIES))))
         known.wait_restored(RESTORE_S)
@@ -68,47 +61,6 @@ def run_cascade(settings: Settings, form: Form, seed: int, stop: Stop, log: Log 
                 worker.turn()
         finally:
             worker.close()
-
-
-def past_of(items: Items, histories: Histories, warm: Exposures, users: int | None) -> Sequences:
-    """What the cascade learns from: histories of `users` users (all by default), and the warm-up's exposures."""
-    kept = np.isin(histories.user_ids, warm.user_ids)
-    if users is None:
-        kept[:] = True
-    else:
-        kept[np.flatnonzero(~kept)[: max(0, users - int(kept.sum()))]] = True
-    sizes = np.diff(histories.starts)
-    events = np.repeat(kept, sizes)
-    owner = np.concatenate([np.repeat(histories.user_ids, sizes)[events], warm.user_ids])
-    order = np.argsort(owner, kind="stable")  # histories first, then the warm-up in time order
-    rows = rows_of(items.item_ids, np.concatenate([histories.items[events], warm.item_ids]))[order]
-    labels = np.concatenate([histories.labels[events], with_long_views(warm)])[order]
-    watch_ms = np.concatenate([np.full(int(events.sum()), -1), warm.watch_ms])[order]
-    met = rows >= 0
-    starts = np.searchsorted(owner[order][met], np.append(np.unique(owner), np.iinfo(np.int64).max))
-    return Sequences(starts, rows[met], labels[met], watch_ms[met])
-
-
-def rows_of(known: Longs, item_ids: Longs) -> Longs:
-    """The place of each item in `known`, -1 where it is not there."""
-    order = np.argsort(known)
-    at = np.minimum(np.searchsorted(known[order], item_ids), len(known) - 1)
-    found: Longs = np.where(known[order][at] == item_ids, order[at], -1)
-    return found
-
-
-def trained(items: Items, past: Sequences, epochs: int, seed: int) -> Cascade:
-    """All three stages."""
-    attributes, training = ItemAttributes.of(items), Training(epochs=epochs)
-
-    def stage(make: Callable[[], SequenceModel]) -> SequenceModel:
-        return train(make, past, training, seed)
-
-    retrieval = stage(lambda: SASRec(len(items.item_ids), TRUNK, "softmax"))
-    pre_ranker, ranker = stage(lambda: PreRanker(attributes, TRUNK)), stage(lambda: Ranker(attributes, TRUNK))
-    assert isinstance(pre_ranker, ObjectiveModel)
-    assert isinstance(ranker, ObjectiveModel)
-    return Cascade(retrieval, pre_ranker, ranker, SIZES)
 
 
 class CascadeWorker:
@@ -155,15 +107,10 @@ class CascadeWorker:
 
     def _answers(self, requests: list[Request]) -> list[Recommendation]:
         histories = self._histories([request.user_id for request in requests])
-        rows = [rows_of(self._item_ids, history.items) for history in histories]
-        labels = [history.labels[own >= 0] for history, own in zip(histories, rows, strict=True)]
-        rows = [own[own >= 0] for own in rows]
-        starts = np.concatenate([[0], np.cumsum([len(own) for own in rows])])
-        known = Sequences(starts, np.concatenate(rows), np.concatenate(labels), np.full(int(starts[-1]), -1))
+        users = [_known(self._item_ids, history) for history in histories]
         named = [rows_of(self._item_ids, np.frombuffer(request.exclude_items, "<i8")) for request in requests]
-        left_out = [np.concatenate([own, extra[extra >= 0]]) for own, extra in zip(rows, named, strict=True)]
-        stages = self._cascade.recommend(sequence_batch(known, np.arange(len(rows)), TRUNK.length), left_out)
-        lengths = np.diff(starts).tolist()
+        stages = recommended(self._cascade, users, [extra[extra >= 0] for extra in named])
+        lengths = [len(user.rows) for user in users]
         return [
             _answer(request, self._items(own, values), length)
             for request, own, values, length in zip(
@@ -175,6 +122,11 @@ class CascadeWorker:
         """The items that are possible, best first; a score stands where a log-probability would."""
         pairs = zip(rows, values, strict=True)
         return tuple(RecommendedItem(item_id=int(self._item_ids[row]), log_prob=v) for row, v in pairs if v > -np.inf)
+
+
+def _known(item_ids: Longs, history: HistoryArrays) -> Known:
+    rows = rows_of(item_ids, history.items)
+    return Known(rows[rows >= 0], history.labels[rows >= 0])
 
 
 def _answer(request: Request, items: tuple[RecommendedItem, ...], history_length: int) -> Recommendation:

@@ -52,7 +52,10 @@ class Form:
     warm_exposures: int
     seed_samples: int
     cascade_users: int | None
-    cascade_epochs: int
+    retrieval_epochs: int  # of the cascade's SASRec
+    ranking_epochs: int  # of its pre-ranker and ranker
+    retrieved: int  # items that leave retrieval
+    pre_ranked: int  # and pre-ranking
     pair_share: float  # of live requests that make a preference pair
     candidates: int
 
@@ -68,7 +71,10 @@ FULL = Form(
     warm_exposures=20_000,
     seed_samples=60_000,
     cascade_users=None,
-    cascade_epochs=3,
+    retrieval_epochs=20,
+    ranking_epochs=2,
+    retrieved=500,
+    pre_ranked=100,
     pair_share=0.1,
     candidates=32,
 )
@@ -79,7 +85,10 @@ SHORT = Form(
     warm_exposures=8_000,
     seed_samples=30_000,
     cascade_users=8_000,
-    cascade_epochs=2,
+    retrieval_epochs=10,
+    ranking_epochs=2,
+    retrieved=500,
+    pre_ranked=100,
     pair_share=0.2,
     candidates=32,
 )
@@ -91,7 +100,10 @@ QUICK = Form(
     warm_exposures=1_500,
     seed_samples=6_000,
     cascade_users=2_000,
-    cascade_epochs=2,
+    retrieval_epochs=10,
+    ranking_epochs=2,
+    retrieved=500,
+    pre_ranked=100,
     pair_share=0.3,
     candidates=16,
 )
@@ -102,7 +114,10 @@ SMOKE = Form(
     warm_exposures=300,
     seed_samples=640,
     cascade_users=300,
-    cascade_epochs=1,
+    retrieval_epochs=1,
+    ranking_epochs=1,
+    retrieved=500,
+    pre_ranked=100,
     pair_share=0.5,
     candidates=8,
 )

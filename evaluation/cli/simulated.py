@@ -77,12 +77,19 @@ def ab(
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
     out: Annotated[Path | None, typer.Option(help="evaluation/results/ab[-FORM].json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and tables into docs/paper.md, too.")] = False,
+    choose_cascade: Annotated[
+        bool,
+        typer.Option("--choose-cascade", help="Instead compare trainings and widths of the cascade, without Kafka."),
+    ] = False,
 ) -> None:
     """Cascade against OneRec against OneRec with IPA in one running system, by simulated users; kept in runs/ab."""
     from evaluation.ab import report  # noqa: PLC0415 - loads torch
     from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
 
     configure_logging("evaluation")
+    if choose_cascade:
+        _choose_cascade(out, paper=paper)
+        return
     form = FORMS["quick" if quick else "short" if short else "full"]
     try:
         result = report.run(form, seeds_of(seeds))
@@ -92,6 +99,17 @@ def ab(
     if paper:
         report.write_paper(PAPER, result)
     typer.echo(report.table(result))
+
+
+def _choose_cascade(out: Path | None, *, paper: bool) -> None:
+    from evaluation.ab import choices, choices_page  # noqa: PLC0415 - loads torch
+    from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
+
+    found = choices.choose()
+    write(found, out or RESULTS / "ab-choices-cascade.json")
+    if paper:
+        choices_page.write_paper(PAPER, found)
+    typer.echo(choices_page.table(found))
 
 
 def ab_cascade(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.ab.cascade_worker import TOPIC, CascadeWorker, past_of, rows_of, trained
+from evaluation.ab.cascade import past_of, rows_of, trained
+from evaluation.ab.cascade_worker import TOPIC, CascadeWorker
+from evaluation.ab.protocol import SMOKE
 from evaluation.ab.warm_up import send_warm_up, warm_exposures
 from evaluation.feed import Feed
 from evaluation.simulator.fit import is_fitted
@@ -54,7 +56,9 @@ def test_it_answers_its_own_users_with_what_they_have_not_seen(kafka: KafkaSetti
         known = HistoryArrays(seen, np.zeros_like(seen), labels)
         return [known if user_id == 3 else HistoryArrays.empty() for user_id in user_ids]
 
-    worker = CascadeWorker(kafka, trained(items, past, 1, 1), items.item_ids, histories, lambda user_id: user_id < 5)
+    worker = CascadeWorker(
+        kafka, trained(items, past, SMOKE, 1), items.item_ids, histories, lambda user_id: user_id < 5
+    )
     writer, named = RecordWriter(kafka), items.item_ids[:30].tolist()
     for user_id in (3, 4, 5):
         request = Request(
