@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -41,9 +42,13 @@ def compare(
     repeats: int = 7,
     budget_s: float = 30.0,
     limit_dtype: str | None = None,
+    also: Mapping[str, Spec] | None = None,
 ) -> Found:
-    """Run the sides "ours" and "peer", and "limit" where a dtype is given. A missing peer leaves ours alone."""
-    specs = {"ours": ours}
+    """Run the sides "ours" and "peer", `also` others of ours, and "limit" where a dtype is given.
+
+    A missing peer leaves ours alone.
+    """
+    specs = {"ours": ours, **(also or {})}
     found = Found()
     if isinstance(peer, PeerMissingError):
         found.reason = str(peer)

@@ -8,6 +8,7 @@ from typing import Any
 from bench.bench import Bench, Bound, Context, Measured
 from bench.comparison import LIMIT, Found, compare
 from bench.decoding import shapes
+from bench.decoding.ours import INT8, int8_here
 from bench.environments import PeerMissingError, interpreter
 from bench.limit import fast_dtype
 from bench.turns import Spec
@@ -16,6 +17,7 @@ OURS = "bench.decoding.ours:Decode"
 TRANSFORMERS = "bench.decoding.transformers_generate:Generate"
 CTRANSLATE2 = "bench.decoding.ctranslate2_translate:Translate"
 WIDEST = 128
+IN_INT8 = "ours_int8"
 MOE_HIDDEN = shapes.ACTIVE * shapes.EXPERT_HIDDEN
 
 
@@ -23,6 +25,11 @@ def ours(context: Context, beam: int, **parameters: Any) -> Spec:
     """Our side."""
     threads = parameters.pop("threads", context.threads)
     return Spec(OURS, {"beam": beam, "threads": threads, **parameters}, threads)
+
+
+def in_int8(context: Context, beam: int, **parameters: Any) -> dict[str, Spec]:
+    """The same in the precision that CTranslate2 is fastest in, where our kernels have it."""
+    return {IN_INT8: ours(context, beam, kernels=INT8, **parameters)} if int8_here() else {}
 
 
 def peer(target: str, parameters: dict[str, Any]) -> Spec | PeerMissingError:
@@ -51,8 +58,13 @@ def _free(context: Context, beam: int, target: str) -> Measured:
     parameters: dict[str, Any] = {"beam": beam, "batch": shapes.BATCH, "threads": context.threads}
     if target == TRANSFORMERS:
         parameters["dtype"] = fast_dtype()
-    found = compare(context, ours(context, beam), peer(target, parameters), limit_dtype=fast_dtype())
-    return throughput(found, shapes.BATCH)
+    also = in_int8(context, beam) if target == CTRANSLATE2 else {}
+    found = compare(context, ours(context, beam), peer(target, parameters), limit_dtype=fast_dtype(), also=also)
+    measured = throughput(found, shapes.BATCH)
+    if IN_INT8 in found:
+        rate = shapes.BATCH / found[IN_INT8].median()
+        measured.figures |= {"int8": rate, "ratio_int8": rate / measured.peer if measured.peer else None}
+    return measured
 
 
 def _constrained(context: Context) -> Measured:

@@ -9,6 +9,7 @@ import torch
 
 from bench.decoding import shapes
 from inference.engine.native import binding
+from inference.engine.native.check import AUTO
 from inference.engine.search import Engine
 from onerec.errors import DependencyMissingError
 from onerec.model.likelihood import token_log_probs
@@ -17,6 +18,12 @@ from onerec.model.onerec import OneRec
 WHOLE = 300
 """Items of the catalogue that one search covers entirely, to compare it with scoring every item."""
 TOLERANCE = {torch.float32: 1e-3, torch.int16: 0.1, torch.bfloat16: 0.5}
+INT8 = "avx512_int8"
+
+
+def int8_here() -> bool:
+    """Whether our kernels of 8-bit integers run on this processor."""
+    return INT8 in binding.kinds()
 
 
 class Decode:
@@ -32,10 +39,11 @@ class Decode:
         experts: int = 1,
         hidden: int = shapes.HIDDEN,
         check: bool = False,
+        kernels: str = AUTO,
     ) -> None:
         self._beam, self._batch, self._threads, self._items = beam, batch, threads, items
         self._shape = shapes.config(experts=experts, hidden=hidden, bf16=True)
-        self._check = check
+        self._check, self._kernels = check, kernels
         self._exclude: list[torch.Tensor] | None = None
 
     def prepare(self) -> dict[str, Any]:
@@ -51,7 +59,7 @@ class Decode:
         model = OneRec(self._shape).eval()
         self._catalogue = shapes.catalogue(self._items)
         self._history = shapes.histories(self._batch, self._catalogue.codes)
-        self._engine = Engine(model)
+        self._engine = Engine(model, kernels=self._kernels)
         facts: dict[str, Any] = {
             "dtype": str(self._engine.dtype).removeprefix("torch."),
             "kernels": kernels if self._engine.native else f"torch ({kernels})",

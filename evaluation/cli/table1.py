@@ -133,3 +133,24 @@ def figures(
     if paper:
         page.write_paper(report.PAPER, found, pictures)
     typer.echo("\n".join(map(str, pictures)))
+
+
+def precision(
+    *,
+    seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1,2,3",
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/precision.json by default.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Write the table into docs/performance.md, too.")] = False,
+) -> None:
+    """What other kernels change in what is recommended: Table 1's larger OneRec, decoded by all that run here."""
+    from evaluation import precision as own  # noqa: PLC0415 - loads torch
+    from evaluation.table1 import report  # noqa: PLC0415
+
+    configure_logging("evaluation")
+    try:
+        result = own.compare(seeds_of(seeds))
+    except OneRecError as error:
+        raise fail(error) from error
+    report.write(result, out or report.RESULTS / "precision.json")
+    if paper:
+        own.write_page(report.PAPER.with_name("performance.md"), result)
+    typer.echo(own.table(result))

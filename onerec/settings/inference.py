@@ -29,10 +29,11 @@ class DecodingSettings(Table):
     )
     device: Device = Field("cpu", description="cpu, cuda, cuda:1 or auto: a CUDA device where there is one.")
     threads: int = Field(1, ge=1, description="That decode: they share requests, and rows where these are few.")
-    kernels: Literal["auto", "amx_bf16", "avx512_bf16", "avx2_int16", "avx2", "torch"] = Field(
+    kernels: Literal["auto", "amx_bf16", "avx512_bf16", "avx512_int8", "avx2_int16", "avx2", "torch"] = Field(
         "auto",
         description="What decodes on a CPU: the compiled kernels that a short calibration at start finds fastest, "
-        "those named here, or torch. Where they do not fit the model or its precision, torch.",
+        "those named here, or torch. Where they do not fit the model or its precision, torch. avx512_int8, weights and "
+        "rows of 8 bits, is faster by half and less exact: it decodes only where it is named.",
     )
 
     @model_validator(mode="after")

@@ -128,10 +128,11 @@ def test_sessions_are_those_of_the_search_by_steps(kind: str, asked: Asked, thre
             assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("kind", binding.kinds())
 @pytest.mark.parametrize("requests", [1, 2, 3, 5])
-def test_sessions_do_not_depend_on_how_threads_share_the_work(requests: int) -> None:
+def test_sessions_do_not_depend_on_how_threads_share_the_work(kind: str, requests: int) -> None:
     """Whole requests or rows: the same bits."""
-    config, one = shape(), engine(binding.kinds()[0])
+    config, one = shape(), engine(kind)
     catalogue = toys.catalogue(config, 300)
     history = toys.histories(config, catalogue, [7, 2, 8, 0, 5][:requests])
     torch.set_num_threads(1)
@@ -143,14 +144,15 @@ def test_sessions_do_not_depend_on_how_threads_share_the_work(requests: int) -> 
             assert torch.equal(ours, theirs)
 
 
-def test_weights_that_are_no_numbers_find_nothing() -> None:
+@pytest.mark.parametrize("kind", binding.kinds())
+def test_weights_that_are_no_numbers_find_nothing(kind: str) -> None:
     """Such a request has no items; in an order by what is no number, it might have any."""
     config = shape()
     model, catalogue = toys.model(config), toys.catalogue(config, 30)
     history = toys.histories(config, catalogue, [0, 3])
     with torch.no_grad():
         model.label_embedding.weight.fill_(torch.nan)  # of the second request's history
-    found = Engine(model).generate(history, catalogue, beam_width=4)
+    found = Engine(model, kernels=kind).generate(history, catalogue, beam_width=4)
     assert bool((found.sessions[0] >= 0).all())
     assert found.log_probs[1].tolist() == [-torch.inf] * 4
     assert bool((found.sessions[1] == -1).all())

@@ -12,6 +12,7 @@ namespace onerec {
 
 constexpr long BLOCK = 32;           // rows; also elements of k that one step multiplies
 constexpr long TILE_SIDE = 16;       // rows of a tile, and floats of one of its rows
+constexpr int PAIR = Isa::PAIR;
 constexpr long PAIRS_BYTES = PANEL * PAIR * sizeof(Element);  // of one row of pairs of a panel
 
 // Tiles belong to a thread, are shaped before use and given back.
@@ -83,7 +84,8 @@ inline void product_by_tiles(const Rows& rows, long m, const Element* packed, lo
   static thread_local std::vector<Element> last_rows, ends;
   const long whole = k / BLOCK * BLOCK, blocks = (m + BLOCK - 1) / BLOCK, full = m / BLOCK;
   // Tiles are read whole: the rows of the last block and the end of k are copied, with zeros.
-  const Element* last = full == blocks ? nullptr : framed(rows.from(full * BLOCK), m - full * BLOCK, whole, BLOCK, whole, last_rows);
+  const Element* last =
+      full == blocks ? nullptr : framed(rows.from(full * BLOCK), m - full * BLOCK, whole, BLOCK, whole, last_rows);
   const Element* row_ends =
       whole == k ? nullptr : framed(rows.from(0, whole), m, k - whole, blocks * BLOCK, BLOCK, ends);
   alignas(64) Element panel_end[BLOCK * PANEL] = {};

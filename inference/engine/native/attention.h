@@ -73,16 +73,16 @@ inline void over_ancestors(const Kept* query, const Kept* cache, const int32_t* 
 constexpr float SHARES = 16383.0f;  // the largest share of a row of integers
 
 // Exponentials of one row as elements, zeros up to whole vectors; returns their sum as the elements have it.
-inline float shares_of(float* scores, long length, long space, Element* shares) {
+inline float shares_of(float* scores, long length, long space, Recalled* shares) {
   const float sum = exponentials(scores, length, space);
-  if constexpr (!SCALED) {
-    for (long t = 0; t < space; t += LANES) Isa::store(shares + t, Isa::load(scores + t));
+  if constexpr (!Recalling::SCALED) {
+    for (long t = 0; t < space; t += LANES) Recalling::store(shares + t, Isa::load(scores + t));
     return sum;
   }
   Vector whole = Isa::zero();
   for (long t = 0; t < space; t += LANES) {
     const Vector share = Isa::mul(Isa::all(SHARES), Isa::load(scores + t));
-    Isa::store(shares + t, share);
+    Recalling::store(shares + t, share);
     whole = Isa::add(whole, Isa::nearest(share));
   }
   return Isa::sum(whole) / SHARES;
@@ -91,8 +91,8 @@ inline float shares_of(float* scores, long length, long space, Element* shares) 
 // `count` queries of one head over a memory of `length` positions (`space` with its padding): keys packed as
 // [width, space], values packed as [space, width]. A few rows at a time, whose scores stay in the first cache.
 // `scores` and `shares` have room for MEMORY_ROWS * space.
-inline void over_memory(const Rows& query, long count, const Element* keys, const Element* values, long length,
-                        long width, float* scores, Element* shares, Kept* to, long to_stride) {
+inline void over_memory(const Queries& query, long count, const Recalled* keys, const Recalled* values, long length,
+                        long width, float* scores, Recalled* shares, Kept* to, long to_stride) {
   const long space = padded(length);
   float unit[MEMORY_ROWS], sums[MEMORY_ROWS];
   std::fill(unit, unit + MEMORY_ROWS, 1.0f / SHARES);
@@ -100,7 +100,7 @@ inline void over_memory(const Rows& query, long count, const Element* keys, cons
     const long rows = std::min<long>(MEMORY_ROWS, count - row);
     product(query.from(row), rows, keys, width, space, StoreFloat{scores, space});
     for (long r = 0; r < rows; ++r) sums[r] = shares_of(scores + r * space, length, space, shares + r * space);
-    product({shares, space, unit}, rows, values, space, width, StoreOver{to + row * to_stride, to_stride, sums});
+    product(Queries{shares, space, unit}, rows, values, space, width, StoreOver{to + row * to_stride, to_stride, sums});
   }
 }
 
@@ -109,9 +109,9 @@ inline void over_memory(const Rows& query, long count, const Element* keys, cons
 inline Vector size_of(Vector x) { return Isa::max(x, Isa::sub(Isa::zero(), x)); }
 
 // One panel of keys: its columns are positions from `from` on, each of `width` floats that lie together.
-inline void pack_keys_panel(const float* keys, long stride, long from, long length, long width, Element* to) {
+inline void pack_keys_panel(const float* keys, long stride, long from, long length, long width, Recalled* to) {
   float* scales = reinterpret_cast<float*>(to + width * PANEL);
-  alignas(32) Element whole[128];  // the widest head
+  alignas(32) Recalled whole[128];  // the widest head
   for (long column = 0; column < PANEL; ++column) {
     const float* key = keys + (from + column) * stride;
     const bool there = from + column < length;
@@ -121,17 +121,17 @@ inline void pack_keys_panel(const float* keys, long stride, long from, long leng
       most = Isa::max(most, size);
       sum = Isa::add(sum, size);
     }
-    scales[column] = fitting_scale(Isa::most(most), Isa::sum(sum), width, LARGEST);
+    scales[column] = Isa::fitting_scale(Isa::most(most), Isa::sum(sum), width, Isa::LARGEST);
     const Vector factor = Isa::all(there ? 1.0f / scales[column] : 0.0f);
     for (long c = 0; c < width; c += LANES)
       Isa::store(whole + c, there ? Isa::mul(factor, Isa::load(key + c)) : Isa::zero());
-    for (long c = 0; c < width; c += PAIR)
-      std::memcpy(to + c * PANEL + column * PAIR, whole + c, PAIR * sizeof(Element));
+    for (long c = 0; c < width; c += Recalling::PAIR)
+      std::memcpy(to + c * PANEL + column * Recalling::PAIR, whole + c, Recalling::PAIR * sizeof(Recalled));
   }
 }
 
 // LANES columns of values from `column` on: rows are positions.
-inline void pack_values_lanes(const float* values, long stride, long length, long space, float* scales, Element* to) {
+inline void pack_values_lanes(const float* values, long stride, long length, long space, float* scales, Recalled* to) {
   Vector most = Isa::zero(), sum = most;
   for (long t = 0; t < length; ++t) {
     const Vector size = size_of(Isa::load(values + t * stride));
@@ -141,12 +141,12 @@ inline void pack_values_lanes(const float* values, long stride, long length, lon
   alignas(32) float mosts[LANES], sums[LANES], factors[LANES];
   Isa::store(mosts, most), Isa::store(sums, sum);
   for (int i = 0; i < LANES; ++i) {
-    scales[i] = fitting_scale(mosts[i], sums[i], space, SHARES);
+    scales[i] = Isa::fitting_scale(mosts[i], sums[i], space, SHARES);
     factors[i] = 1.0f / scales[i];
   }
   const Vector factor = Isa::load(factors);
-  alignas(32) Element even[LANES], odd[LANES];
-  for (long t = 0; t < space; t += PAIR, to += PAIR * PANEL) {
+  alignas(32) Recalled even[LANES], odd[LANES];
+  for (long t = 0; t < space; t += Recalling::PAIR, to += Recalling::PAIR * PANEL) {
     Isa::store(even, t < length ? Isa::mul(factor, Isa::load(values + t * stride)) : Isa::zero());
     Isa::store(odd, t + 1 < length ? Isa::mul(factor, Isa::load(values + (t + 1) * stride)) : Isa::zero());
     for (int i = 0; i < LANES; ++i) to[2 * i] = even[i], to[2 * i + 1] = odd[i];
@@ -154,46 +154,48 @@ inline void pack_values_lanes(const float* values, long stride, long length, lon
 }
 
 // Keys [length, width] with `stride` between positions -> packed [width, space], padding 0.
-inline void pack_keys(const Kept* keys, long stride, long length, long space, long width, Element* to) {
-  for (long from = 0; from < space; from += PANEL, to += panel_elements(width))
+inline void pack_keys(const Kept* keys, long stride, long length, long space, long width, Recalled* to) {
+  for (long from = 0; from < space; from += PANEL, to += panel_elements<Recalling>(width))
     pack_keys_panel(keys, stride, from, length, width, to);
 }
 
 // Values [length, width] with `stride` between positions -> packed [space, width], padding 0.
-inline void pack_values(const Kept* values, long stride, long length, long space, long width, Element* to) {
-  for (long from = 0; from < width; from += PANEL, to += panel_elements(space)) {
+inline void pack_values(const Kept* values, long stride, long length, long space, long width, Recalled* to) {
+  for (long from = 0; from < width; from += PANEL, to += panel_elements<Recalling>(space)) {
     float* scales = reinterpret_cast<float*>(to + space * PANEL);
     for (long half = 0; half < PANEL; half += LANES)
-      pack_values_lanes(values + from + half, stride, length, space, scales + half, to + half * PAIR);
+      pack_values_lanes(values + from + half, stride, length, space, scales + half, to + half * Recalling::PAIR);
   }
 }
 #else
 // Keys [length, width] with `stride` between positions -> packed [width, space], padding 0.
-inline void pack_keys(const Kept* keys, long stride, long length, long space, long width, Element* to) {
-  if constexpr (PAIR == 1)
-    return pack(width, space, [=](long c, long t) { return t < length ? keys[t * stride + c] : Kept(0); }, to);
-  for (long from = 0; from < space; from += PANEL, to += panel_elements(width))
+inline void pack_keys(const Kept* keys, long stride, long length, long space, long width, Recalled* to) {
+  if constexpr (Recalling::PAIR == 1)
+    return pack<Recalling>(
+        width, space, [=](long c, long t) { return t < length ? keys[t * stride + c] : Kept(0); }, to);
+  for (long from = 0; from < space; from += PANEL, to += panel_elements<Recalling>(width))
     for (long column = 0; column < PANEL; ++column) {  // a pair of a key's elements at a time
       const Kept* key = keys + (from + column) * stride;
-      Element* place = to + column * PAIR;
+      Recalled* place = to + column * Recalling::PAIR;
       const bool there = from + column < length;
-      for (long c = 0; c < width; c += PAIR, place += PAIR * PANEL) {
+      for (long c = 0; c < width; c += Recalling::PAIR, place += Recalling::PAIR * PANEL) {
         if (there)
-          std::memcpy(place, key + c, PAIR * sizeof(Element));
+          std::memcpy(place, key + c, Recalling::PAIR * sizeof(Recalled));
         else
-          std::fill(place, place + PAIR, Element(0));
+          std::fill(place, place + Recalling::PAIR, Recalled(0));
       }
     }
 }
 
 // Values [length, width] with `stride` between positions -> packed [space, width], padding 0.
-inline void pack_values(const Kept* values, long stride, long length, long space, long width, Element* to) {
-  if constexpr (PAIR == 1)
-    return pack(space, width, [=](long t, long c) { return t < length ? values[t * stride + c] : Kept(0); }, to);
+inline void pack_values(const Kept* values, long stride, long length, long space, long width, Recalled* to) {
+  if constexpr (Recalling::PAIR == 1)
+    return pack<Recalling>(
+        space, width, [=](long t, long c) { return t < length ? values[t * stride + c] : Kept(0); }, to);
   static const Kept nothing[PANEL] = {};
-  for (long from = 0; from < width; from += PANEL, to += panel_elements(space)) {
-    Element* place = to;
-    for (long t = 0; t < space; t += PAIR, place += PAIR * PANEL) {  // two positions, interleaved
+  for (long from = 0; from < width; from += PANEL, to += panel_elements<Recalling>(space)) {
+    Recalled* place = to;
+    for (long t = 0; t < space; t += Recalling::PAIR, place += Recalling::PAIR * PANEL) {  // two positions, interleaved
       const Kept* even = t < length ? values + t * stride + from : nothing;
       const Kept* odd = t + 1 < length ? values + (t + 1) * stride + from : nothing;
       for (long i = 0; i < PANEL; ++i) place[2 * i] = even[i], place[2 * i + 1] = odd[i];

@@ -20,11 +20,24 @@ AVX512 = ("-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx
 INSTRUCTIONS = {
     "amx_bf16": (*AVX512, "-mamx-tile", "-mamx-bf16"),
     "avx512_bf16": AVX512,
+    "avx512_int8": (*AVX512, "-mavx512vnni", "-DONEREC_INT8"),
     "avx2_int16": ("-mfma", "-mavx2", "-DONEREC_INT16"),
     "avx2": ("-mfma", "-mavx2"),
 }
-DTYPES = {"amx_bf16": torch.bfloat16, "avx512_bf16": torch.bfloat16, "avx2_int16": torch.int16, "avx2": torch.float32}
-"""What products multiply."""
+DTYPES = {
+    "amx_bf16": torch.bfloat16,
+    "avx512_bf16": torch.bfloat16,
+    "avx512_int8": torch.int8,
+    "avx2_int16": torch.int16,
+    "avx2": torch.float32,
+}
+"""What products with weights multiply."""
+KEPT = {torch.int8: torch.bfloat16, torch.int16: torch.float32}
+"""Of activations between products and of cached keys and values, where products multiply integers."""
+RECALLED = {torch.int8: torch.bfloat16}
+"""Of encoded histories, where they are not what products with weights multiply."""
+COARSE = ("avx512_int8",)
+"""Kinds that decode only where the setting names them: what they round changes what is recommended."""
 COUNTS = ("onerec_lanes", "onerec_element_bytes", "onerec_packed_elements", "onerec_piece")
 """Functions that return a number."""
 
@@ -137,9 +150,10 @@ class Sessions(ctypes.Structure):
 
 
 def kinds() -> tuple[str, ...]:
-    """The kernels of `INSTRUCTIONS` that this processor can run, the fastest first; none without AVX2."""
+    """Of `INSTRUCTIONS` what this processor can run, the preferred first and COARSE last; none without AVX2."""
     if torch.cpu._is_avx512_bf16_supported():
-        return ("amx_bf16", "avx512_bf16") if _has_amx() else ("avx512_bf16",)
+        exact = ("amx_bf16", "avx512_bf16") if _has_amx() else ("avx512_bf16",)
+        return (*exact, "avx512_int8") if torch.cpu._is_vnni_supported() else exact
     return ("avx2_int16", "avx2") if torch.cpu._is_avx2_supported() else ()
 
 
@@ -212,9 +226,11 @@ class Kernels:
         self.kind = kind
         """Of `INSTRUCTIONS`."""
         self.dtype = DTYPES[kind]
-        """Of what products multiply."""
-        self.kept = torch.float32 if self.dtype == torch.int16 else self.dtype
+        """Of what products with weights multiply."""
+        self.kept = KEPT.get(self.dtype, self.dtype)
         """Of activations between products and of cached keys and values."""
+        self.recalled = RECALLED.get(self.dtype, self.dtype)
+        """Of encoded histories."""
         if self._library.onerec_element_bytes() != self.dtype.itemsize:
             raise ValueError(f"{target} does not hold the kernels of kind {kind}.")
 

@@ -22,7 +22,7 @@ from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig, preset
 
 LOG = logging.getLogger(__name__)
-BOUNDS = {torch.float32: 1e-3, torch.int16: 0.01, torch.bfloat16: 0.1}
+BOUNDS = {torch.float32: 1e-3, torch.int16: 0.01, torch.bfloat16: 0.1, torch.int8: 0.2}
 """Largest difference of logits that is rounding: theirs is 1 at most in the model that is tried."""
 AUTO, TORCH = "auto", "torch"
 """What the setting `inference.decoding.kernels` may be besides a kind of kernels."""
@@ -33,13 +33,14 @@ BEAMS = 13
 def usable(config: ModelConfig, dtype: torch.dtype | None = None, kinds: Sequence[str] | None = None) -> list[Kernels]:
     """The kernels that may decode a model of this shape on a CPU, the preferred first: none where torch has to.
 
-    Of those that multiply `dtype` and of `kinds`, if given.
+    Of those that multiply `dtype` and of `kinds`, if given; by default of all but `binding.COARSE`.
     """
     if not fits(config):
         _tell_of(config.decoder)
         return []
     wanted = [kind for kind in binding.kinds() if dtype is None or binding.DTYPES[kind] == dtype]
-    checked = (_checked(kind) for kind in wanted if kinds is None or kind in kinds)
+    asked = [kind for kind in wanted if (kind not in binding.COARSE if kinds is None else kind in kinds)]
+    checked = (_checked(kind) for kind in asked)
     return [kernels for kernels in checked if kernels is not None]
 
 

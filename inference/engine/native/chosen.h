@@ -16,8 +16,9 @@ struct Tiles {};  // nothing to get ready
 #endif
 
 // Rows [m, k] times packed [k, n], n in whole panels; each row of results goes to `result`.
-template <class Result>
-inline void product(const Rows& rows, long m, const Element* packed, long k, long n, const Result& result) {
+template <class By, class Result>
+inline void product(const RowsOf<By>& rows, long m, const typename By::Element* packed, long k, long n,
+                    const Result& result) {
 #ifdef __AMX_BF16__
   product_by_tiles(rows, m, packed, k, n, result);
 #else

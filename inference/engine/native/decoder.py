@@ -31,7 +31,9 @@ def encode(weights: NativeWeights, tokens: Tensor, mask: Tensor) -> list[Encoded
     lengths = mask.sum(1, dtype=torch.int32)
     head_width = width // config.heads
     memories = [
-        torch.empty(config.decoder_layers * 2 * config.heads * kernels.piece(length, head_width), dtype=kernels.dtype)
+        torch.empty(
+            config.decoder_layers * 2 * config.heads * kernels.piece(length, head_width), dtype=kernels.recalled
+        )
         for length in lengths.tolist()
     ]
     addresses = _addresses(memories)

@@ -21,13 +21,13 @@ void shared(long count, long parts, const Work& work) {
 }
 
 // Attention of all rows by the heads [first, last).
-inline void self_attention(const Model& m, const Kept* wide, const Rows& query, long length, long first, long last,
+inline void self_attention(const Model& m, const Kept* wide, const Queries& query, long length, long first, long last,
                            Kept* mixed) {
   const long d = m.width, width = d / m.heads, space = padded(length);
-  Element* keys = arena.take<Element>(packed_elements(width, space));
-  Element* values = arena.take<Element>(packed_elements(space, width));
+  Recalled* keys = arena.take<Recalled>(packed_elements<Recalling>(width, space));
+  Recalled* values = arena.take<Recalled>(packed_elements<Recalling>(space, width));
   float* scores = arena.take<float>(MEMORY_ROWS * space);
-  Element* shares = arena.take<Element>(MEMORY_ROWS * space);
+  Recalled* shares = arena.take<Recalled>(MEMORY_ROWS * space);
   for (long h = first; h < last; ++h) {
     pack_keys(wide + d + h * width, 3 * d, length, space, width, keys);
     pack_values(wide + 2 * d + h * width, 3 * d, length, space, width, values);
@@ -37,15 +37,16 @@ inline void self_attention(const Model& m, const Kept* wide, const Rows& query, 
 
 // Elements of one head's keys, or values, of a memory.
 inline long piece(long length, long width) {
-  return std::max(packed_elements(width, padded(length)), packed_elements(padded(length), width));
+  const long space = padded(length);
+  return std::max(packed_elements<Recalling>(width, space), packed_elements<Recalling>(space, width));
 }
 
 // What the decoder's blocks [first, last) attend.
-inline void remember(const Model& m, const Rows& states, long length, long first, long last, Element* memory) {
+inline void remember(const Model& m, const Rows& states, long length, long first, long last, Recalled* memory) {
   const long d = m.width, width = d / m.heads, space = padded(length), each = piece(length, width);
   Kept* wide = arena.take<Kept>(length * 2 * d);
   for (long layer = first; layer < last; ++layer) {
-    Element *keys = memory + layer * 2 * m.heads * each, *values = keys + m.heads * each;
+    Recalled *keys = memory + layer * 2 * m.heads * each, *values = keys + m.heads * each;
     product(states, length, m.decoder[layer].cross_kv, d, 2 * d, Store{wide, 2 * d});
     for (long h = 0; h < m.heads; ++h) {
       pack_keys(wide + h * width, 2 * d, length, space, width, keys + h * each);
@@ -63,7 +64,7 @@ inline void add_attended(const Model& m, const Block& block, const Kept* mixed, 
 }
 
 // x [length, d]: one request's history, without padding.
-inline void encode(const Model& m, float* x, long length, Element* memory, long threads) {
+inline void encode(const Model& m, float* x, long length, Recalled* memory, long threads) {
   const long d = m.width, parts = sharers(length, threads);
   Element* normed = arena.take<Element>(length * d);
   float* scales = arena.take<float>(length);
@@ -78,7 +79,7 @@ inline void encode(const Model& m, float* x, long length, Element* memory, long 
     shared(length, parts, [&](long from, long to) {
       product(normalise(from, to), to - from, block.qkv, d, 3 * d, Store{wide + from * 3 * d, 3 * d});
     });
-    const Rows query = multipliable(wide, 3 * d, length, d, arena);
+    const Queries query = multipliable<Recalling>(wide, 3 * d, length, d, arena);
     shared(m.heads, std::min(m.heads, parts),
            [&](long first, long last) { self_attention(m, wide, query, length, first, last, mixed); });
     shared(length, parts,

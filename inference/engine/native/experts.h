@@ -52,12 +52,12 @@ inline void add_ffn(const Model& m, const Block& block, const Rows& normed, long
       source[count] = static_cast<int32_t>(slot / m.active);
       weights[count] = gates[slot];
       std::memcpy(picked + count * d, normed.data + source[count] * d, d * sizeof(Element));
-      if constexpr (SCALED) scales[count] = normed.scales[source[count]];
+      if constexpr (Isa::SCALED) scales[count] = normed.scales[source[count]];
       ++count;
     }
     if (count == 0) continue;
     const Scope scope;
-    product({picked, d, scales}, count, block.w_in + e * packed_elements(d, 2 * inner), d, 2 * inner,
+    product(Rows{picked, d, scales}, count, block.w_in + e * packed_elements(d, 2 * inner), d, 2 * inner,
             SwiGlu{hidden, inner});
     product(multipliable(hidden, inner, count, inner, arena), count, block.w_out + e * packed_elements(inner, d), inner,
             d, AddGated{x, d, source, weights});

@@ -31,7 +31,11 @@ int64_t onerec_packed_elements(int64_t k, int64_t n) { return packed_elements(k,
 // Weights [k, n] float32 -> packed [k, padded n] elements. k must be even.
 void onerec_pack(const float* weights, int64_t k, int64_t n, Element* to) {
   pack(k, padded(n), [=](long row, long column) {
-    return Keeping::narrow(column < n ? weights[row * n + column] : 0.0f);
+    const float weight = column < n ? weights[row * n + column] : 0.0f;
+    if constexpr (Isa::SCALED)
+      return weight;
+    else
+      return Isa::narrow(weight);
   }, to);
 }
 

@@ -32,7 +32,7 @@ struct State {  // of a batch of B requests
   int64_t max_rows;        // rows of a place in the cache
   int64_t max_tokens;
   const int32_t* lengths;  // [B] positions of memory
-  Element* const* memory;  // [B]: of a request [blocks, keys and values, heads, piece(length)], packed
+  Recalled* const* memory;  // [B]: of a request [blocks, keys and values, heads, piece(length)], packed
   Kept* cache;             // [blocks, max_tokens * max_rows, 2 * d]: keys and values of what was generated
 };
 

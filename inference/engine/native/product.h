@@ -6,71 +6,84 @@
 // fill most of the registers.
 //
 // Where elements are integers, each row is divided by a scale that brings its largest element to LARGEST, and each
-// column by one small enough that no sum of products can leave 32 bits. A panel then ends in its columns' scales.
+// column by one small enough that no sum of products can leave 32 bits. A panel then ends in its columns' scales and,
+// where rows are stored CENTRE higher, in what sums begin at.
 #pragma once
 #include <algorithm>
+#include <type_traits>
 
 #include "isa.h"
 #include "model.h"
 
 namespace onerec {
 
-constexpr float LARGEST = 4095.0f;  // of a row of integers
-constexpr long SCALE_ELEMENTS = SCALED ? PANEL * sizeof(float) / sizeof(Element) : 0;  // of a panel
+template <class By = Isa>
+constexpr long PANEL_END = By::SCALED ? PANEL * (By::CENTRE ? 2 : 1) * sizeof(float) / sizeof(typename By::Element) : 0;
 
-inline long panel_elements(long k) { return k * PANEL + SCALE_ELEMENTS; }
-inline long packed_elements(long k, long n) { return n / PANEL * panel_elements(k); }
+template <class By = Isa>
+inline long panel_elements(long k) {
+  return k * PANEL + PANEL_END<By>;
+}
+template <class By = Isa>
+inline long packed_elements(long k, long n) {
+  return n / PANEL * panel_elements<By>(k);
+}
 
 // Rows to multiply: elements with `stride` between rows, and a scale for each where elements are integers.
-struct Rows {
-  const Element* data;
+template <class By>
+struct RowsOf {
+  const typename By::Element* data;
   long stride;
   const float* scales;
 
-  Rows from(long row, long column = 0) const {
-    return {data + row * stride + column, stride, SCALED ? scales + row : nullptr};
+  RowsOf from(long row, long column = 0) const {
+    return {data + row * stride + column, stride, By::SCALED ? scales + row : nullptr};
   }
 };
+using Rows = RowsOf<Isa>;
+using Queries = RowsOf<Recalling>;
 
-// A float32 row times `factor`, as elements. Returns its scale.
-inline float narrow_row(const float* row, long columns, float factor, Element* to) {
+template <class Activation>  // float or Kept
+inline Vector loaded(const Activation* from) {
+  if constexpr (std::is_same_v<Activation, float>)
+    return Isa::load(from);
+  else
+    return Keeping::widen(from);
+}
+
+// A row times `factor`, as elements. Returns its scale.
+template <class By = Isa, class Activation>
+inline float narrow_row(const Activation* row, long columns, float factor, typename By::Element* to) {
   float scale = 1.0f;
-  if constexpr (SCALED) {
+  if constexpr (By::SCALED) {
     Vector most = Isa::zero();
     for (long c = 0; c < columns; c += LANES) {
-      const Vector x = Isa::load(row + c);
+      const Vector x = loaded(row + c);
       most = Isa::max(most, Isa::max(x, Isa::sub(Isa::zero(), x)));
     }
     const float largest = std::max(Isa::most(most), 1e-30f);
-    scale = largest * factor / LARGEST;
-    factor = LARGEST / largest;
+    scale = largest * factor / By::LARGEST;
+    factor = By::LARGEST / largest;
   }
-  for (long c = 0; c < columns; c += LANES) Isa::store(to + c, Isa::mul(Isa::all(factor), Isa::load(row + c)));
+  for (long c = 0; c < columns; c += LANES) By::store(to + c, Isa::mul(Isa::all(factor), loaded(row + c)));
   return scale;
 }
 
 // Kept activations [rows, columns] as rows to multiply.
-template <class Activation>  // Kept
-inline Rows multipliable(const Activation* from, long stride, long rows, long columns, Arena& arena) {
-  if constexpr (SCALED) {
-    Element* to = arena.take<Element>(rows * columns);
+template <class By = Isa>
+inline RowsOf<By> multipliable(const Kept* from, long stride, long rows, long columns, Arena& arena) {
+  if constexpr (By::SCALED) {
+    auto* to = arena.take<typename By::Element>(rows * columns);
     float* scales = arena.take<float>(rows);
     for (long row = 0; row < rows; ++row)
-      scales[row] = narrow_row(from + row * stride, columns, 1.0f, to + row * columns);
+      scales[row] = narrow_row<By>(from + row * stride, columns, 1.0f, to + row * columns);
     return {to, columns, scales};
   } else {
     return {from, stride, nullptr};
   }
 }
 
-// The scale of a column of k elements, the largest of which is `most` and which add up to `sum` without signs: they fit
-// 16 bits, and times a row of no more than `row_most` their sum fits 32.
-inline float fitting_scale(float most, float sum, long k, float row_most) {
-  const float room = 2.1e9f / row_most - 0.5f * k;  // rounding adds half a unit a row at most
-  return std::max({most / 32767.0f, sum / room, 1e-30f});
-}
-
-template <class ElementAt>
+template <class By, class ElementAt>
 inline float column_scale(long k, long column, float row_most, const ElementAt& element) {
   float most = 0.0f, sum = 0.0f;
   for (long row = 0; row < k; ++row) {
@@ -78,27 +91,37 @@ inline float column_scale(long k, long column, float row_most, const ElementAt& 
     most = std::max(most, size);
     sum += size;
   }
-  return fitting_scale(most, sum, k, row_most);
+  return By::fitting_scale(most, sum, k, row_most);
+}
+
+// One panel of integers from column `from` on; `to` has room for it.
+template <class By, class ElementAt>
+inline void pack_integers(long k, long from, const ElementAt& element, float row_most, typename By::Element* to) {
+  float scales[PANEL];
+  int32_t begin[PANEL] = {};
+  for (long i = 0; i < PANEL; ++i) scales[i] = column_scale<By>(k, from + i, row_most, element);
+  for (long row = 0; row < k; row += By::PAIR)
+    for (long i = 0; i < PANEL; ++i)
+      for (int r = 0; r < By::PAIR; ++r) {
+        const auto whole = static_cast<typename By::Element>(std::lrint(element(row + r, from + i) / scales[i]));
+        begin[i] -= By::CENTRE * whole;
+        *to++ = whole;
+      }
+  std::memcpy(to, scales, sizeof scales);
+  if constexpr (By::CENTRE != 0) std::memcpy(to + sizeof scales / sizeof *to, begin, sizeof begin);
 }
 
 // A matrix [k, n] whose element (row, column) is element(row, column), packed; n in whole panels.
-template <class ElementAt>
-inline void pack(long k, long n, const ElementAt& element, Element* to, float row_most = LARGEST) {
-  for (long from = 0; from < n; from += PANEL) {
-    [[maybe_unused]] float scales[PANEL];
-    if constexpr (SCALED)
-      for (long i = 0; i < PANEL; ++i) scales[i] = column_scale(k, from + i, row_most, element);
-    for (long row = 0; row < k; row += PAIR)
-      for (long column = from; column < from + PANEL; ++column)
-        for (int i = 0; i < PAIR; ++i) {
-          if constexpr (SCALED)
-            *to++ = static_cast<Element>(std::lrint(element(row + i, column) / scales[column - from]));
-          else
-            *to++ = element(row + i, column);
-        }
-    if constexpr (SCALED) {
-      std::memcpy(to, scales, sizeof scales);
-      to += SCALE_ELEMENTS;
+template <class By = Isa, class ElementAt>
+inline void pack(long k, long n, const ElementAt& element, typename By::Element* to) {
+  for (long from = 0; from < n; from += PANEL, to += panel_elements<By>(k)) {
+    if constexpr (By::SCALED) {
+      pack_integers<By>(k, from, element, By::LARGEST, to);
+    } else {
+      auto* place = to;
+      for (long row = 0; row < k; row += By::PAIR)
+        for (long column = from; column < from + PANEL; ++column)
+          for (int i = 0; i < By::PAIR; ++i) *place++ = element(row + i, column);
     }
   }
 }
@@ -174,26 +197,38 @@ struct StoreOver {  // divided by a number for each row
   }
 };
 
+// What sums of a panel's half begin at.
+template <class By>
+inline typename By::Sum beginning(const typename By::Element* panel, long k, long half) {
+  if constexpr (By::CENTRE == 0)
+    return By::nothing();
+  else
+    return By::factor(panel + k * PANEL + (PANEL + half) * sizeof(float) / sizeof(typename By::Element));
+}
+
 // The panel that comes next is fetched beside: where few rows pass, its way from the third cache is what takes time.
-template <int ROWS, class Result>
-inline void tile(const Rows& rows, const Element* panel, long k, long row, long column, const Result& result) {
-  Isa::Sum low[ROWS], high[ROWS];
+template <int ROWS, class By, class Result>
+inline void tile(const RowsOf<By>& rows, const typename By::Element* panel, long k, long row, long column,
+                 const Result& result) {
+  constexpr int FACTOR = LANES * By::PAIR;  // elements of a Factor
+  typename By::Sum low[ROWS], high[ROWS];
+  const auto first = beginning<By>(panel, k, 0), second = beginning<By>(panel, k, LANES);
 #pragma GCC unroll 12
-  for (int r = 0; r < ROWS; ++r) low[r] = high[r] = Isa::nothing();
-  for (long p = 0; p < k; p += PAIR, panel += 2 * FACTOR) {
-    const auto left = Isa::factor(panel), right = Isa::factor(panel + FACTOR);
-    fetch_soon<2 * FACTOR>(panel + panel_elements(k));
+  for (int r = 0; r < ROWS; ++r) low[r] = first, high[r] = second;
+  for (long p = 0; p < k; p += By::PAIR, panel += 2 * FACTOR) {
+    const auto left = By::factor(panel), right = By::factor(panel + FACTOR);
+    fetch_soon<2 * FACTOR>(panel + panel_elements<By>(k));
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; ++r) {
-      const auto pair = Isa::broadcast(rows.data + r * rows.stride + p);
-      low[r] = Isa::multiply(low[r], pair, left);
-      high[r] = Isa::multiply(high[r], pair, right);
+      const auto pair = By::broadcast(rows.data + r * rows.stride + p);
+      low[r] = By::multiply(low[r], pair, left);
+      high[r] = By::multiply(high[r], pair, right);
     }
   }
 #pragma GCC unroll 12
   for (int r = 0; r < ROWS; ++r) {
-    Vector one = Isa::total(low[r]), other = Isa::total(high[r]);
-    if constexpr (SCALED) {
+    Vector one = By::total(low[r]), other = By::total(high[r]);
+    if constexpr (By::SCALED) {
       const float* scales = reinterpret_cast<const float*>(panel);
       const Vector own = Isa::all(rows.scales[r]);
       one = Isa::mul(one, Isa::mul(own, Isa::load(scales)));
@@ -204,19 +239,20 @@ inline void tile(const Rows& rows, const Element* panel, long k, long row, long 
 }
 
 // The same for a number of rows that is known at run time only, up to TILE_ROWS.
-template <int ROWS = TILE_ROWS, class Result>
-inline void tile_of(long count, const Rows& rows, const Element* panel, long k, long row, long column,
-                    const Result& result) {
+template <int ROWS = TILE_ROWS, class By, class Result>
+inline void tile_of(long count, const RowsOf<By>& rows, const typename By::Element* panel, long k, long row,
+                    long column, const Result& result) {
   if (count == ROWS) return tile<ROWS>(rows, panel, k, row, column, result);
   if constexpr (ROWS > 1) return tile_of<ROWS - 1>(count, rows, panel, k, row, column, result);
 }
 
 // Rows [m, k] times packed [k, n], n in whole panels. A panel stays in the first cache while all rows pass. Tiles are
 // evened out: 13 rows of at most 12 become 7 and 6.
-template <class Result>
-inline void product_by_vectors(const Rows& rows, long m, const Element* packed, long k, long n, const Result& result) {
+template <class By, class Result>
+inline void product_by_vectors(const RowsOf<By>& rows, long m, const typename By::Element* packed, long k, long n,
+                               const Result& result) {
   const long tiles = (m + TILE_ROWS - 1) / TILE_ROWS;
-  for (long column = 0; column < n; column += PANEL, packed += panel_elements(k))
+  for (long column = 0; column < n; column += PANEL, packed += panel_elements<By>(k))
     for (long t = 0; t < tiles; ++t) {
       const long from = m * t / tiles, to = m * (t + 1) / tiles;
       tile_of(to - from, rows.from(from), packed, k, from, column, result);

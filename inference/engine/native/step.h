@@ -63,16 +63,16 @@ inline void attend_past(const Model& m, const Step& t, const Kept* wide, const K
 
 // Attention of queries, `each` for every chosen row, over the memory of their request.
 inline void attend_memory(const Model& m, const State& s, long layer, const Chosen& chosen, long each, long requests,
-                          const Rows& query, Kept* mixed) {
+                          const Queries& query, Kept* mixed) {
   const long d = m.width, width = d / m.heads;
   const long space = padded(*std::max_element(s.lengths, s.lengths + requests));
   float* scores = arena.take<float>(MEMORY_ROWS * space);
-  Element* shares = arena.take<Element>(MEMORY_ROWS * space);
+  Recalled* shares = arena.take<Recalled>(MEMORY_ROWS * space);
   for (long b = 0; b < requests; ++b) {
     const long from = chosen.count(0, b) * each, count = chosen.count(b, 1) * each;
     if (count == 0) continue;
     const long size = piece(s.lengths[b], width);
-    const Element* memory = s.memory[b] + layer * 2 * m.heads * size;
+    const Recalled* memory = s.memory[b] + layer * 2 * m.heads * size;
     for (long h = 0; h < m.heads; ++h)
       over_memory(query.from(from, h * width), count, memory + h * size, memory + (m.heads + h) * size, s.lengths[b],
                   width, scores, shares, mixed + from * d + h * width, d);
@@ -130,7 +130,7 @@ inline void advance_together(const Model& m, const State& s, const Step& t, long
     Kept* query = wide;  // no longer needed
     product(normalised(x, count, d, m.floor, normed, scales), count, block.cross_q, d, d, Store{query, d});
     attend_memory(m, s, layer, last ? t.asked : t.live, last ? 1 : t.fed, requests,
-                  multipliable(query, d, count, d, arena), mixed);
+                  multipliable<Recalling>(query, d, count, d, arena), mixed);
     product(multipliable(mixed, d, count, d, arena), count, block.cross_out, d, d, Add{x, d});
     add_ffn(m, block, normalised(x, count, d, m.floor, normed, scales), count, x, arena);
   }
