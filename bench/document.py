@@ -77,14 +77,20 @@ def with_benches(page: str, results: Sequence[Result]) -> str:
     lines = ["| two cores | ours | theirs | ratio |", "|---|---|---|---|"]
     for name, what in SHOWN.items():
         if one := by_name.get(name):
-            figures = f"{number(one['ours'])} {one['unit']} | {number(one['peer'])} | {number(one['ratio'])}"
-            lines.append(f"| {what} | {figures} |")
+            lines.append(_shown(what, one["ours"], one, one["ratio"]))
+            if "int8" in one["conditions"]:
+                told = one["conditions"]
+                lines.append(_shown("the same, ours in 8 bits, too", told["int8"], one, told["ratio_int8"]))
     told = results[0]["conditions"]
     about = (
         f"`make bench` on {told['cpu']} ({told['features']}); all benches: [docs/performance.md](docs/performance.md)."
     )
     table = "\n".join([*lines, "", about, ""])
     return BENCHES_MARKED.sub(lambda found: f"{found[1]}{table}{found[2]}", page)
+
+
+def _shown(what: str, ours: float | None, one: Result, ratio: float | None) -> str:
+    return f"| {what} | {number(ours)} {one['unit']} | {number(one['peer'])} | {number(ratio)} |"
 
 
 def tables(results: Sequence[Result]) -> str:

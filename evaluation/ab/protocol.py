@@ -5,7 +5,10 @@ through Kafka. Users are split into arms by a hash of their ids and see their ow
 
 - `cascade`: retrieval by SASRec (full softmax), pre-ranking by two towers, ranking by an MMoE with attention over the
   user's exposures; the ranking's first five items are the session. Trained once, before the run, on all histories from
-  before the log and on the warm-up's exposures with their watch times and follows.
+  before the log and on the warm-up's exposures with their watch times and follows. How long its models train and how
+  many items leave its stages was chosen by the simulator, on users who are not in the run (`--choose-cascade`).
+- `onerec-frozen`: a worker with the seed's weights, which learned from the same histories and never learn again. So it
+  is to the cascade as model to model, and `onerec` is to it what learning from the stream is worth.
 - `onerec`: worker and continuous trainer, preference loss off.
 - `onerec-ipa`: the same worker and trainer from the same seed, with the sampler's preference pairs of live requests.
 
@@ -33,11 +36,16 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-CASCADE, ONEREC, IPA = "cascade", "onerec", "onerec-ipa"
-ARMS = (CASCADE, ONEREC, IPA)
-TOPICS = {CASCADE: "recommendations-cascade", ONEREC: "recommendations-plain", IPA: "recommendations"}
+CASCADE, FROZEN, ONEREC, IPA = "cascade", "onerec-frozen", "onerec", "onerec-ipa"
+ARMS = (CASCADE, FROZEN, ONEREC, IPA)
+TOPICS = {
+    CASCADE: "recommendations-cascade",
+    FROZEN: "recommendations-frozen",
+    ONEREC: "recommendations-plain",
+    IPA: "recommendations",
+}
 """By arm the topic of its answers."""
-COMPARED = ((ONEREC, CASCADE), (IPA, CASCADE), (IPA, ONEREC))
+COMPARED = ((FROZEN, CASCADE), (ONEREC, CASCADE), (IPA, CASCADE), (ONEREC, FROZEN), (IPA, ONEREC))
 BURN_IN = 0.25
 BOOTSTRAPS = 2_000
 

@@ -1,4 +1,4 @@
-"""The system of an A/B run: the demo's services with a second trainer and worker, and the cascade."""
+"""The system of an A/B run: the demo's services with a second trainer, two more workers, and the cascade."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from evaluation.ab.protocol import CASCADE, ONEREC, TOPICS, Form
+from evaluation.ab.protocol import CASCADE, FROZEN, ONEREC, TOPICS, Form
 from evaluation.feed import Feed
 from onerec.cli.demo import BROKER_VARIABLE
 from onerec.demo.loop import Demo, Options, Progress, broker_of, configuration
@@ -23,6 +23,8 @@ from schemas.topics import DEAD_LETTERS
 PLAIN = "plain"
 DRIVE = "drive"
 VISITS = "visits"
+SEED_VERSION = 1
+"""What a trainer publishes first."""
 READ_S = 120.0
 TRAINED_WITHIN_S = 3600.0
 """Two seeds and the cascade, on two cores; the full form takes ten minutes for them. Who ends meanwhile is noticed."""
@@ -59,8 +61,11 @@ class Trial(Demo):
         self.supervisor.start("worker", "inference", "worker")
         answers = {"ONEREC_INFERENCE__WORKER__OUTPUT_TOPIC": TOPICS[ONEREC], "ONEREC_INFERENCE__WORKER__GROUP": PLAIN}
         self.supervisor.start(f"worker-{PLAIN}", "inference", "worker", **plain, **answers)
+        answers = {"ONEREC_INFERENCE__WORKER__OUTPUT_TOPIC": TOPICS[FROZEN], "ONEREC_INFERENCE__WORKER__GROUP": FROZEN}
+        pinned = {"ONEREC_INFERENCE__WORKER__PIN_VERSION": str(SEED_VERSION)}
+        self.supervisor.start(f"worker-{FROZEN}", "inference", "worker", **plain, **answers, **pinned)
         self.supervisor.start("sampler", "inference", "sampler")
-        self._wait_ready("worker", f"worker-{PLAIN}", "sampler")
+        self._wait_ready("worker", f"worker-{PLAIN}", f"worker-{FROZEN}", "sampler")
 
     def _live(self) -> None:
         self.progress.enter("live: warm-up, then simulated users of all arms")
@@ -85,7 +90,7 @@ class Trial(Demo):
                 "swaps": samples.get("inference_worker_swaps_total", job=job),
                 "version": samples.get("inference_worker_version", job=job),
             }
-            for job in ("worker", f"worker-{PLAIN}")
+            for job in ("worker", f"worker-{PLAIN}", f"worker-{FROZEN}")
         }
         versions = {job: samples.get("trainer_version", job=job) for job in ("trainer", f"trainer-{PLAIN}")}
         return {

@@ -28,7 +28,7 @@ int64_t onerec_element_bytes() { return sizeof(Element); }
 int64_t onerec_piece(int64_t length, int64_t width) { return piece(length, width); }
 int64_t onerec_packed_elements(int64_t k, int64_t n) { return packed_elements(k, padded(n)); }
 
-// Weights [k, n] float32 -> packed [k, padded n] elements. k must be even.
+// Weights [k, n] float32 -> packed [k, padded n] elements. k is a multiple of 4.
 void onerec_pack(const float* weights, int64_t k, int64_t n, Element* to) {
   pack(k, padded(n), [=](long row, long column) {
     const float weight = column < n ? weights[row * n + column] : 0.0f;

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from evaluation.ab.drive import save
-from evaluation.ab.protocol import CASCADE, IPA, ONEREC, arm_of
+from evaluation.ab.protocol import CASCADE, FROZEN, IPA, ONEREC, arm_of
 from evaluation.ab.report import summarised
 from evaluation.simulator.crowd import Crowd, expected_watch_ms
 from evaluation.simulator.fit import fit, half_of, is_fitted, is_held_out, new_user, rates_of, states_of, walk
@@ -42,7 +42,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     def drawn(of: np.ndarray[Any, Any], salt: int) -> Recommend:
         return lambda user, at: np.random.default_rng([salt, user, at]).permutation(of)[:SESSION].tolist()
 
-    arms = {CASCADE: drawn(ids, 1), ONEREC: drawn(longest, 2), IPA: drawn(longest, 3)}
+    arms = {CASCADE: drawn(ids, 1), FROZEN: drawn(ids, 4), ONEREC: drawn(longest, 2), IPA: drawn(longest, 3)}
     end_ms = BEGIN_MS + HOURS * HOUR_MS
     crowd = Crowd(simulator, items, states, seed=SEED, begin_ms=BEGIN_MS, spread_ms=HOURS * HOUR_MS // 2)
     while asks := crowd.due(end_ms):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.ab.protocol import ARMS, CASCADE, IPA, ONEREC, QUICK, arm_of, described
+from evaluation.ab.protocol import ARMS, CASCADE, FROZEN, IPA, ONEREC, QUICK, arm_of, described
 from evaluation.ab.report import summarised, table, write_paper
 from evaluation.ab.system import _configuration
 from onerec.demo.loop import Options
@@ -22,15 +22,15 @@ SYSTEM = {
     "dead_letters": {"joiner: late": 9},
     "drive": {"records": {"requests": 1_900}, "unanswered": 2, "latency_ms_p50": 218.0},
 }
-MEANS = {CASCADE: 20_000, ONEREC: 40_000, IPA: 40_000}
+MEANS = {CASCADE: 20_000, FROZEN: 30_000, ONEREC: 40_000, IPA: 40_000}
 
 
 def visits(seed: int, users: int = 300, each: int = 4) -> dict[str, Any]:
     """Of users who differ a lot; those before the burn-in are absurd."""
     random = np.random.default_rng(seed)
-    user = np.repeat(np.arange(3 * users), each)
-    arm = user % 3
-    habit = random.exponential(1.0, 3 * users)[user]
+    user = np.repeat(np.arange(len(ARMS) * users), each)
+    arm = user % len(ARMS)
+    habit = random.exponential(1.0, len(ARMS) * users)[user]
     watch_ms = np.array([MEANS[name] for name in ARMS])[arm] * habit * random.exponential(1.0, len(user))
     early = np.arange(len(user)) % each == 0
     return {
@@ -66,9 +66,9 @@ def test_the_interval_knows_that_visits_of_a_user_are_alike() -> None:
 
 
 def test_arms_are_a_function_of_the_user_and_about_equal() -> None:
-    arms = [arm_of(user_id) for user_id in range(3000)]
-    assert arms == [arm_of(user_id) for user_id in range(3000)]
-    assert arms != [arm_of(user_id, 1) for user_id in range(3000)]
+    arms = [arm_of(user_id) for user_id in range(4000)]
+    assert arms == [arm_of(user_id) for user_id in range(4000)]
+    assert arms != [arm_of(user_id, 1) for user_id in range(4000)]
     assert all(900 < arms.count(arm) < 1100 for arm in ARMS)
 
 
