@@ -66,6 +66,7 @@ class Form:
     pre_ranked: int  # and pre-ranking
     pair_share: float  # of live requests that make a preference pair
     candidates: int
+    preference_weight: float = 0.1  # lambda of the trainer with pairs; what is configured by default
 
     def digest(self) -> str:
         """Changes with every figure of the form."""

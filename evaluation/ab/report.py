@@ -160,7 +160,9 @@ def write_paper(paper: Path, result: dict[str, Any]) -> None:
 
 
 def _option(form: dict[str, Any]) -> str:
-    return "" if form["name"] == FULL.name else f"--{form['name']} "
+    pull = form["preference_weight"]
+    named = "" if form["name"] == FULL.name else f"--{form['name']} "
+    return named if pull == FULL.preference_weight else f"{named}--preference-weight {pull:g} "
 
 
 def _less(form: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -75,7 +76,10 @@ def ab(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer users and half a day, in minutes.")] = False,
     short: Annotated[bool, typer.Option("--short", help="Half of the users and a day, in about ten minutes.")] = False,
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
-    out: Annotated[Path | None, typer.Option(help="evaluation/results/ab[-FORM].json by default.")] = None,
+    pull: Annotated[
+        float | None, typer.Option("--preference-weight", min=0, help="Of pairs in training, in place of the form's.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="evaluation/results/ab[-FORM][-weight-W].json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and tables into docs/paper.md, too.")] = False,
     choose_cascade: Annotated[
         bool,
@@ -91,11 +95,14 @@ def ab(
         _choose_cascade(out, paper=paper)
         return
     form = FORMS["quick" if quick else "short" if short else "full"]
+    if pull is not None:
+        form = replace(form, preference_weight=pull)
     try:
         result = report.run(form, seeds_of(seeds))
     except OneRecError as error:
         raise fail(error) from error
-    write(result, out or RESULTS / ("ab.json" if form.name == "full" else f"ab-{form.name}.json"))
+    parts = ["ab", *([] if form.name == "full" else [form.name]), *([] if pull is None else [f"weight-{pull:g}"])]
+    write(result, out or RESULTS / f"{'-'.join(parts)}.json")
     if paper:
         report.write_paper(PAPER, result)
     typer.echo(report.table(result))

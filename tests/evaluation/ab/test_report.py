@@ -12,7 +12,7 @@ from evaluation.ab.protocol import ARMS, CASCADE, FROZEN, IPA, ONEREC, QUICK, ar
 from evaluation.ab.report import summarised, table, write_paper
 from evaluation.ab.system import _configuration
 from onerec.demo.loop import Options
-from onerec.settings import load_settings
+from onerec.settings import TrainerSettings, load_settings
 
 SPAN = np.array([0, 1000])
 SYSTEM = {
@@ -103,6 +103,7 @@ def test_the_run_is_configured_by_its_form(tmp_path: Path) -> None:
     assert settings.trainer.random_seed == 7
     assert settings.trainer.seed.samples == QUICK.seed_samples
     assert settings.trainer.seed.threads == 1
+    assert settings.trainer.preference_weight == QUICK.preference_weight == TrainerSettings().preference_weight
     assert settings.inference.sampler.share == QUICK.pair_share
     assert settings.inference.sampler.candidates == QUICK.candidates
     assert settings.stream.joiner.idle_close_s >= 20, "no window closes while users wait for their answers"
