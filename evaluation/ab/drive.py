@@ -69,6 +69,7 @@ def save(visits: list[Visit], begin_ms: int, end_ms: int, seed: int, path: Path)
         "begin_ms": [visit.begin_ms for visit in whole],
         "watch_ms": [visit.watch_ms for visit in whole],
         "items": [len(visit.shown) for visit in whole],
+        "first_item": [visit.shown[0] for visit in whole],
         "likes": [visit.likes for visit in whole],
         "follows": [visit.follows for visit in whole],
     }

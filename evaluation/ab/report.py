@@ -24,6 +24,7 @@ LOG = logging.getLogger(__name__)
 DEFAULT_FOLDER = ROOT / "runs" / "ab"
 BEGIN, END = "<!-- ab -->\n", "<!-- /ab -->\n"
 MEASURES = {"watch_time_per_session_s": "watch_ms", "expected_watch_time_per_session_s": "expected_watch_ms"}
+COLUMNS = ("user", "arm", "begin_ms", "watch_ms", "expected_watch_ms", "items", "likes", "follows")
 COUNTED = {"items_per_session": "items", "likes_per_session": "likes", "follows_per_session": "follows"}
 Floats = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
@@ -88,10 +89,10 @@ def joined(parts: Sequence[Columns]) -> Columns:
     for part in parts:
         begin_ms, end_ms = part["span"].tolist()
         late = part["begin_ms"] >= begin_ms + BURN_IN * (end_ms - begin_ms)
-        own = {name: column[late] for name, column in part.items() if name not in ("span", "seed")}
+        own = {name: part[name][late] for name in COLUMNS}
         own["user"] = own["user"] + (int(part["seed"]) << 40)
         chosen.append(own)
-    return {name: np.concatenate([own[name] for own in chosen]) for name in chosen[0]}
+    return {name: np.concatenate([own[name] for own in chosen]) for name in COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
