@@ -20,7 +20,7 @@ SHOWN = {
     "decode_beam32": "decoding, batch 8, beam 32, against transformers' T5",
     "decode_beam128": "the same, beam 128",
     "decode_ctranslate2_beam32": "against CTranslate2, beam 32",
-    "decode_ctranslate2_beam128": "the same, beam 128",
+    "decode_ctranslate2_beam128": "against CTranslate2, beam 128",
     "train_dense": "training, batch 64, against transformers' T5",
     "joiner_kafkastreams": "joiner, exactly once, against Kafka Streams",
     "joiner_flink": "the same, against Flink",
@@ -80,7 +80,7 @@ def with_benches(page: str, results: Sequence[Result]) -> str:
             lines.append(_shown(what, one["ours"], one, one["ratio"]))
             if "int8" in one["conditions"]:
                 told = one["conditions"]
-                lines.append(_shown("the same, ours in 8 bits, too", told["int8"], one, told["ratio_int8"]))
+                lines.append(_shown("the same, ours in 8 bits", told["int8"], one, told["ratio_int8"]))
     told = results[0]["conditions"]
     about = (
         f"`make bench` on {told['cpu']} ({told['features']}); all benches: [docs/performance.md](docs/performance.md)."
