@@ -26,6 +26,9 @@ BEGIN, END = "<!-- ab -->\n", "<!-- /ab -->\n"
 MEASURES = {"watch_time_per_session_s": "watch_ms", "expected_watch_time_per_session_s": "expected_watch_ms"}
 COLUMNS = ("user", "arm", "begin_ms", "watch_ms", "expected_watch_ms", "items", "likes", "follows")
 COUNTED = {"items_per_session": "items", "likes_per_session": "likes", "follows_per_session": "follows"}
+FIRST, MOST = "first_item", 5
+NARROW = "share_of_five_most_shown"
+"""Of first items: how narrow an arm has become. Runs of before it was kept have none."""
 Floats = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
 
@@ -61,6 +64,7 @@ def run(form: Form, seeds: Sequence[int], folder: Path = DEFAULT_FOLDER) -> dict
 def summarised(parts: Sequence[Columns]) -> dict[str, Any]:
     """Arms and uplifts of the visits of all seeds; users of different seeds are different ones."""
     visits = joined(parts)
+    narrow = narrowness(parts)
     by_arm = {arm: _Users.of(visits, number) for number, arm in enumerate(ARMS)}
     random = np.random.default_rng(1)
     drawn = {arm: {name: own.bootstrap(name, random) for name in MEASURES} for arm, own in by_arm.items()}
@@ -68,6 +72,7 @@ def summarised(parts: Sequence[Columns]) -> dict[str, Any]:
         arm: {name: [round(own.mean(name), 4), *_interval(drawn[arm][name])] for name in MEASURES}
         | {name: round(float(own.totals[name].sum() / own.visits.sum()), 4) for name in COUNTED}
         | {"sessions": int(own.visits.sum()), "users": len(own.visits)}
+        | ({NARROW: narrow[arm]} if narrow else {})
         for arm, own in by_arm.items()
     }
     uplift = {
@@ -87,12 +92,30 @@ def joined(parts: Sequence[Columns]) -> Columns:
     """The visits after the burn-in; a user is a pair of seed and id."""
     chosen = []
     for part in parts:
-        begin_ms, end_ms = part["span"].tolist()
-        late = part["begin_ms"] >= begin_ms + BURN_IN * (end_ms - begin_ms)
+        late = _late(part)
         own = {name: part[name][late] for name in COLUMNS}
         own["user"] = own["user"] + (int(part["seed"]) << 40)
         chosen.append(own)
     return {name: np.concatenate([own[name] for own in chosen]) for name in COLUMNS}
+
+
+def narrowness(parts: Sequence[Columns]) -> dict[str, float]:
+    """By arm the share that its five most shown first items have in the visits after the burn-in, mean of the seeds."""
+    if any(FIRST not in part for part in parts):
+        return {}
+    shares: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for part in parts:
+        late = _late(part)
+        for number, arm in enumerate(ARMS):
+            counts = np.unique(part[FIRST][late & (part["arm"] == number)], return_counts=True)[1]
+            shares[arm].append(float(np.sort(counts)[-MOST:].sum() / max(1, counts.sum())))
+    return {arm: round(float(np.mean(own)), 4) for arm, own in shares.items()}
+
+
+def _late(part: Columns) -> NDArray[np.bool_]:
+    begin_ms, end_ms = part["span"].tolist()
+    found: NDArray[np.bool_] = part["begin_ms"] >= begin_ms + BURN_IN * (end_ms - begin_ms)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +156,14 @@ def _interval(drawn: Floats) -> list[float]:
 def table(result: dict[str, Any]) -> str:
     """Markdown: arms, then uplifts."""
     head = ["arm", "watch time a session, s", "expected, s", "items", "likes", "follows", "sessions", "users"]
+    narrow = all(NARROW in own for own in result["arms"].values())
+    head += ["five most shown"] if narrow else []
     lines = [_line(head), _line(["---"] * len(head))]
     for arm, own in result["arms"].items():
         times = [_with_interval(own[name], ".2f") for name in MEASURES]
         counts = [f"{own[name]:.4f}" for name in COUNTED]
-        lines.append(_line([arm, *times, *counts, f"{own['sessions']:,}", f"{own['users']:,}"]))
+        shown = [f"{own[NARROW]:.0%}"] if narrow else []
+        lines.append(_line([arm, *times, *counts, f"{own['sessions']:,}", f"{own['users']:,}", *shown]))
     lines += ["", _line(["uplift", "watch time", "expected"]), _line(["---"] * 3)]
     for pair, own in result["uplift"].items():
         lines.append(_line([pair, *(_with_interval(own[name], "+.1%") for name in MEASURES)]))

@@ -65,6 +65,20 @@ def test_the_interval_knows_that_visits_of_a_user_are_alike() -> None:
     assert same[1] < 0 < same[2]
 
 
+def test_how_narrow_an_arm_is_is_told_where_first_items_are_known() -> None:
+    """Ten videos in turn in one arm, everywhere else one; before the burn-in anything goes."""
+    part = visits(1)
+    assert "share_of_five_most_shown" not in summarised([part])["arms"][ONEREC]
+    own = part["arm"] == ARMS.index(ONEREC)
+    part["first_item"] = np.where(own, part["user"] // len(ARMS) % 10, 7)
+    part["first_item"][part["begin_ms"] < 250] = 3
+    found = summarised([part, part])
+    assert found["arms"][ONEREC]["share_of_five_most_shown"] == pytest.approx(0.5)
+    assert found["arms"][CASCADE]["share_of_five_most_shown"] == 1.0
+    assert "| five most shown |" in table(found)
+    assert "| 50% |" in table(found)
+
+
 def test_arms_are_a_function_of_the_user_and_about_equal() -> None:
     arms = [arm_of(user_id) for user_id in range(4000)]
     assert arms == [arm_of(user_id) for user_id in range(4000)]
