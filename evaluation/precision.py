@@ -21,7 +21,7 @@ from evaluation.table1.generative import MIN_BEAM, seen
 from evaluation.table1.kept import Context, onerec_of
 from evaluation.table1.origin import commit
 from evaluation.table1.protocol import FULL, TOP, Form
-from evaluation.table1.report import line, put
+from evaluation.table1.report import grid, put
 from evaluation.table1.run import folder_of
 from evaluation.table1.world import World, load
 from inference.engine.native import binding
@@ -117,11 +117,11 @@ def table(result: dict[str, Any]) -> str:
     """Markdown: means over the seeds."""
     names = ("recall_at_10", "ndcg_at_10", "same_of_ten", "same_first", "log_prob_apart")
     head = ["kernels", "Recall@10", "NDCG@10", "same of the ten", "same first item", "log-probabilities apart"]
-    lines = [line(head), line(["---"] * len(head))]
+    rows = []
     for kernels in dict.fromkeys(row["kernels"] for row in result["rows"]):
         own = [row for row in result["rows"] if row["kernels"] == kernels]
-        lines.append(line([kernels, *(f"{np.mean([row[name] for row in own]):.4f}" for name in names)]))
-    return "\n".join(lines) + "\n"
+        rows.append([kernels, *(f"{np.mean([row[name] for row in own]):.4f}" for name in names)])
+    return grid(head, rows)
 
 
 def write_page(page: Path, result: dict[str, Any]) -> None:

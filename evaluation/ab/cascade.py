@@ -57,6 +57,12 @@ def rows_of(known: Longs, item_ids: Longs) -> Longs:
     return found
 
 
+def known_of(item_ids: Longs, items: Longs, labels: NDArray[np.uint8]) -> Known:
+    """Of exposures to `items`, those of items that the catalogue `item_ids` has."""
+    rows = rows_of(item_ids, items)
+    return Known(rows[rows >= 0], labels[rows >= 0])
+
+
 def trained(items: Items, past: Sequences, form: Form, seed: int) -> Cascade:
     """All three stages."""
     pre_ranker, ranker = rankers(items, past, form.ranking_epochs, seed)

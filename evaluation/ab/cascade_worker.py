@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from evaluation.ab.cascade import Known, past_of, recommended, rows_of, trained
+from evaluation.ab.cascade import known_of, past_of, recommended, rows_of, trained
 from evaluation.ab.protocol import CASCADE, TOPICS, Form, arm_of
 from evaluation.ab.warm_up import warm_exposures
 from evaluation.baselines.cascade import Cascade
@@ -107,7 +107,7 @@ class CascadeWorker:
 
     def _answers(self, requests: list[Request]) -> list[Recommendation]:
         histories = self._histories([request.user_id for request in requests])
-        users = [_known(self._item_ids, history) for history in histories]
+        users = [known_of(self._item_ids, history.items, history.labels) for history in histories]
         named = [rows_of(self._item_ids, np.frombuffer(request.exclude_items, "<i8")) for request in requests]
         stages = recommended(self._cascade, users, [extra[extra >= 0] for extra in named])
         lengths = [len(user.rows) for user in users]
@@ -122,11 +122,6 @@ class CascadeWorker:
         """The items that are possible, best first; a score stands where a log-probability would."""
         pairs = zip(rows, values, strict=True)
         return tuple(RecommendedItem(item_id=int(self._item_ids[row]), log_prob=v) for row, v in pairs if v > -np.inf)
-
-
-def _known(item_ids: Longs, history: HistoryArrays) -> Known:
-    rows = rows_of(item_ids, history.items)
-    return Known(rows[rows >= 0], history.labels[rows >= 0])
 
 
 def _answer(request: Request, items: tuple[RecommendedItem, ...], history_length: int) -> Recommendation:

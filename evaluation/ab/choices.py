@@ -2,7 +2,7 @@
 
 Users are of the half that the simulator was fitted on, without those of the warm-up, as they were before the log. Each
 makes one visit to a cascade that was trained as in the full form, and what they would watch on average is compared. So
-the cascade is chosen by the simulator that judges it; neither OneRec arm is.
+the cascade is chosen by the simulator that judges it; no OneRec arm is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.ab.cascade import Known, past_of, rankers, recommended, retrieval, rows_of
+from evaluation.ab.cascade import known_of, past_of, rankers, recommended, retrieval
 from evaluation.ab.protocol import FULL, Form
 from evaluation.ab.warm_up import warm_exposures
 from evaluation.baselines.cascade import Cascade, Sizes
@@ -74,11 +74,10 @@ class Visitors:
         self._histories, self._item_ids = histories, item_ids
         self._simulator, _, self._items = fit_on_kuairand(fit_users)
         self._begin_ms = int(KuaiRand().exposures().times_ms[0])
-        bounds = itertools.pairwise(histories.starts.tolist())
-        rows = [rows_of(item_ids, histories.items[first:last]) for first, last in bounds]
-        bounds = itertools.pairwise(histories.starts.tolist())
-        labels = [histories.labels[first:last] for first, last in bounds]
-        known = [Known(own[own >= 0], marks[own >= 0]) for own, marks in zip(rows, labels, strict=True)]
+        known = [
+            known_of(item_ids, histories.items[first:last], histories.labels[first:last])
+            for first, last in itertools.pairwise(histories.starts.tolist())
+        ]
         self._known = dict(zip(histories.user_ids.tolist(), known, strict=True))
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.ab.protocol import FULL
-from evaluation.table1.report import line, put
+from evaluation.table1.report import grid, put
 
 BEGIN, END = "<!-- ab-choices-cascade -->\n", "<!-- /ab-choices-cascade -->\n"
 TAKEN = ("retrieval_epochs", "ranking_epochs", "retrieved", "pre_ranked")
@@ -15,13 +15,13 @@ TAKEN = ("retrieval_epochs", "ranking_epochs", "retrieved", "pre_ranked")
 def table(found: dict[str, Any]) -> str:
     """Markdown: all trials, the most watched first; what the full form takes is marked."""
     names = ["retrieval's epochs", "rankers' epochs", "retrieved", "pre-ranked", "expected watch time of a visit, s"]
-    lines = [line(names), line(["---"] * len(names))]
+    rows = []
     for own in sorted(found["trials"], key=lambda one: -one["expected_watch_time_s"][0]):
         taken = all(own[name] == getattr(FULL, name) for name in TAKEN)
         mean, error = own["expected_watch_time_s"]
         cells = [*(str(own[name]) for name in TAKEN), f"{mean:.2f} ± {error:.2f}"]
-        lines.append(line([f"**{cell}**" for cell in cells] if taken else cells))
-    return "\n".join(lines) + "\n"
+        rows.append([f"**{cell}**" for cell in cells] if taken else cells)
+    return grid(names, rows)
 
 
 def write_paper(paper: Path, found: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import textwrap
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from evaluation.ab.protocol import ARMS, BOOTSTRAPS, BURN_IN, COMPARED, FULL, Form, described
 from evaluation.ab.system import VISITS, run_trial
 from evaluation.table1.origin import ROOT, commit
+from evaluation.table1.report import grid, put
 from onerec.machine import machine
 
 LOG = logging.getLogger(__name__)
@@ -158,16 +158,15 @@ def table(result: dict[str, Any]) -> str:
     head = ["arm", "watch time a session, s", "expected, s", "items", "likes", "follows", "sessions", "users"]
     narrow = all(NARROW in own for own in result["arms"].values())
     head += ["five most shown"] if narrow else []
-    lines = [_line(head), _line(["---"] * len(head))]
+    arms, uplifts = [], []
     for arm, own in result["arms"].items():
         times = [_with_interval(own[name], ".2f") for name in MEASURES]
         counts = [f"{own[name]:.4f}" for name in COUNTED]
         shown = [f"{own[NARROW]:.0%}"] if narrow else []
-        lines.append(_line([arm, *times, *counts, f"{own['sessions']:,}", f"{own['users']:,}", *shown]))
-    lines += ["", _line(["uplift", "watch time", "expected"]), _line(["---"] * 3)]
+        arms.append([arm, *times, *counts, f"{own['sessions']:,}", f"{own['users']:,}", *shown])
     for pair, own in result["uplift"].items():
-        lines.append(_line([pair, *(_with_interval(own[name], "+.1%") for name in MEASURES)]))
-    return "\n".join(lines) + "\n"
+        uplifts.append([pair, *(_with_interval(own[name], "+.1%") for name in MEASURES)])
+    return f"{grid(head, arms)}\n{grid(['uplift', 'watch time', 'expected'], uplifts)}"
 
 
 def write_paper(paper: Path, result: dict[str, Any]) -> None:
@@ -180,10 +179,7 @@ def write_paper(paper: Path, result: dict[str, Any]) -> None:
         f"{where['cpu']}.\n\n{_less(form)}{textwrap.dedent(form['text']).strip()}\n\n{table(result)}\n"
         f"{_running(result['systems'])}{END}"
     )
-    before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
-    marked = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    whole = marked.sub(lambda _: section, before) if marked.search(before) else before.rstrip() + "\n\n" + section
-    paper.write_text(whole)
+    put(paper, section, BEGIN, END)
 
 
 def _option(form: dict[str, Any]) -> str:
@@ -226,7 +222,3 @@ def _running(systems: Sequence[dict[str, Any]]) -> str:
 def _with_interval(figure: list[float], form: str) -> str:
     mean, low, high = (format(value, form) for value in figure)
     return f"{mean} ({low} to {high})"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

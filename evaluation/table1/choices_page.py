@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.table1.protocol import FULL, PRE_RANKED, RETRIEVED, GenerativeTraining
-from evaluation.table1.report import line, put
+from evaluation.table1.report import grid, put
 
 BEGIN, END = "<!-- table1-choices -->\n", "<!-- /table1-choices -->\n"
 BASELINES_BEGIN, BASELINES_END = "<!-- table1-choices-baselines -->\n", "<!-- /table1-choices-baselines -->\n"
@@ -16,14 +16,14 @@ BASELINES_BEGIN, BASELINES_END = "<!-- table1-choices-baselines -->\n", "<!-- /t
 def table(found: dict[str, Any]) -> str:
     """Markdown: each row's trainings, best Recall@10 first; what the full form takes is marked."""
     names = ["row", "samples", "dropout", "half-life", "stride", "rate", "weight decay", "Recall@10", "NDCG@10"]
-    lines = [line(names), line(["---"] * len(names))]
+    rows = []
     for own in found["counts"]:
-        lines.append(line([own["row"], *["-"] * 6, f"{own['recall_at_10']:.4f}", f"{own['ndcg_at_10']:.4f}"]))
+        rows.append([own["row"], *["-"] * 6, f"{own['recall_at_10']:.4f}", f"{own['ndcg_at_10']:.4f}"])
     order = list(dict.fromkeys(own["row"] for own in found["trials"]))
     for own in sorted(found["trials"], key=lambda one: (order.index(one["row"]), -one["recall_at_10"])):
         accuracy = [f"{own['recall_at_10']:.4f}", f"{own['ndcg_at_10']:.4f}"]
-        lines.append(line([_name(own), *_told(own), *accuracy]))
-    return "\n".join(lines) + "\n"
+        rows.append([_name(own), *_told(own), *accuracy])
+    return grid(names, rows)
 
 
 def write_paper(paper: Path, found: dict[str, Any]) -> None:
@@ -43,14 +43,14 @@ def write_paper(paper: Path, found: dict[str, Any]) -> None:
 def baselines_table(found: dict[str, Any]) -> str:
     """Markdown: each model by its epochs, each cascade by its widths; what the full form takes is marked."""
     names = ["model", "epochs, or items that leave the first two stages", "Recall@10", "NDCG@10", "cross-entropy"]
-    lines = [line(names), line(["---"] * len(names))]
+    rows = []
     for own in found["trials"]:
         cascade = "retrieved" in own
         what = f"{own['retrieved']}, {own['pre_ranked']}" if cascade else str(own["epochs"])
         taken = what == (f"{RETRIEVED}, {PRE_RANKED}" if cascade else str(FULL.epochs_of(own["row"])))
         measured = [f"{own[name]:.4f}" if name in own else "-" for name in ("recall_at_10", "ndcg_at_10", "loss")]
-        lines.append(line([own["row"], f"**{what}**" if taken else what, *measured]))
-    return "\n".join(lines) + "\n"
+        rows.append([own["row"], f"**{what}**" if taken else what, *measured])
+    return grid(names, rows)
 
 
 def write_baselines(paper: Path, found: dict[str, Any]) -> None:

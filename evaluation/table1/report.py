@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +246,11 @@ def _figure(pair: list[float]) -> str:
 
 def _count(parameters: int) -> str:
     return f"{parameters / 1e6:.2f}M" if parameters else "-"
+
+
+def grid(head: Sequence[str], rows: Iterable[list[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join([line(list(head)), line(["---"] * len(head)), *map(line, rows)]) + "\n"
 
 
 def line(cells: list[str]) -> str:

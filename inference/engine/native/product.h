@@ -84,22 +84,22 @@ inline RowsOf<By> multipliable(const Kept* from, long stride, long rows, long co
 }
 
 template <class By, class ElementAt>
-inline float column_scale(long k, long column, float row_most, const ElementAt& element) {
+inline float column_scale(long k, long column, const ElementAt& element) {
   float most = 0.0f, sum = 0.0f;
   for (long row = 0; row < k; ++row) {
     const float size = std::fabs(element(row, column));
     most = std::max(most, size);
     sum += size;
   }
-  return By::fitting_scale(most, sum, k, row_most);
+  return By::fitting_scale(most, sum, k, By::LARGEST);
 }
 
 // One panel of integers from column `from` on; `to` has room for it.
 template <class By, class ElementAt>
-inline void pack_integers(long k, long from, const ElementAt& element, float row_most, typename By::Element* to) {
+inline void pack_integers(long k, long from, const ElementAt& element, typename By::Element* to) {
   float scales[PANEL];
   int32_t begin[PANEL] = {};
-  for (long i = 0; i < PANEL; ++i) scales[i] = column_scale<By>(k, from + i, row_most, element);
+  for (long i = 0; i < PANEL; ++i) scales[i] = column_scale<By>(k, from + i, element);
   for (long row = 0; row < k; row += By::PAIR)
     for (long i = 0; i < PANEL; ++i)
       for (int r = 0; r < By::PAIR; ++r) {
@@ -116,7 +116,7 @@ template <class By = Isa, class ElementAt>
 inline void pack(long k, long n, const ElementAt& element, typename By::Element* to) {
   for (long from = 0; from < n; from += PANEL, to += panel_elements<By>(k)) {
     if constexpr (By::SCALED) {
-      pack_integers<By>(k, from, element, By::LARGEST, to);
+      pack_integers<By>(k, from, element, to);
     } else {
       auto* place = to;
       for (long row = 0; row < k; row += By::PAIR)
