@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class SessionRow:
     labels: Array  # uint8 [<= m]
     watch_ms: int
     high_quality: bool
+    frequency_weight: Array | None = None  # float32 [<= m]; None for 1
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class SessionBatch:
     leaves: Tensor  # int64 [B, m]
     codes: Tensor  # int64 [B, m, L]
     labels: Tensor  # int64 [B, m]
-    weight: Tensor  # float32 [B, m]: 1 where the next-token loss covers the exposure
+    weight: Tensor  # float32 [B, m]: above 0 where the next-token loss covers the exposure, 1 as a rule
     durations_ms: Tensor  # int64 [B, m]
     watch_ms: Tensor  # int64 [B]
 
@@ -111,6 +112,7 @@ def admit(state: TrainState, step_input: StepInput) -> Admitted:
     admitted = Admitted()
     for received in step_input.sessions:
         _admit_session(state, step_input.catalogue, received, admitted)
+    _weigh(state, step_input.catalogue, admitted)
     for received in step_input.pairs if state.settings.preference_loss != "none" else ():
         _admit_pair(state, step_input.catalogue, received, admitted)
     return admitted
@@ -152,6 +154,19 @@ def _rows(session: Session, known: Array, leaves: Array, m: int) -> Iterator[Ses
         )
 
 
+def _weigh(state: TrainState, catalogue: CatalogueSnapshot, admitted: Admitted) -> None:
+    """Count what was shown, and give the rows the weights that follow from it, where the settings ask for that."""
+    if state.frequency is None or not admitted.rows:
+        return
+    items = [catalogue.item_ids[row.leaves] for row in admitted.rows]
+    state.frequency.add(np.concatenate(items))
+    power = state.settings.frequency_power
+    admitted.rows = [
+        replace(row, frequency_weight=state.frequency.weights(own, power))
+        for row, own in zip(admitted.rows, items, strict=True)
+    ]
+
+
 def _admit_pair(state: TrainState, catalogue: CatalogueSnapshot, received: Received, admitted: Admitted) -> None:
     pair: PreferencePair = received.record
     items = np.array(pair.chosen + pair.rejected, dtype=np.int64)
@@ -188,12 +203,16 @@ def session_batch(
     leaves = _padded([row.leaves for row in rows], -1)
     labels = _padded([row.labels for row in rows], 0)
     quality = np.array([row.high_quality for row in rows])
+    weight = target_weight(labels, leaves >= 0, quality, train_on)
+    for own, row in zip(weight, rows, strict=True):
+        if row.frequency_weight is not None:
+            own[: len(row.leaves)] *= row.frequency_weight
     return SessionBatch(
         history=history_batch([row.history for row in rows], catalogue, config),
         leaves=torch.from_numpy(leaves),
         codes=torch.from_numpy(catalogue.codes_of(leaves.clip(0))),
         labels=torch.from_numpy(labels),
-        weight=torch.from_numpy(target_weight(labels, leaves >= 0, quality, train_on)),
+        weight=torch.from_numpy(weight),
         durations_ms=torch.from_numpy(np.where(leaves >= 0, catalogue.durations_of(leaves.clip(0)), 0)),
         watch_ms=torch.tensor([row.watch_ms for row in rows]),
     )

@@ -20,6 +20,7 @@ from onerec.model.reward import RewardModel
 from onerec.model.trie import Trie
 from onerec.settings import TrainerSettings
 from trainer.eager import EagerAdamW
+from trainer.frequency import ExposureFrequency
 from trainer.placement import NewestTrie
 
 if TYPE_CHECKING:  # it loads what a trainer in one process does without
@@ -93,6 +94,8 @@ class TrainState:
     """The newest published version; 0 before the seed's."""
     parts: int = 1
     """Into how many parts a step's batch is cut: one for each rank of the trainer that makes it."""
+    frequency: ExposureFrequency | None = None
+    """How often items are shown, where the loss asks for it."""
     parallel: DataParallel | None = None
     """The ranks that the models are on; None for this process alone."""
     newest_trie: NewestTrie = field(default_factory=NewestTrie)
@@ -114,6 +117,7 @@ class TrainState:
             seen_sessions=SeenWindow(settings.pair_window),
             seen_pairs=SeenWindow(settings.pair_window),
             offsets={},
+            frequency=_frequency(settings, None),
         )
 
     def use(self, settings: TrainerSettings) -> None:
@@ -124,6 +128,7 @@ class TrainState:
                 group["betas"], group["weight_decay"] = settings.betas, settings.weight_decay
         self.seen_sessions.resize(settings.pair_window)
         self.seen_pairs.resize(settings.pair_window)
+        self.frequency = _frequency(settings, self.frequency)
 
     def restart_optimizers(self) -> None:
         """Forget the seed's moments: the stream goes on at another learning rate, with its own warm-up."""
@@ -172,9 +177,11 @@ class TrainState:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a checkpoint keeps as tensors, the same on any number of ranks."""
+        frequency = {} if self.frequency is None else _prefixed("frequency", self.frequency.tensors())
         return {
             **self.weights(),
             **self.moments(),
+            **frequency,
             "seen.sessions": torch.tensor(list(self.seen_sessions), dtype=torch.int64),
             "seen.pairs": torch.tensor(list(self.seen_pairs), dtype=torch.int64),
         }
@@ -185,6 +192,8 @@ class TrainState:
         capacity = self.settings.pair_window
         self.seen_sessions = SeenWindow(capacity, tensors["seen.sessions"].tolist())
         self.seen_pairs = SeenWindow(capacity, tensors["seen.pairs"].tolist())
+        if self.frequency is not None and (kept := _of("frequency", tensors)):  # else it is asked for from here on
+            self.frequency.load_tensors(kept)
 
     def load_models(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over weights and moments. Raises RuntimeError where a weight is missing or misshapen."""
@@ -208,6 +217,15 @@ def adamw(model: nn.Module, learning_rate: float, settings: TrainerSettings) -> 
         weight_decay=settings.weight_decay,
         fused=True,
     )
+
+
+def _frequency(settings: TrainerSettings, before: ExposureFrequency | None) -> ExposureFrequency | None:
+    """What the settings ask for; it goes on from what was counted before."""
+    if not settings.frequency_power:
+        return None
+    found = before or ExposureFrequency(settings.frequency_half_life)
+    found.half_life = settings.frequency_half_life
+    return found
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -67,6 +67,7 @@ class Form:
     pair_share: float  # of live requests that make a preference pair
     candidates: int
     preference_weight: float = 0.1  # lambda of the trainer with pairs; what is configured by default
+    frequency_power: float = 0.0  # of both trainers: how much less an exposure weighs of what is shown often
 
     def digest(self) -> str:
         """Changes with every figure of the form."""

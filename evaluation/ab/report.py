@@ -183,9 +183,11 @@ def write_paper(paper: Path, result: dict[str, Any]) -> None:
 
 
 def _option(form: dict[str, Any]) -> str:
-    pull = form["preference_weight"]
     named = "" if form["name"] == FULL.name else f"--{form['name']} "
-    return named if pull == FULL.preference_weight else f"{named}--preference-weight {pull:g} "
+    for setting in ("preference_weight", "frequency_power"):
+        if (value := form[setting]) != getattr(FULL, setting):
+            named += f"--{setting.replace('_', '-')} {value:g} "
+    return named
 
 
 def _less(form: dict[str, Any]) -> str:

@@ -79,7 +79,13 @@ def ab(
     pull: Annotated[
         float | None, typer.Option("--preference-weight", min=0, help="Of pairs in training, in place of the form's.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="evaluation/results/ab[-FORM][-weight-W].json by default.")] = None,
+    power: Annotated[
+        float | None,
+        typer.Option("--frequency-power", min=0, max=1, help="Of both trainers: less weight of what is shown often."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="evaluation/results/ab[-FORM][-weight-W][-frequency-P].json by default.")
+    ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and tables into docs/paper.md, too.")] = False,
     choose_cascade: Annotated[
         bool,
@@ -97,11 +103,14 @@ def ab(
     form = FORMS["quick" if quick else "short" if short else "full"]
     if pull is not None:
         form = replace(form, preference_weight=pull)
+    if power is not None:
+        form = replace(form, frequency_power=power)
     try:
         result = report.run(form, seeds_of(seeds))
     except OneRecError as error:
         raise fail(error) from error
     parts = ["ab", *([] if form.name == "full" else [form.name]), *([] if pull is None else [f"weight-{pull:g}"])]
+    parts += [] if power is None else [f"frequency-{power:g}"]
     write(result, out or RESULTS / f"{'-'.join(parts)}.json")
     if paper:
         report.write_paper(PAPER, result)

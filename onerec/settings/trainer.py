@@ -109,6 +109,14 @@ class TrainerSettings(Table):
     train_on: TrainOn = Field(
         TrainOn.POSITIVES, description="positives, high_quality or all: what next-token loss covers."
     )
+    frequency_power: Share = Field(
+        0.0,
+        description="Exposures of items that are shown more often than usual weigh (how many times as often) ** -this in "
+        "the next-token loss: 0 for all the same, 1 for no item more than the usual one. Against a loop that narrows.",
+    )
+    frequency_half_life: float = Field(
+        10_000.0, gt=0, description="Exposures after which one counts half in how often an item is shown."
+    )
     preference_loss: str = Field(
         "dpo",
         pattern="^(dpo|ipo|cdpo|rdpo|cpo|simpo|sdpo|ecpo|gbpo|none)$",

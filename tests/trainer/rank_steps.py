@@ -39,6 +39,7 @@ SETTINGS: dict[str, Any] = {
     "warmup_steps": 2,
     "learning_rate": 1e-3,
     "expert_bias_rate": 0.01,
+    "frequency_power": 0.5,
     "seed": {"batch": 13, "threads": 1},
 }
 OTHER_PARTS = (1, 3)
