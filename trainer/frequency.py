@@ -57,7 +57,8 @@ class ExposureFrequency:
         shown = np.count_nonzero(self._counts >= COUNTED * 2.0**self._age)
         at = np.minimum(np.searchsorted(self._items, items), len(self._items) - 1)
         counts: Floats = np.where(self._items[at] == items, self._counts[at], 0.0)
-        return counts * (max(1, shown) / self._counts.sum())
+        times: Floats = counts * (max(1, shown) / self._counts.sum())
+        return times
 
     def weights(self, items: Longs, power: float) -> NDArray[np.float32]:
         """What exposures [E] of items weigh: 1 up to the usual frequency, and times_usual ** -power above it.

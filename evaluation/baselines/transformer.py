@@ -21,6 +21,8 @@ class TrunkSettings:
     heads: int = 2
     hidden: int = 256
     dropout: float = 0.2
+    input_norm: bool = False
+    """Norm of what is embedded: as wide as it begins, it is little beside what the blocks add to it."""
 
 
 class Block(nn.Module):
@@ -51,6 +53,7 @@ class Trunk(nn.Module):
         self.causal = causal
         self.position = nn.Embedding(settings.length + 1, settings.width)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
+        self.input_norm = nn.LayerNorm(settings.width) if settings.input_norm else nn.Identity()
         self.norm = nn.LayerNorm(settings.width)
         self.dropout = nn.Dropout(settings.dropout)
         nn.init.normal_(self.position.weight, std=0.02)
@@ -59,7 +62,7 @@ class Trunk(nn.Module):
         """Inputs [B, n, d] with mask bool [B, n] -> states [B, n, d]; padding lies on the right."""
         length = x.shape[1]
         age = (mask.sum(1, keepdim=True) - 1 - torch.arange(length, device=x.device)).clamp(min=0)
-        x = self.dropout(x + self.position(age))
+        x = self.dropout(self.input_norm(x + self.position(age)))
         # Causal: what lies to the right is padding, or the future.
         seen = mask | ~mask.any(1, keepdim=True)
         bias = causal_bias(length, x.device) if self.causal else padding_bias(seen)

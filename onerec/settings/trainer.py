@@ -111,8 +111,9 @@ class TrainerSettings(Table):
     )
     frequency_power: Share = Field(
         0.0,
-        description="Exposures of items that are shown more often than usual weigh (how many times as often) ** -this in "
-        "the next-token loss: 0 for all the same, 1 for no item more than the usual one. Against a loop that narrows.",
+        description="Exposures of items that are shown more often than usual weigh (how many times as often) ** -this "
+        "in the next-token loss: 0 for all the same, 1 for none more than the usual one. Against a loop that "
+        "narrows.",
     )
     frequency_half_life: float = Field(
         10_000.0, gt=0, description="Exposures after which one counts half in how often an item is shown."
