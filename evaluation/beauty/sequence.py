@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
 from evaluation.baselines.sasrec import SASRec
 from evaluation.baselines.sequences import POSITIVE, SequenceBatch, shifted
+from evaluation.baselines.targets import cross_entropy
 from evaluation.baselines.training import BETAS, CLIP_NORM, rate_share
 from evaluation.baselines.transformer import TrunkSettings
 from evaluation.beauty.accuracy import Scores, figures, itemwise
@@ -23,14 +23,16 @@ from evaluation.beauty.dataset import Beauty, windows
 from evaluation.beauty.looks import Best, looks_at
 
 LOG = logging.getLogger(__name__)
-TRUNK = TrunkSettings(length=50, width=128, layers=2, heads=2, hidden=256, dropout=0.5)
+TRUNK = TrunkSettings(length=50, width=128, layers=2, heads=2, hidden=256, dropout=0.5, input_norm=True)
+PARTS = 6
+"""Of a batch, sequences of like length together: of a batch as wide as its longest one a seventh would be filled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceRecipe:
     """How long and by which steps."""
 
-    epochs: int = 80
+    epochs: int = 20
     batch: int = 512
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
@@ -65,8 +67,7 @@ def train_sasrec(
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * rate_share(step / steps)
             step += 1
-            own = sequences[chosen]
-            loss = softmax_loss(model, as_batch(own[:, : int((own >= 0).sum(1).max())]))
+            loss = softmax_loss(model, sequences[chosen])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             clip_grad_norm_(model.parameters(), CLIP_NORM, foreach=True)
@@ -86,11 +87,17 @@ def train_sasrec(
     return model.eval(), history
 
 
-def softmax_loss(model: SASRec, batch: SequenceBatch) -> Tensor:
-    """SASRec's own loss, of the positions that have a target alone: on a GPU, too, where a tenth of them have one."""
-    inputs, targets, wanted = shifted(batch)
-    states = model.trunk(model.embedding(inputs.tokens, inputs.marks), inputs.mask)
-    return functional.cross_entropy(states[wanted] @ model.embedding.catalogue().t(), targets[wanted])
+def softmax_loss(model: SASRec, sequences: Tensor) -> Tensor:
+    """Mean over all positions that have a target, of sequences [B, n] padded with -1, each of two items at least."""
+    lengths = (sequences >= 0).sum(1)
+    found: list[tuple[Tensor, Tensor]] = []
+    for part in torch.tensor_split(torch.argsort(lengths), PARTS):
+        if len(part):
+            inputs, targets, wanted = shifted(as_batch(sequences[part, : int(lengths[part].max())]))
+            states = model.trunk(model.embedding(inputs.tokens, inputs.marks), inputs.mask)
+            found.append((states[wanted], targets[wanted]))
+    states, targets = (torch.cat(each).unsqueeze(0) for each in zip(*found, strict=True))
+    return cross_entropy(states, model.embedding.catalogue(), targets, torch.ones_like(targets, dtype=torch.bool))
 
 
 def scorer(model: SASRec) -> Scores:

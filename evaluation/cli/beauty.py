@@ -54,7 +54,7 @@ def recbole(
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3.")] = "1",
     length: Annotated[int, typer.Option(min=5, help="Of RecBole's histories.")] = 50,
     epochs: Annotated[int, typer.Option(min=1, help="Of RecBole, at most.")] = 200,
-    our_epochs: Annotated[int, typer.Option(min=1, help="Of our SASRec.")] = 80,
+    our_epochs: Annotated[int | None, typer.Option(min=1, help="Of our SASRec; as in the Beauty table.")] = None,
     batch_share: Annotated[float, typer.Option(min=0.01, max=1, help="Of both batch sizes, for slices.")] = 1.0,
     rows: Annotated[str, typer.Option(help="Rows, in this order.")] = "recbole,recbole-wide,sasrec-softmax",
     data: Annotated[Path | None, typer.Option(envvar="AMAZON_BEAUTY", help="Folder of the data.")] = None,
@@ -63,7 +63,7 @@ def recbole(
     out: Annotated[Path | None, typer.Option(help="evaluation/results/recbole.json by default.")] = None,
 ) -> None:
     """RecBole's SASRec beside ours on Amazon Beauty, by one protocol: that ours is no weak baseline."""
-    from evaluation.beauty import dataset  # noqa: PLC0415 - loads torch
+    from evaluation.beauty import dataset, protocol  # noqa: PLC0415 - loads torch
     from evaluation.beauty.run import device_of  # noqa: PLC0415
     from evaluation.recbole import compare  # noqa: PLC0415
     from evaluation.table1.report import write  # noqa: PLC0415
@@ -74,7 +74,7 @@ def recbole(
         users=users,
         length=length,
         epochs=epochs,
-        our_epochs=our_epochs,
+        our_epochs=our_epochs or protocol.FULL.sequence.epochs,
         batch_share=batch_share,
         rows=tuple(names_of(rows)),
         seeds=tuple(seeds_of(seeds)),

@@ -16,4 +16,4 @@ def test_the_loss_is_sasrecs() -> None:
     histories = torch.tensor([[4, 9, 2, 7], [29, 0, -1, -1], [1, 2, 3, -1]])
     own = model.loss(as_batch(histories))
     assert own is not None
-    torch.testing.assert_close(softmax_loss(model, as_batch(histories)), own)
+    torch.testing.assert_close(softmax_loss(model, histories), own)
