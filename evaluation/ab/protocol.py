@@ -12,9 +12,10 @@ through Kafka. Users are split into arms by a hash of their ids and see their ow
 - `onerec`: worker and continuous trainer, preference loss off.
 - `onerec-ipa`: the same worker and trainer from the same seed, with the sampler's preference pairs of live requests.
 
-Both trainers learn from the sessions of all arms: arms differ in their models, not in their data. Two days pass in
-minutes; simulated time waits while joiner or trainers have more than 500 events unread, so that weights are about as
-old as they would be in two real days.
+Both trainers learn from the sessions of all arms: arms differ in their models, not in their data. They weigh exposures
+of what is shown often less (`trainer.frequency_power = 1`; `--frequency-power 0` is the run without it). Two days pass
+in minutes; simulated time waits while joiner or trainers have more than 500 events unread, so that weights are about
+as old as they would be in two real days.
 
 **Warm-up.** Logged exposures of users who are not in the run are joined and learned from first: from them the reward
 model learns watch times, which histories do not tell, and the cascade has the same.
@@ -67,7 +68,7 @@ class Form:
     pair_share: float  # of live requests that make a preference pair
     candidates: int
     preference_weight: float = 0.1  # lambda of the trainer with pairs; what is configured by default
-    frequency_power: float = 0.0  # of both trainers: how much less an exposure weighs of what is shown often
+    frequency_power: float = 1.0  # of both trainers: how much less an exposure weighs of what is shown often
 
     def digest(self) -> str:
         """Changes with every figure of the form."""

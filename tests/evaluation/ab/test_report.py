@@ -118,7 +118,7 @@ def test_the_run_is_configured_by_its_form(tmp_path: Path) -> None:
     assert settings.trainer.seed.samples == QUICK.seed_samples
     assert settings.trainer.seed.threads == 1
     assert settings.trainer.preference_weight == QUICK.preference_weight == TrainerSettings().preference_weight
-    assert settings.trainer.frequency_power == QUICK.frequency_power == TrainerSettings().frequency_power
+    assert settings.trainer.frequency_power == QUICK.frequency_power == 1.0
     assert settings.inference.sampler.share == QUICK.pair_share
     assert settings.inference.sampler.candidates == QUICK.candidates
     assert settings.stream.joiner.idle_close_s >= 20, "no window closes while users wait for their answers"
