@@ -158,13 +158,12 @@ def _weigh(state: TrainState, catalogue: CatalogueSnapshot, admitted: Admitted) 
     """Count what was shown, and give the rows the weights that follow from it, where the settings ask for that."""
     if state.frequency is None or not admitted.rows:
         return
-    items = [catalogue.item_ids[row.leaves] for row in admitted.rows]
-    state.frequency.add(np.concatenate(items))
-    power = state.settings.frequency_power
-    admitted.rows = [
-        replace(row, frequency_weight=state.frequency.weights(own, power))
-        for row, own in zip(admitted.rows, items, strict=True)
-    ]
+    items = catalogue.item_ids[np.concatenate([row.leaves for row in admitted.rows])]
+    state.frequency.add(items)
+    weights = state.frequency.weights(items, state.settings.frequency_power)
+    ends = np.cumsum([len(row.leaves) for row in admitted.rows])
+    rows = zip(admitted.rows, np.split(weights, ends[:-1]), strict=True)
+    admitted.rows = [replace(row, frequency_weight=own) for row, own in rows]
 
 
 def _admit_pair(state: TrainState, catalogue: CatalogueSnapshot, received: Received, admitted: Admitted) -> None:

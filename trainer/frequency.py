@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 COUNTED = 0.5
 """A decayed count from which an item is one of those shown lately: one exposure, a half-life ago."""
 RESCALED_AT = 32.0
-"""Half-lives after which counts are scaled down, by a power of two; those that vanish then are forgotten."""
+"""Half-lives after which counts are scaled down; those that vanish then are forgotten."""
 
 
 class ExposureFrequency:
@@ -40,6 +40,8 @@ class ExposureFrequency:
         if not len(items):
             return
         self._age += len(items) / self.half_life
+        if self._age >= RESCALED_AT:
+            self._rescale()
         new, counts = np.unique(items, return_counts=True)
         merged = np.union1d(self._items, new)
         if len(merged) > len(self._items):
@@ -47,8 +49,6 @@ class ExposureFrequency:
             kept[np.searchsorted(merged, self._items)] = self._counts
             self._items, self._counts = merged, kept
         self._counts[np.searchsorted(self._items, new)] += counts * 2.0**self._age
-        if self._age >= RESCALED_AT:
-            self._rescale()
 
     def times_usual(self, items: Longs) -> Floats:
         """How many times as often as a shown item on average each of `items` [E] was shown lately; 0 where never."""
@@ -82,6 +82,6 @@ class ExposureFrequency:
         self._age = float(tensors["age"])
 
     def _rescale(self) -> None:
-        counts = self._counts * 2.0**-RESCALED_AT
-        there = counts >= 2.0 ** (self._age - 2 * RESCALED_AT)
-        self._items, self._counts, self._age = self._items[there], counts[there], self._age - RESCALED_AT
+        counts = self._counts * 2.0**-self._age
+        there = counts >= 2.0**-RESCALED_AT
+        self._items, self._counts, self._age = self._items[there], counts[there], 0.0
