@@ -40,9 +40,9 @@ from onerec.model.presets import preset
 LOG = logging.getLogger(__name__)
 DEFAULT_FOLDER = ROOT / "runs" / "table1-choices-baselines"
 EPOCHS = {
-    "sasrec": (10, 20),
-    "sasrec-softmax": (10, 20),
-    "bert4rec": (10, 20),
+    "sasrec": (5, 10, 20),
+    "sasrec-softmax": (5, 10, 20),
+    "bert4rec": (5, 10, 20),
     "fdsa": (10, 20),
     "crm": (3, 10, 20),
     "pre-ranker": (1, 2, 4),
