@@ -104,7 +104,7 @@ class PairBatch:
 
 
 def admit(state: TrainState, step_input: StepInput) -> Admitted:
-    """Drop what has been applied and what names unknown items; remembers the ids of what is left in `state`.
+    """Drop what has been applied and what names unknown items; `state` remembers ids and items of what is left.
 
     An unknown item costs a session that exposure and a pair all of it: a session without one of its items is
     still a true session, a preference between other sessions is not.

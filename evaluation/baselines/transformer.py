@@ -22,7 +22,7 @@ class TrunkSettings:
     hidden: int = 256
     dropout: float = 0.2
     input_norm: bool = False
-    """Norm of what is embedded: as wide as it begins, it is little beside what the blocks add to it."""
+    """Norm what is embedded: embeddings begin at .02, which is little beside what the blocks add to them."""
 
 
 class Block(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 from evaluation.beauty.accuracy import COLUMNS
 from evaluation.beauty.protocol import FULL, PUBLISHED, Form, described
 from evaluation.beauty.rows import families
-from evaluation.table1.report import line, put, spread
+from evaluation.table1.report import grid, put, spread
 from onerec.errors import DependencyMissingError
 
 BEGIN, END = "<!-- beauty -->\n", "<!-- /beauty -->\n"
@@ -54,18 +54,18 @@ def _where(machine: dict[str, Any]) -> str:
 def table(summary: dict[str, Any]) -> str:
     """Markdown: our rows, then what others published."""
     head = ["row", *HEADINGS, "Recall@10 with seen items", "parameters", "epochs", "minutes", "trained on", "seeds"]
-    lines = [line(head), line(["---"] * len(head))]
+    rows = []
     for name, row in summary["rows"].items():
         cells = [_figure(row[column]) for column in COLUMNS]
         size = f"{row['parameters'] / 1e6:.2f}M" if row["parameters"] else "-"
         minutes = f"{row['train_minutes'][0]:.1f}"
         with_seen = _figure(row["with_seen_items"]["recall_at_10"])
         seeds, where = ", ".join(map(str, row["seeds"])), ", ".join(row["machines"])
-        lines.append(line([name, *cells, with_seen, size, _epochs(row), minutes, where, seeds]))
+        rows.append([name, *cells, with_seen, size, _epochs(row), minutes, where, seeds])
     for name, row in summary["published"].items():
         cells = [f"{row[column]:.4f}" if column in row else "-" for column in COLUMNS]
-        lines.append(line([f"*published:* {name}", *cells, *["-"] * 6]))
-    return "\n".join(lines) + "\n"
+        rows.append([f"*published:* {name}", *cells, *["-"] * 6])
+    return grid(head, rows)
 
 
 def write_paper(paper: Path, summary: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ from evaluation.beauty.run import SOURCES, origin
 from evaluation.beauty.sequence import TRUNK, scorer, train_sasrec
 from evaluation.files import write_json
 from evaluation.table1.origin import ROOT, source_digest
+from evaluation.table1.report import grid
 from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
 
 LOG = logging.getLogger(__name__)
@@ -189,13 +190,9 @@ def _check(python: str) -> None:
 def table(summary: dict[str, Any]) -> str:
     """Markdown."""
     head = ["row", "Recall@5", "NDCG@5", "Recall@10", "NDCG@10", "Recall@10 with seen items", "parameters", "epochs"]
-    lines = [_line([*head, "minutes", "seed"]), _line(["---"] * (len(head) + 2))]
+    lines = list[list[str]]()
     for row in summary["rows"]:
         columns = [f"{row['unseen'][name]:.4f}" for name in ("recall_at_5", "ndcg_at_5", "recall_at_10", "ndcg_at_10")]
         rest = [f"{row['all']['recall_at_10']:.4f}", f"{row['parameters'] / 1e6:.2f}M", str(row["epochs"])]
-        lines.append(_line([row["row"], *columns, *rest, f"{row['seconds'] / 60:.1f}", str(row["seed"])]))
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+        lines.append([row["row"], *columns, *rest, f"{row['seconds'] / 60:.1f}", str(row["seed"])])
+    return grid([*head, "minutes", "seed"], lines)
