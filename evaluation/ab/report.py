@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from evaluation.ab.protocol import ARMS, BOOTSTRAPS, BURN_IN, COMPARED, FULL, Form, described
 from evaluation.ab.system import VISITS, run_trial
+from evaluation.narrowness import NARROW, share_of_most
 from evaluation.table1.origin import ROOT, commit
 from evaluation.table1.report import grid, put
 from onerec.machine import machine
@@ -26,9 +27,8 @@ BEGIN, END = "<!-- ab -->\n", "<!-- /ab -->\n"
 MEASURES = {"watch_time_per_session_s": "watch_ms", "expected_watch_time_per_session_s": "expected_watch_ms"}
 COLUMNS = ("user", "arm", "begin_ms", "watch_ms", "expected_watch_ms", "items", "likes", "follows")
 COUNTED = {"items_per_session": "items", "likes_per_session": "likes", "follows_per_session": "follows"}
-FIRST, MOST = "first_item", 5
-NARROW = "share_of_five_most_shown"
-"""Of first items: how narrow an arm has become. Runs of before it was kept have none."""
+FIRST = "first_item"
+"""Runs of before it was kept have none."""
 Floats = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
 
@@ -107,8 +107,7 @@ def narrowness(parts: Sequence[Columns]) -> dict[str, float]:
     for part in parts:
         late = _late(part)
         for number, arm in enumerate(ARMS):
-            counts = np.unique(part[FIRST][late & (part["arm"] == number)], return_counts=True)[1]
-            shares[arm].append(float(np.sort(counts)[-MOST:].sum() / max(1, counts.sum())))
+            shares[arm].append(share_of_most(part[FIRST][late & (part["arm"] == number)]))
     return {arm: round(float(np.mean(own)), 4) for arm, own in shares.items()}
 
 

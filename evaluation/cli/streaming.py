@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,13 @@ def streaming(
     ] = False,
     short: Annotated[bool, typer.Option("--short", help="All users and the full seed, until 30 April.")] = False,
     seeds: Annotated[str, typer.Option(help="Seeds, as 1,2,3; all by default in the full form.")] = "",
-    out: Annotated[Path | None, typer.Option(help="evaluation/results/streaming[-FORM].json by default.")] = None,
+    power: Annotated[
+        float,
+        typer.Option("--frequency-power", min=0, max=1, help="Of the trainer: less weight of what is shown often."),
+    ] = 0.0,
+    out: Annotated[
+        Path | None, typer.Option(help="evaluation/results/streaming[-FORM][-frequency-P].json by default.")
+    ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write tables and plot into docs/, too.")] = False,
     choose: Annotated[
         bool, typer.Option("--choose", help="Instead compare recipes on the visits before the report.")
@@ -40,7 +47,10 @@ def streaming(
     configure_logging("evaluation")
     form = protocol.QUICK if quick else protocol.SHORT if short else protocol.FULL
     suffix = "" if form is protocol.FULL else f"-{form.name}"
-    chosen = seeds_of(seeds or ("1,2,3" if form is protocol.FULL else "1"))
+    if power:
+        form = replace(form, recipe=replace(form.recipe, frequency_power=power))
+        suffix += f"-frequency-{power:g}"
+    chosen = seeds_of(seeds or ("1,2,3" if form.name == protocol.FULL.name else "1"))
     try:
         if choose:
             from evaluation.streaming.choices import choose as compare  # noqa: PLC0415

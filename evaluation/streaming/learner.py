@@ -116,6 +116,7 @@ def settings_of(form: Form, seed: int, *, daily: bool = False) -> TrainerSetting
     return TrainerSettings(
         random_seed=seed,
         learning_rate=recipe.batch_learning_rate if daily else recipe.learning_rate,
+        frequency_power=recipe.frequency_power,
         seed=SeedSettings(threads=1, samples=form.samples),
     )
 

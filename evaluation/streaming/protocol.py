@@ -75,6 +75,7 @@ class Recipe:
     batch: int = 64  # sessions a step, at most
     wait_s: int = 600  # event time after which a step takes what there is
     learning_rate: float = 1e-4
+    frequency_power: float = 0.0  # trainer.frequency_power: how much less an exposure weighs of what is shown often
     batch_epochs: int = 1  # of the daily batch
     batch_learning_rate: float = 1e-4
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.baselines.running import COMBINED, COOCCURRENCE, POPULARITY
+from evaluation.narrowness import NARROW, share_of_most
 from evaluation.streaming.protocol import (
     BEGIN_MS,
     CHOSEN,
@@ -29,7 +30,7 @@ from evaluation.streaming.protocol import (
     Form,
     described,
 )
-from evaluation.streaming.run import COUNTS, REORDERED, STREAM, VISITS
+from evaluation.streaming.run import COUNTS, FIRST, REORDERED, STREAM, VISITS
 from evaluation.streaming.study import NEVER_MS, POWERS
 from onerec.errors import DependencyMissingError
 
@@ -37,6 +38,8 @@ SYSTEMS = (WITH_COUNTS, WITH_POPULARITY, *INTERVALS_MS, DAILY, FROZEN, CHOSEN, C
 OURS = {WITH_COUNTS: "online_counts_minus", ONLINE: "online_minus"}
 """What the others are compared with, and the key of the differences."""
 METRICS = ("hit", "ndcg")
+KINDS = (*METRICS, FIRST)
+"""Of columns in the files; those of before it was kept have no FIRST."""
 NAMES = {"hit": "hit_rate_at_10", "ndcg": "ndcg_at_10"}
 BEGIN, END = "<!-- streaming -->\n", "<!-- /streaming -->\n"
 Floats = NDArray[np.float64]
@@ -53,6 +56,8 @@ class Measured:
     origins: list[dict[str, Any]]
     chosen: dict[str, list[Any]]
     """By system what was chosen on the visits before the report, one entry for each seed."""
+    first: dict[str, Floats]
+    """By system what was ranked first, as leaves [seeds, V]."""
 
     def of(self, metric: str) -> dict[str, Floats]:
         """One metric."""
@@ -69,7 +74,7 @@ def read(place: Path, form: Form, until_ms: int = NEVER_MS) -> Measured:
     if not seeds:
         raise DependencyMissingError(f"{place} holds no seed.", "Run `python -m evaluation streaming` first.")
     names = (COUNTS, f"{STREAM}.*", f"{REORDERED}.*", "daily-batch.*")
-    columns: dict[str, dict[str, list[Floats]]] = {metric: {} for metric in METRICS}
+    columns: dict[str, dict[str, list[Floats]]] = {kind: {} for kind in KINDS}
     origins, chosen = [], dict[str, list[Any]]()
     with np.load(place / f"{VISITS}.npz") as file:
         begin_ms = file["begin_ms"]
@@ -79,14 +84,14 @@ def read(place: Path, form: Form, until_ms: int = NEVER_MS) -> Measured:
             origins.append(json.loads(str(file["origin"])))
             for system, own in origins[-1]["chosen"].items():
                 chosen.setdefault(system, []).append(own)
-            scores = {name: file[name].astype(np.float64) for name in file.files if name.endswith(METRICS)}
+            scores = {name: file[name].astype(np.float64) for name in file.files if name.endswith(KINDS)}
         if path.stem == COUNTS:
             _choose_counts(scores, chosen, early)
         for name, values in scores.items():
-            system, _, metric = name.rpartition("/")
-            columns[metric].setdefault(system, []).append(values[told])
-    hit, ndcg = ({system: np.stack(rows) for system, rows in columns[metric].items()} for metric in METRICS)
-    return Measured(begin_ms[told], hit, ndcg, seeds, origins, chosen)
+            system, _, kind = name.rpartition("/")
+            columns[kind].setdefault(system, []).append(values[told])
+    stacked = {kind: {system: np.stack(rows) for system, rows in own.items()} for kind, own in columns.items()}
+    return Measured(begin_ms[told], stacked["hit"], stacked["ndcg"], seeds, origins, chosen, stacked[FIRST])
 
 
 def _choose_counts(scores: dict[str, Floats], chosen: dict[str, list[Any]], early: NDArray[np.bool_]) -> None:
@@ -94,8 +99,9 @@ def _choose_counts(scores: dict[str, Floats], chosen: dict[str, list[Any]], earl
     before = {power: _mean_of(scores[f"{name}/ndcg"][early]) for power, name in POWERS.items()}
     best = max(before, key=lambda power: before[power])
     chosen[CHOSEN] = [{"popularity": best, "ndcg_before": {f"{power:g}": ndcg for power, ndcg in before.items()}}]
-    for metric in METRICS:
-        scores[f"{CHOSEN}/{metric}"] = scores[f"{POWERS[best]}/{metric}"]
+    for kind in KINDS:
+        if (name := f"{POWERS[best]}/{kind}") in scores:
+            scores[f"{CHOSEN}/{kind}"] = scores[name]
 
 
 def _mean_of(values: Floats) -> float:
@@ -116,7 +122,9 @@ def summarise(place: Path, form: Form, until_ms: int = NEVER_MS) -> dict[str, An
         "minutes": {"all": round(sum(origin["seconds"] for origin in measured.origins) / 60, 1)},
         "visits": len(measured.begin_ms),
         "systems": {
-            system: {NAMES[metric]: _spread(measured.of(metric)[system]) for metric in METRICS} for system in systems
+            system: {NAMES[metric]: _spread(measured.of(metric)[system]) for metric in METRICS}
+            | _narrow(measured, system)
+            for system in systems
         },
         "chosen_before": measured.chosen,
         **{
@@ -130,6 +138,13 @@ def summarise(place: Path, form: Form, until_ms: int = NEVER_MS) -> dict[str, An
         },
         "by_day": _by_day(measured, systems),
     }
+
+
+def _narrow(measured: Measured, system: str) -> dict[str, float]:
+    """What five items have of first places, mean of the seeds."""
+    if system not in measured.first:
+        return {}
+    return {NARROW: round(float(np.mean([share_of_most(own[own >= 0]) for own in measured.first[system]])), 4)}
 
 
 def _spread(scores: Floats) -> dict[str, float]:
@@ -169,10 +184,13 @@ def table(summary: dict[str, Any]) -> str:
     """Markdown: every system, and what ours are better by on the same visits."""
     head = ["system", "HitRate@10", "NDCG@10"]
     ours = {name: key for name, key in OURS.items() if key in summary}
+    narrow = all(NARROW in figures for figures in summary["systems"].values())
+    head += ["five items of first places"] if narrow else []
     head += [f"{name} minus it, {metric}" for name in ours for metric in ("HitRate@10", "NDCG@10")]
     lines = [_line(head), _line(["---"] * len(head))]
     for system, figures in summary["systems"].items():
         cells = [_mean(figures[name]) for name in NAMES.values()]
+        cells += [f"{figures[NARROW]:.0%}"] if narrow else []
         for key in ours.values():
             against = summary[key].get(system)
             cells += [_difference(against[name]) for name in NAMES.values()] if against else ["", ""]
@@ -224,8 +242,10 @@ def write_paper(paper: Path, summary: dict[str, Any], plot: str | None) -> None:
 
 
 def _option(summary: dict[str, Any]) -> str:
-    name, has_daily = summary["protocol"]["name"], DAILY in summary["systems"]
-    return ("" if name == FULL.name else f"--{name} ") + ("" if has_daily else "--without-daily ")
+    name, power = summary["protocol"]["name"], summary["protocol"]["recipe"].get("frequency_power", 0.0)
+    found = "" if name == FULL.name else f"--{name} "
+    found += f"--frequency-power {power:g} " if power else ""
+    return found + ("" if DAILY in summary["systems"] else "--without-daily ")
 
 
 def _quick(form: dict[str, Any]) -> str:

@@ -31,6 +31,8 @@ Rankings = tuple[dict[str, Longs], dict[str, Any]]
 """Leaves [V, TOP] by system, and what was chosen for them on the visits before the report."""
 DEFAULT_FOLDER = ROOT / "runs" / "streaming"
 COUNTS, STREAM, VISITS, CANDIDATES, REORDERED = "counts", "stream", "visits", "candidates", "reordered"
+FIRST = "first"
+"""The column of what is ranked first, as leaves."""
 SO_FAR = "so-far"
 """The folder of what an unfinished run has come to, as of its last midnight."""
 SEED_SOURCES = (
@@ -110,7 +112,7 @@ def so_far(form: Form, seeds: Sequence[int], folder: Path = DEFAULT_FOLDER) -> t
 
 
 def kept(place: Path, name: str, timeline: Callable[[], Timeline], make: Callable[[], Rankings]) -> dict[str, Column]:
-    """`SYSTEM/hit` and `SYSTEM/ndcg` of each visit for the rankings that `make` gives, from the folder where there.
+    """`SYSTEM/hit`, `/ndcg` and `/first` of each visit for the rankings that `make` gives, from the folder where there.
 
     `origin` says where they come from, and what was chosen.
     """
@@ -127,8 +129,9 @@ def _save_scores(
     path: Path, timeline: Timeline, rankings: dict[str, Longs], chosen: dict[str, Any], seconds: float
 ) -> None:
     scores = {system: Scores.of(ranked, timeline.cases.truth) for system, ranked in rankings.items()}
-    columns = {f"{system}/hit": own.hits for system, own in scores.items()}
+    columns: dict[str, Column] = {f"{system}/hit": own.hits for system, own in scores.items()}
     columns |= {f"{system}/ndcg": own.ndcgs for system, own in scores.items()}
+    columns |= {f"{system}/{FIRST}": ranked[:, 0] for system, ranked in rankings.items()}
     origin = {"commit": commit(), "machine": machine(), "seconds": round(seconds, 1), "chosen": chosen}
     _save(path, **columns, origin=np.array(json.dumps(origin)))
     LOG.info("%s: %s", path.stem, {system: round(float(own.hits.mean()), 4) for system, own in scores.items()})

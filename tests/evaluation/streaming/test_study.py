@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from evaluation.baselines.running import SYSTEMS as COUNTED
+from evaluation.narrowness import NARROW
 from evaluation.streaming import learner, report, study
 from evaluation.streaming.learner import Candidates, batches, settings_of
 from evaluation.streaming.protocol import (
@@ -21,6 +24,7 @@ from evaluation.streaming.protocol import (
     ONLINE,
     WITH_COUNTS,
     WITH_POPULARITY,
+    Recipe,
 )
 from evaluation.streaming.run import run, so_far
 from onerec.settings import EvaluationSettings
@@ -109,6 +113,17 @@ def test_counts_leave_out_what_the_user_has_seen() -> None:
             assert not (set(row) - {-1}) & set(timeline().seen(case).tolist())
 
 
+def test_a_recipe_weighs_what_is_shown_often_less() -> None:
+    sessions, learned = timeline().sessions[:64], []
+    for power in (0.0, 1.0):
+        form = replace(FORM, recipe=Recipe(frequency_power=power))
+        state = TrainState.new(CONFIG, settings_of(form, 1))
+        learner.learn(state, timeline(), sessions)
+        learned.append(state.onerec.state_dict())
+    plain, weighed = learned
+    assert any(not torch.equal(tensor, weighed[name]) for name, tensor in plain.items())
+
+
 def test_a_run_is_kept_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evaluation.streaming.run.load", lambda *_: timeline())
     place = run(FORM, [1], tmp_path, config=CONFIG, daily=False)
@@ -127,6 +142,7 @@ def test_a_run_is_kept_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert summary["chosen_before"][WITH_POPULARITY][0]["cooccurrence"] == 0
     for figures in summary["systems"].values():
         assert 0 <= figures["hit_rate_at_10"]["mean"] < 0.5
+        assert 0 < figures[NARROW] <= 1
     one, other = (summary["systems"][system]["hit_rate_at_10"]["mean"] for system in (ONLINE, FROZEN))
     assert summary["online_minus"][FROZEN]["hit_rate_at_10"]["difference"] == pytest.approx(one - other, abs=2e-5)
 
