@@ -18,8 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import subprocess
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -94,14 +94,20 @@ def compare(beauty: Beauty, settings: Settings, device: torch.device, folder: Pa
         raise SettingsError(f"There is no row {', '.join(unknown)}.", f"Rows are {', '.join([*ROWS, OURS])}.")
     _check(settings.python)
     own, files = beauty.first(settings.users), list[dict[str, Any]]()
+    made: dict[str, Any]
     place = folder / settings.digest()
     place.mkdir(parents=True, exist_ok=True)
     for seed in settings.seeds:
         for name in settings.rows:
             file = place / f"{name}.{seed}.json"
             if not file.is_file():
-                made = ours(own, settings, seed, device) if name == OURS else recbole(own, settings, ROWS[name], seed)
+                unfinished = file.with_suffix(".unfinished")
+                if name == OURS:
+                    made = ours(own, settings, seed, device)
+                else:
+                    made = recbole(own, settings, ROWS[name], seed, unfinished)
                 write_json(file, {"row": name, "seed": seed} | made | origin(device))
+                shutil.rmtree(unfinished, ignore_errors=True)
             files.append(json.loads(file.read_text()))
             LOG.info("%s, seed %d, best epoch %d: %s", name, seed, files[-1]["best_epoch"], files[-1]["unseen"])
     counted = {"users": len(own), "items": own.item_count, "interactions": len(own.items)}
@@ -109,47 +115,57 @@ def compare(beauty: Beauty, settings: Settings, device: torch.device, folder: Pa
     return {"protocol": protocol, "rows": files} | origin(device)
 
 
-def recbole(beauty: Beauty, settings: Settings, changes: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Its columns. Raises CheckFailedError where it ends with an error, or where its own figures are others."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        np.savez(folder / "sequences.npz", starts=beauty.starts, items=beauty.items)
-        config = {
-            "seed": seed,
-            "epochs": settings.epochs,
-            "stopping_step": settings.patience,
-            "train_batch_size": round(settings.batch_share * THEIR_BATCH),
-            "MAX_ITEM_LIST_LENGTH": settings.length,
-            **changes,
-        }
-        told = {
-            "sequences": str(folder / "sequences.npz"),
-            "folder": str(folder),
-            "config": config,
-            "threads": settings.threads,
-        }
-        (folder / "settings.json").write_text(json.dumps(told))
-        done = subprocess.run(
-            [settings.python, str(SCRIPT), str(folder / "settings.json")],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise CheckFailedError("RecBole ended with an error.", done.stderr.strip()[-2000:])
-        said = json.loads((folder / "said.json").read_text())
-        with np.load(folder / "scores.npz") as kept:
-            vectors, test, validation = kept["items"], kept["test"], kept["validation"]
-    columns = places(beauty, "test", test, vectors)
+def recbole(beauty: Beauty, settings: Settings, changes: dict[str, Any], seed: int, folder: Path) -> dict[str, Any]:
+    """Its columns; `folder` keeps what an interrupted run goes on from, and what RecBole says.
+
+    Raises CheckFailedError where it ends with an error, or where its own figures are others.
+    """
+    said, scores = _train(beauty, settings, changes, seed, folder)
+    columns = places(beauty, "test", scores["test"], scores["items"])
     theirs = {f"{name.split('@')[0]}_at_{name.split('@')[1]}": value for name, value in said.pop("test").items()}
     differ = {name: (value, columns["all"][name]) for name, value in theirs.items()}
     if max(abs(one - other) for one, other in differ.values()) > SAME:
         raise CheckFailedError(f"RecBole's figures are not those of its scores here: {differ}.", "Mend the comparison.")
-    by_validation = places(beauty, "validation", validation, vectors)
-    found: dict[str, Any] = {**columns, "by_validation": by_validation, "recbole_says": theirs, "config": config}
+    by_validation = places(beauty, "validation", scores["validation"], scores["items"])
+    found: dict[str, Any] = {**columns, "by_validation": by_validation, "recbole_says": theirs}
     found |= said
     return found
+
+
+def _train(
+    beauty: Beauty, settings: Settings, changes: dict[str, Any], seed: int, folder: Path
+) -> tuple[dict[str, Any], dict[str, Floats]]:
+    """What RecBole says of a row, and the vectors that it scores with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "sequences.npz", starts=beauty.starts, items=beauty.items)
+    config = {
+        "seed": seed,
+        "epochs": settings.epochs,
+        "stopping_step": settings.patience,
+        "train_batch_size": round(settings.batch_share * THEIR_BATCH),
+        "MAX_ITEM_LIST_LENGTH": settings.length,
+        **changes,
+    }
+    told = {
+        "sequences": str(folder / "sequences.npz"),
+        "folder": str(folder),
+        "config": config,
+        "threads": settings.threads,
+    }
+    (folder / "settings.json").write_text(json.dumps(told))
+    log = folder / "recbole.log"
+    LOG.info("RecBole trains, a line an epoch in %s", log)
+    with log.open("a") as stream:
+        command = [settings.python, str(SCRIPT), str(folder / "settings.json")]
+        done = subprocess.run(command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise CheckFailedError(
+            f"RecBole ended with an error: {log.read_text().strip()[-2000:]}",
+            f"Mend it, or begin anew without {folder}, which the run goes on from.",
+        )
+    with np.load(folder / "scores.npz") as kept:
+        scores = {name: kept[name] for name in kept.files}
+    return json.loads((folder / "said.json").read_text()) | {"config": config}, scores
 
 
 def ours(beauty: Beauty, settings: Settings, seed: int, device: torch.device) -> dict[str, Any]:

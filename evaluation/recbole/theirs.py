@@ -1,7 +1,8 @@
 """Trains RecBole's SASRec and writes what it scores with. Runs by the Python of an environment that has RecBole.
 
 RecBole (1.2.1) asks for older libraries than the project has, so it cannot be in the project's environment. What this
-takes and leaves are files; it imports nothing of the project: `python theirs.py SETTINGS.json`.
+takes and leaves are files; it imports nothing of the project: `python theirs.py SETTINGS.json`. Where an earlier run
+was interrupted it goes on after that run's best epoch, with other random numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from recbole.trainer import Trainer
 from recbole.utils import init_logger, init_seed
 
 NAME = "beauty"
-MODEL = "sasrec.pth"
+MODEL, SPENT = "sasrec.pth", "spent.json"
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -54,25 +55,42 @@ def main(settings: dict[str, Any]) -> None:
     train, validation, test = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
     model = SASRec(config, train.dataset).to(config["device"])
-    trainer, started_s = Trainer(config, model), time.monotonic()
-    trainer.saved_model_file = str(folder / MODEL)
-    losses: list[float] = []
-    trainer.fit(train, validation, saved=True, show_progress=False, callback_fn=lambda _, value: losses.append(value))
-    seconds = time.monotonic() - started_s
+    trainer = Trainer(config, model)
+    spent = _fit(trainer, train, validation, folder)
     theirs = trainer.evaluate(test, load_best_model=True)
+    best = torch.load(folder / MODEL, map_location="cpu")
     tables = {
         part: _states(model.eval(), loader, dataset) for part, loader in (("validation", validation), ("test", test))
     }
     np.savez(folder / "scores.npz", items=_items(model, dataset), **tables)
     said = {
         "test": {str(name): float(value) for name, value in theirs.items()},
-        "epochs": len(losses),
-        "best_epoch": int(np.argmax(losses)) + 1,
-        "validation": float(max(losses)),
-        "seconds": seconds,
+        "best_epoch": best["epoch"] + 1,
+        "validation": float(best["best_valid_score"]),
+        **spent,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     (folder / "said.json").write_text(json.dumps(said, indent=2) + "\n")
+
+
+def _fit(trainer: Trainer, train: Any, validation: Any, folder: Path) -> dict[str, float]:
+    """Train; how many epochs until the end, and how many seconds in all, those of interrupted runs among them."""
+    trainer.saved_model_file = str(folder / MODEL)
+    spent: dict[str, float] = {"epochs": 0, "seconds": 0.0}
+    if (folder / MODEL).is_file():
+        trainer.resume_checkpoint(folder / MODEL)
+        spent = json.loads((folder / SPENT).read_text()) if (folder / SPENT).is_file() else spent
+    before_s, started_s = spent["seconds"], time.monotonic()
+
+    def note(epoch: int, _: float) -> None:
+        spent.update(epochs=epoch + 1, seconds=before_s + time.monotonic() - started_s)
+        unfinished = folder / f"{SPENT}.part"
+        unfinished.write_text(json.dumps(spent))
+        unfinished.replace(folder / SPENT)
+
+    if trainer.start_epoch < trainer.epochs:  # it would save once more, as another epoch
+        trainer.fit(train, validation, saved=True, show_progress=False, callback_fn=note)
+    return spent
 
 
 def _write_interactions(sequences: Path, folder: Path) -> None:

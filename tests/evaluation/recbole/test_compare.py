@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,8 @@ USERS = np.eye(2, dtype=np.float32)
 ITEMS = np.array([[9, 9], [8, 1], [7, 0], [6, 2], [0, 3], [0, 4]], np.float32)
 """The first user's 3 is behind three seen items; the second one's 1 is behind 3 and three seen ones."""
 HIT = {"recall@5": 1.0, "ndcg@5": (1 / np.log2(5) + 1 / np.log2(6)) / 2}
+PYTHON = os.environ.get("RECBOLE_PYTHON", "")
+"""Of an environment that has RecBole: what is asked of RecBole itself is tested there."""
 STANDS_IN = """
 import json, sys
 import numpy as np
@@ -49,13 +53,36 @@ def test_scores_are_ranked_with_seen_items_and_without() -> None:
 
 
 def test_its_figures_are_checked_against_its_scores(tmp_path: Path) -> None:
-    row = recbole(BEAUTY, Settings(python=environment(tmp_path, HIT)), {"hidden_size": 2}, seed=4)
+    row = recbole(BEAUTY, Settings(python=environment(tmp_path, HIT)), {"hidden_size": 2}, 4, tmp_path / "row")
     assert row["recbole_says"]["recall_at_5"] == row["all"]["recall_at_5"] == 1.0
     assert (row["config"]["seed"], row["config"]["hidden_size"], row["epochs"]) == (4, 2, 3)
     line = table({"rows": [{"row": "recbole", "seed": 4} | row]})
     assert "| recbole | 1.0000 |" in line
     with pytest.raises(CheckFailedError, match="not those of its scores"):
-        recbole(BEAUTY, Settings(python=environment(tmp_path, HIT | {"recall@5": 0.4})), {}, seed=4)
+        recbole(BEAUTY, Settings(python=environment(tmp_path, HIT | {"recall@5": 0.4})), {}, 4, tmp_path / "row")
+
+
+def test_an_error_of_recbole_is_told_with_what_it_said(tmp_path: Path) -> None:
+    python = environment(tmp_path, HIT)
+    (tmp_path / "stands_in.py").write_text("raise SystemExit('no memory is left')")
+    with pytest.raises(CheckFailedError, match="no memory is left"):
+        recbole(BEAUTY, Settings(python=python), {}, 4, tmp_path / "row")
+
+
+@pytest.mark.skipif(not PYTHON, reason="RECBOLE_PYTHON names no environment with RecBole")
+def test_an_interrupted_run_goes_on_after_its_best_epoch(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    sequences = rng.permuted(np.tile(np.arange(16), (40, 1)), axis=1)[:, :8]
+    beauty = Beauty(np.arange(0, 321, 8), sequences.ravel(), np.zeros((16, 2), np.float32))
+    shorter = Settings(python=PYTHON, epochs=3, length=5)
+    recbole(beauty, shorter, {}, 1, tmp_path / "row")
+    before = json.loads((tmp_path / "row" / "said.json").read_text())
+    row = recbole(beauty, replace(shorter, epochs=5), {}, 1, tmp_path / "row")
+    assert f"Resume training from epoch {before['best_epoch']}" in (tmp_path / "row" / "recbole.log").read_text()
+    assert row["epochs"] == 5
+    assert row["best_epoch"] >= before["best_epoch"]
+    assert row["validation"] >= before["validation"]
+    assert row["seconds"] > before["seconds"]
 
 
 def test_without_recbole_it_says_how_to_get_it(tmp_path: Path) -> None:
