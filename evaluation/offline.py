@@ -12,9 +12,9 @@ from evaluation.baselines.running import Baselines
 from evaluation.visits import VisitEvaluator
 from onerec.settings import Settings
 from schemas.labels import Label
-from stream.replay.cli import Options
 from stream.replay.command import log_of
 from stream.replay.log import Exposures, Log
+from stream.replay.options import Options
 from stream.replay.visits import ASKED_BEFORE_MS, visits_of
 
 LOG = logging.getLogger(__name__)

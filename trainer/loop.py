@@ -16,7 +16,7 @@ from onerec.settings import Settings
 from onerec.tracing import TurnTrace
 from schemas.topics import SESSIONS
 from trainer import metrics
-from trainer.batches import Refusal
+from trainer.admission import Refusal
 from trainer.checkpoint import Checkpoints, Surroundings
 from trainer.guard import ClusterWatch, SuccessorWatch
 from trainer.journal import Journal

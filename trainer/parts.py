@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from onerec.catalogue import CatalogueSnapshot
-from trainer.batches import Admitted, PairBatch, SessionBatch, pair_batch, session_batch
+from trainer.admission import Admitted
+from trainer.batches import PairBatch, SessionBatch, pair_batch, session_batch
 from trainer.placement import moved
 from trainer.state import TrainState, step_seed
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from schemas.records import OffsetRange
 from trainer import fixed_shapes, objectives
-from trainer.batches import Admitted, Refusal, StepInput, admit, pair_batch, session_batch
+from trainer.admission import Admitted, Refusal, StepInput, admit
+from trainer.batches import pair_batch, session_batch
 from trainer.fixed_shapes import Targets
 from trainer.lesson import teach
 from trainer.parts import divide

@@ -14,7 +14,7 @@ from onerec.model.presets import ModelConfig
 from onerec.settings import KafkaSettings, TrainerSettings
 from schemas.records import OffsetRange
 from schemas.topics import ITEM_TOKENS, PREFERENCES, SESSIONS
-from trainer.batches import Refusal, StepInput, unknown_items
+from trainer.admission import Refusal, StepInput, unknown_items
 from trainer.intake import BadRecord, Intake, Taken
 from trainer.state import Partition
 

@@ -28,7 +28,7 @@ from onerec.model.onerec import OneRec
 from onerec.model.presets import ModelConfig
 from onerec.settings import SeedSettings, TrainerSettings
 from schemas.topics import SESSIONS
-from trainer.batches import StepInput
+from trainer.admission import StepInput
 from trainer.budget import SampleCount
 from trainer.samples import cut
 from trainer.seed import train_seed

@@ -54,6 +54,8 @@ OWN_SOURCES = (
     "stream/joiner/sessions.py",
     "stream/joiner/user.py",
     "stream/replay/visits.py",
+    "trainer/admission.py",
+    "trainer/frequency.py",
     "trainer/step.py",
 )
 """All that changes a score. A change of any of them makes a folder of its own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +12,8 @@ from onerec.errors import OneRecError
 from onerec.followers import ports_of
 from onerec.service import run_service
 from onerec.settings import Settings, load_settings
+from stream.replay.options import PARTS, Options
 
-PARTS = ("items", "histories", "events")
 ALL_PARTS = ",".join(PARTS)
 
 Data = Annotated[
@@ -57,21 +56,6 @@ Follower = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Of shuffle and lateness.")]
 Summary = Annotated[Path | None, typer.Option(help="Write what was sent to this file as JSON.")]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a person asks of the command beyond the settings."""
-
-    only: tuple[str, ...] = PARTS
-    data: Path | None = None
-    mapping: Path | None = None
-    events: int | None = None
-    start: str | None = None
-    shift_days: int = 0
-    summary: Path | None = None
-    followers: dict[str, int] = field(default_factory=dict)
-    """Metrics ports, by name, of those who must not fall behind."""
 
 
 def replay(  # noqa: PLR0917 - a command line

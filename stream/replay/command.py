@@ -15,11 +15,11 @@ from onerec.kafka.writer import RecordWriter
 from onerec.service import Stop
 from onerec.settings import LabelSettings, Settings
 from schemas.topics import RECOMMENDATIONS, SHADOW_RECOMMENDATIONS
-from stream.replay.cli import PARTS, Options
 from stream.replay.gate import UnansweredGate
 from stream.replay.kuairand import DEFAULT_FOLDER, KuaiRand
 from stream.replay.log import Log
 from stream.replay.messages import event_rows, history_messages, item_messages
+from stream.replay.options import PARTS, Options
 from stream.replay.publish import Holds, Pace, Sent, send_all, send_events
 from stream.replay.schedule import Disorder, schedule
 from stream.replay.visits import visits_of

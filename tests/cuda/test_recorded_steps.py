@@ -18,7 +18,7 @@ from tests.trainer.test_checkpoint import SURROUNDINGS
 from tests.trainer.test_seed import samples
 from tests.trainer.test_step import copied, same
 from trainer import recorded
-from trainer.batches import StepInput
+from trainer.admission import StepInput
 from trainer.budget import SampleCount
 from trainer.checkpoint import Checkpoints
 from trainer.environment import make_deterministic

@@ -19,7 +19,8 @@ from tests.trainer import toy
 from tests.trainer.test_checkpoint import SURROUNDINGS
 from tests.trainer.test_seed import samples
 from tests.trainer.test_step import copied, same, stream
-from trainer.batches import SessionBatch, admit, session_batch
+from trainer.admission import admit
+from trainer.batches import SessionBatch, session_batch
 from trainer.budget import SampleCount
 from trainer.checkpoint import Checkpoints
 from trainer.environment import make_deterministic

@@ -20,7 +20,7 @@ from tests.trainer import toy
 from tests.trainer.test_seed import samples
 from tests.trainer.test_step import stream
 from trainer import kernels
-from trainer.batches import StepInput
+from trainer.admission import StepInput
 from trainer.budget import SampleCount
 from trainer.environment import make_deterministic
 from trainer.ranks import Ranks, joined

@@ -15,7 +15,8 @@ from onerec.settings import TrainerSettings, TrainOn
 from schemas.labels import Label
 from tests.trainer import toy
 from trainer import fixed_shapes, objectives
-from trainer.batches import SessionBatch, admit, session_batch
+from trainer.admission import admit
+from trainer.batches import SessionBatch, session_batch
 from trainer.environment import make_deterministic
 from trainer.fixed_shapes import Targets, padded
 from trainer.recorded import can_record

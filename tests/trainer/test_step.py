@@ -15,7 +15,8 @@ from onerec.model.likelihood import token_log_probs
 from schemas.labels import Label
 from schemas.reasons import Reason
 from tests.trainer import toy
-from trainer.batches import StepInput, pair_batch
+from trainer.admission import StepInput
+from trainer.batches import pair_batch
 from trainer.environment import make_deterministic
 from trainer.state import TrainState
 from trainer.step import apply_step

@@ -22,7 +22,7 @@ from schemas.records import (
     SessionItem,
 )
 from schemas.topics import PREFERENCES, SESSIONS
-from trainer.batches import StepInput
+from trainer.admission import StepInput
 from trainer.state import TrainState
 
 TINY: ModelConfig = preset("tiny")

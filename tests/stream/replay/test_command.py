@@ -21,9 +21,9 @@ from onerec.settings import KafkaSettings, Settings, load_settings
 from schemas.records import ActionKind, Request
 from schemas.topics import ACTIONS, HISTORIES, IMPRESSIONS, REQUESTS
 from stream.__main__ import app
-from stream.replay.cli import Options
 from stream.replay.command import run_replay, start_ms
 from stream.replay.log import Exposures
+from stream.replay.options import Options
 from stream.replay.publish import Pace
 
 EVENTS = 400
