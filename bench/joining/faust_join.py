@@ -1,6 +1,6 @@
 """Peer: Faust doing a table update for each event and a send for every fifth of a user.
 
-`python -m bench.joining.faust_join BOOTSTRAP PREFIX APP`: less than the joiner does, and at least once.
+`python -m bench.joining.faust_join BOOTSTRAP PREFIX APP FOLDER`: less than the joiner does, and at least once.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from schemas.codec import SINGLE_OBJECT_BYTES
 PARTITIONS, SESSION_ITEMS = 4, 5
 
 
-def application(servers: str, prefix: str, name: str) -> faust.App:
+def application(servers: str, prefix: str, name: str, folder: str) -> faust.App:
     """The program."""
     app = faust.App(
         name,
         broker=f"kafka://{servers}",
         store="memory://",
+        datadir=folder,  # else it leaves one where it is started
         topic_partitions=PARTITIONS,
         topic_allow_declare=True,
         broker_commit_interval=0.5,
@@ -54,6 +55,6 @@ def application(servers: str, prefix: str, name: str) -> faust.App:
 
 
 if __name__ == "__main__":
-    program = application(*sys.argv[1:4])
+    program = application(*sys.argv[1:5])
     worker = faust.Worker(program, loglevel="WARNING", redirect_stdouts=False)
     worker.execute_from_commandline()

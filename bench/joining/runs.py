@@ -94,7 +94,8 @@ def faust(place: Ground, prefix: str, events: int) -> Rates:
     """Faust's table update and send, on the impressions."""
     name = f"faust-{uuid.uuid4().hex[:8]}"
     make_topics(place.settings(""), [f"{name}-sessions"])
-    command = [sys.executable, "-m", "bench.joining.faust_join", place.servers, prefix, name]
+    state = str(place.directory / name)
+    command = [sys.executable, "-m", "bench.joining.faust_join", place.servers, prefix, name, state]
     return _python(place, command, place.directory / f"{name}.log", name, [f"{prefix}impressions"], events)
 
 
