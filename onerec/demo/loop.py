@@ -40,6 +40,10 @@ DONE = ("stream_joiner_sessions_total", "trainer_sessions_total", "inference_sam
 MAX_UNANSWERED = 48
 IDLE_S, SIMULATED_IDLE_S = 4.0, 20.0
 """Simulated users wait for their answers between an item and what they do with it: on a busy machine for seconds."""
+NARROWS = """\
+frequency_power = 1.0       # else it narrows to few videos: it learns from what it showed itself
+"""
+"""Of the trainer where users are simulated (docs/paper.md, Closed loop)."""
 SIMULATED_USERS = 500
 EXPOSURES_OF_A_USER = 2
 """So many simulated users there are at least, and so many exposures each has about: all come within a day, many come
@@ -96,6 +100,7 @@ class Progress:
 def configuration(options: Options, bootstrap_servers: str) -> str:
     """The TOML file of the run; other commands take it by `--config` and then talk to the running demo."""
     idle_s = SIMULATED_IDLE_S if options.simulate else IDLE_S
+    narrows = NARROWS if options.simulate else ""
     return f"""\
 # Written by `onerec demo`. Use it while the demo runs: onerec recommend 712 --config {options.directory}/onerec.toml
 [kafka]
@@ -123,7 +128,7 @@ speed = {options.speed}
 
 [trainer]
 publish_interval_s = {options.publish_interval_s}
-
+{narrows}
 [trainer.seed]
 budget_s = {options.seed_s}
 threads = 2
