@@ -43,7 +43,7 @@ from stream.replay.log import Items
 
 TRUNK = TrunkSettings(length=HISTORY_ITEMS)
 NORMED_TRUNK = TrunkSettings(length=HISTORY_ITEMS, input_norm=True)
-"""Of SASRec, whose published form has a tenth more Recall@10 by the norm, and of BERT4Rec; FDSA has as much without it."""
+"""Of SASRec, whose published form has a tenth more Recall@10 by it, and BERT4Rec; FDSA has as much without the norm."""
 CRM_WISHES = {"9s": 5, "18s": 6, "40s": 7, "90s": 8}
 """Conditions that CRM is asked for, by the least watch time; the numbers are those of crm.conditions."""
 CASCADES = {"cascade-crm": "crm", "cascade-sasrec": "sasrec-softmax"}
