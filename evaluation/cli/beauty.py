@@ -61,12 +61,13 @@ def recbole(
     device: Annotated[str, typer.Option(help="Of ours, cpu or cuda; RecBole takes a GPU where it has one.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
     out: Annotated[Path | None, typer.Option(help="evaluation/results/recbole.json by default.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
 ) -> None:
     """RecBole's SASRec beside ours on Amazon Beauty, by one protocol: that ours is no weak baseline."""
     from evaluation.beauty import dataset, protocol  # noqa: PLC0415 - loads torch
     from evaluation.beauty.run import device_of  # noqa: PLC0415
-    from evaluation.recbole import compare  # noqa: PLC0415
-    from evaluation.table1.report import write  # noqa: PLC0415
+    from evaluation.recbole import compare, report  # noqa: PLC0415
+    from evaluation.table1.report import PAPER, write  # noqa: PLC0415
 
     configure_logging("evaluation")
     settings = compare.Settings(
@@ -85,4 +86,6 @@ def recbole(
     except OneRecError as error:
         raise fail(error) from error
     write(summary, out or compare.RESULTS)
-    typer.echo(compare.table(summary))
+    if paper:
+        report.write_paper(PAPER, summary)
+    typer.echo(report.table(summary))

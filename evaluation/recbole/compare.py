@@ -36,7 +36,6 @@ from evaluation.beauty.run import SOURCES, origin
 from evaluation.beauty.sequence import TRUNK, scorer, train_sasrec
 from evaluation.files import write_json
 from evaluation.table1.origin import ROOT, source_digest
-from evaluation.table1.report import grid
 from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
 
 LOG = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ class Settings:
     def digest(self) -> str:
         """Changes with what changes a row's figures, and with their code."""
         told = asdict(replace(self, python="", rows=(), seeds=(), threads=1))
-        code = source_digest(sources=(*SOURCES, "evaluation/recbole/*.py"))
+        code = source_digest(sources=(*SOURCES, "evaluation/recbole/[!r]*.py"))
         return f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]}-{code}"
 
 
@@ -201,14 +200,3 @@ def _check(python: str) -> None:
         raise DependencyMissingError(f"{python} cannot be run: {error}.", HOW_TO_GET) from error
     if done.returncode:
         raise DependencyMissingError(f"{python} has no RecBole: {done.stderr.strip()[-300:]}", HOW_TO_GET)
-
-
-def table(summary: dict[str, Any]) -> str:
-    """Markdown."""
-    head = ["row", "Recall@5", "NDCG@5", "Recall@10", "NDCG@10", "Recall@10 with seen items", "parameters", "epochs"]
-    lines = list[list[str]]()
-    for row in summary["rows"]:
-        columns = [f"{row['unseen'][name]:.4f}" for name in ("recall_at_5", "ndcg_at_5", "recall_at_10", "ndcg_at_10")]
-        rest = [f"{row['all']['recall_at_10']:.4f}", f"{row['parameters'] / 1e6:.2f}M", str(row["epochs"])]
-        lines.append([row["row"], *columns, *rest, f"{row['seconds'] / 60:.1f}", str(row["seed"])])
-    return grid([*head, "minutes", "seed"], lines)

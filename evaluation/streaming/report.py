@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import textwrap
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ from evaluation.streaming.protocol import (
 )
 from evaluation.streaming.run import COUNTS, FIRST, REORDERED, STREAM, VISITS
 from evaluation.streaming.study import NEVER_MS, POWERS
+from evaluation.table1.report import grid, put
 from onerec.errors import DependencyMissingError
 
 SYSTEMS = (WITH_COUNTS, WITH_POPULARITY, *INTERVALS_MS, DAILY, FROZEN, CHOSEN, COMBINED, COOCCURRENCE, POPULARITY)
@@ -187,15 +187,15 @@ def table(summary: dict[str, Any]) -> str:
     narrow = all(NARROW in figures for figures in summary["systems"].values())
     head += ["five items of first places"] if narrow else []
     head += [f"{name} minus it, {metric}" for name in ours for metric in ("HitRate@10", "NDCG@10")]
-    lines = [_line(head), _line(["---"] * len(head))]
+    rows = list[list[str]]()
     for system, figures in summary["systems"].items():
         cells = [_mean(figures[name]) for name in NAMES.values()]
         cells += [f"{figures[NARROW]:.0%}"] if narrow else []
         for key in ours.values():
             against = summary[key].get(system)
             cells += [_difference(against[name]) for name in NAMES.values()] if against else ["", ""]
-        lines.append(_line([system, *cells]))
-    return "\n".join(lines) + "\n"
+        rows.append([system, *cells])
+    return grid(head, rows)
 
 
 def choices(summary: dict[str, Any]) -> str:
@@ -214,11 +214,11 @@ def day_table(summary: dict[str, Any]) -> str:
     """Markdown: HitRate@10 by day."""
     wanted = (WITH_COUNTS, ONLINE, DAILY, FROZEN, CHOSEN, COMBINED, COOCCURRENCE)
     systems = [system for system in wanted if system in summary["systems"]]
-    lines = [_line(["day", "visits", *systems]), _line(["---"] * (2 + len(systems)))]
+    rows = list[list[str]]()
     for row in summary["by_day"]:
         rates = [f"{row['hit_rate_at_10'][system]:.4f}" for system in systems]
-        lines.append(_line([row["day"], str(row["visits"]), *rates]))
-    return "\n".join(lines) + "\n"
+        rows.append([row["day"], str(row["visits"]), *rates])
+    return grid(["day", "visits", *systems], rows)
 
 
 def write_paper(paper: Path, summary: dict[str, Any], plot: str | None) -> None:
@@ -235,10 +235,7 @@ def write_paper(paper: Path, summary: dict[str, Any], plot: str | None) -> None:
         f"{', '.join(one[:7] for one in summary['commits'])}, on {where['cpu']}.\n\n{notes}{text}\n\n"
         f"{table(summary)}\n{choices(summary)}{picture}\n{day_table(summary)}{END}"
     )
-    before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
-    marked = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-    whole = marked.sub(lambda _: section, before) if marked.search(before) else before.rstrip() + "\n\n" + section
-    paper.write_text(whole)
+    put(paper, section, BEGIN, END)
 
 
 def _option(summary: dict[str, Any]) -> str:
@@ -275,7 +272,3 @@ def _mean(figure: dict[str, float]) -> str:
 
 def _difference(figure: dict[str, float]) -> str:
     return f"{figure['difference']:+.4f} ± {figure['standard_error']:.4f}"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

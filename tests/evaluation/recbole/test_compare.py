@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from evaluation.beauty.dataset import Beauty
-from evaluation.recbole.compare import Settings, compare, places, recbole, table
+from evaluation.recbole.compare import Settings, compare, places, recbole
+from evaluation.recbole.report import table, write_paper
 from onerec.errors import CheckFailedError, DependencyMissingError
 
 BEAUTY = Beauty(np.array([0, 4, 8]), np.array([0, 1, 2, 3, 4, 0, 5, 1]), np.zeros((6, 2), np.float32))
@@ -56,8 +57,7 @@ def test_its_figures_are_checked_against_its_scores(tmp_path: Path) -> None:
     row = recbole(BEAUTY, Settings(python=environment(tmp_path, HIT)), {"hidden_size": 2}, 4, tmp_path / "row")
     assert row["recbole_says"]["recall_at_5"] == row["all"]["recall_at_5"] == 1.0
     assert (row["config"]["seed"], row["config"]["hidden_size"], row["epochs"]) == (4, 2, 3)
-    line = table({"rows": [{"row": "recbole", "seed": 4} | row]})
-    assert "| recbole | 1.0000 |" in line
+    assert "| recbole | 1.0000 |" in table({"rows": [{"row": "recbole", "seed": 4} | row]})
     with pytest.raises(CheckFailedError, match="not those of its scores"):
         recbole(BEAUTY, Settings(python=environment(tmp_path, HIT | {"recall@5": 0.4})), {}, 4, tmp_path / "row")
 
@@ -89,3 +89,18 @@ def test_without_recbole_it_says_how_to_get_it(tmp_path: Path) -> None:
     for python in (sys.executable, str(tmp_path / "nowhere")):
         with pytest.raises(DependencyMissingError, match="pip install recbole"):
             compare(BEAUTY, Settings(python=python), torch.device("cpu"))
+
+
+def test_a_run_is_kept_and_is_a_section_of_the_page(tmp_path: Path) -> None:
+    told = Settings(python=environment(tmp_path, HIT), rows=("recbole",))
+    summary = compare(BEAUTY, told, torch.device("cpu"), tmp_path / "runs")
+    (tmp_path / "stands_in.py").unlink()
+    assert compare(BEAUTY, told, torch.device("cpu"), tmp_path / "runs")["rows"] == summary["rows"]
+    assert not list((tmp_path / "runs").glob("*/*.unfinished"))
+    paper = tmp_path / "paper.md"
+    paper.write_text("# Title\n\nText.\n")
+    for _ in range(2):
+        write_paper(paper, summary)
+    assert paper.read_text().startswith("# Title\n\nText.\n")
+    assert paper.read_text().count("### Our SASRec against RecBole's") == 1
+    assert "| recbole | 1.0000 |" in paper.read_text()
