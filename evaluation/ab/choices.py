@@ -34,7 +34,15 @@ LOG = logging.getLogger(__name__)
 RETRIEVAL_EPOCHS = (3, 10, 20)
 RANKING_EPOCHS = (2, 3, 6)
 SIZES = tuple(
-    Sizes(*pair) for pair in ((2000, 500), (2000, 100), (500, 250), (500, 100), (200, 100), (200, 50), (50, 20))
+    Sizes(retrieved, pre_ranked)
+    for retrieved, several in {
+        2000: (500, 100),
+        500: (250, 100, 20, 10),
+        200: (100, 50, 20, 10),
+        100: (20, 15, 10, 7, 5),
+        50: (20, 10, 7, 5),
+    }.items()
+    for pre_ranked in several
 )
 USERS, SEED, BATCH = 3_000, 1, 128
 

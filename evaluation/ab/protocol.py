@@ -84,8 +84,8 @@ FULL = Form(
     cascade_users=None,
     retrieval_epochs=10,
     ranking_epochs=2,
-    retrieved=50,
-    pre_ranked=20,
+    retrieved=100,
+    pre_ranked=7,
     pair_share=0.1,
     candidates=32,
 )
