@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,8 @@ def run_trial(form: Form, seed: int, directory: Path) -> dict[str, Any]:
 
 def _configuration(options: Options, servers: str, form: Form, seed: int) -> str:
     """The demo's, with seeds of equal samples and the form's weights and share of pairs."""
-    text = configuration(options, servers)
+    text = configuration(replace(options, frequency_power=form.frequency_power), servers)
     text = text.replace(f"budget_s = {options.seed_s}\nthreads = 2\n", f"samples = {form.seed_samples}\nthreads = 1\n")
     own = f"random_seed = {seed}\npreference_weight = {form.preference_weight}\n"
-    own += f"frequency_power = {form.frequency_power}\n"
     text = text.replace("[trainer]\n", f"[trainer]\n{own}")
     return f"{text}\n[inference.sampler]\nshare = {form.pair_share}\ncandidates = {form.candidates}\n"

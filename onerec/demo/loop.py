@@ -40,10 +40,8 @@ DONE = ("stream_joiner_sessions_total", "trainer_sessions_total", "inference_sam
 MAX_UNANSWERED = 48
 IDLE_S, SIMULATED_IDLE_S = 4.0, 20.0
 """Simulated users wait for their answers between an item and what they do with it: on a busy machine for seconds."""
-NARROWS = """\
-frequency_power = 1.0       # else it narrows to few videos: it learns from what it showed itself
-"""
-"""Of the trainer where users are simulated (docs/paper.md, Closed loop)."""
+SIMULATED_FREQUENCY_POWER = 1.0
+"""Of the trainer where users are simulated: docs/paper.md, Closed loop."""
 SIMULATED_USERS = 500
 EXPOSURES_OF_A_USER = 2
 """So many simulated users there are at least, and so many exposures each has about: all come within a day, many come
@@ -65,6 +63,8 @@ class Options:
     profile: bool = False
     simulate: bool = False
     """Simulated users act on the answers, instead of a log that is replayed."""
+    frequency_power: float | None = None
+    """Of the trainer; by default 0, and where users are simulated SIMULATED_FREQUENCY_POWER."""
     speed: float = 0.0
     """Of the replay: event time per wall time, 0 for as fast as it goes."""
     publish_interval_s: float = 1.0
@@ -100,7 +100,9 @@ class Progress:
 def configuration(options: Options, bootstrap_servers: str) -> str:
     """The TOML file of the run; other commands take it by `--config` and then talk to the running demo."""
     idle_s = SIMULATED_IDLE_S if options.simulate else IDLE_S
-    narrows = NARROWS if options.simulate else ""
+    power = options.frequency_power
+    if power is None:
+        power = SIMULATED_FREQUENCY_POWER if options.simulate else 0.0
     return f"""\
 # Written by `onerec demo`. Use it while the demo runs: onerec recommend 712 --config {options.directory}/onerec.toml
 [kafka]
@@ -128,7 +130,8 @@ speed = {options.speed}
 
 [trainer]
 publish_interval_s = {options.publish_interval_s}
-{narrows}
+frequency_power = {power}       # above 0 where it learns from what it showed itself, else it narrows to few videos
+
 [trainer.seed]
 budget_s = {options.seed_s}
 threads = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +113,14 @@ def test_the_run_is_configured_by_its_form(tmp_path: Path) -> None:
     """Both trainers have seeds of equal samples, whatever the machine's speed."""
     file = tmp_path / "onerec.toml"
     options = Options(tmp_path, 0, 1.0, "small", None, simulate=True)
-    file.write_text(_configuration(options, "127.0.0.1:9", QUICK, seed=7))
+    form = replace(QUICK, frequency_power=0.25)
+    file.write_text(_configuration(options, "127.0.0.1:9", form, seed=7))
     settings = load_settings(file)
     assert settings.trainer.random_seed == 7
     assert settings.trainer.seed.samples == QUICK.seed_samples
     assert settings.trainer.seed.threads == 1
     assert settings.trainer.preference_weight == QUICK.preference_weight == TrainerSettings().preference_weight
-    assert settings.trainer.frequency_power == QUICK.frequency_power == 1.0
+    assert settings.trainer.frequency_power == 0.25
     assert settings.inference.sampler.share == QUICK.pair_share
     assert settings.inference.sampler.candidates == QUICK.candidates
     assert settings.stream.joiner.idle_close_s >= 20, "no window closes while users wait for their answers"
