@@ -15,8 +15,8 @@ from bench.joining.progress import Rates
 from bench.joining.runs import Ground
 from onerec.errors import OneRecError
 
-EVENTS, EVENTS_BRIEF = 1_000_000, 60_000
-PER_S, PER_S_BRIEF = 100.0, 10.0
+EVENTS, EVENTS_BRIEF = 1_000_000, 300_000
+PER_S, PER_S_BRIEF = 100.0, 30.0
 """Requests in a second of event time: the second half of the stream closes as many windows as it opens."""
 PREFIXES = ("one-", "two-")
 """A system for each turn of ours: the second must not find the state of the first."""
