@@ -113,7 +113,7 @@ class TrainerSettings(Table):
         0.0,
         description="Exposures of items that are shown more often than usual weigh (how many times as often) ** -this "
         "in the next-token loss: 0 for all the same, 1 for none more than the usual one. Against a loop that "
-        "narrows.",
+        "narrows, by learning what it showed itself; where others choose what is shown it costs hit rate.",
     )
     frequency_half_life: float = Field(
         10_000.0, gt=0, description="Exposures after which one counts half in how often an item is shown."
