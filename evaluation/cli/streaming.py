@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evaluation.cli.options import seeds_of
 from onerec.cli.options import fail
-from onerec.errors import OneRecError
+from onerec.errors import OneRecError, SettingsError
 from onerec.service import configure_logging
+
+if TYPE_CHECKING:
+    from evaluation.streaming.protocol import Form
 
 
 def streaming(
@@ -40,34 +44,48 @@ def streaming(
     ] = False,
 ) -> None:
     """Online learning against a daily refresh and counts, by prequential evaluation; kept in runs/streaming."""
-    from evaluation.streaming import protocol, report  # noqa: PLC0415
-    from evaluation.streaming import run as runs  # noqa: PLC0415 - loads torch
-    from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
+    from evaluation.streaming import protocol, report  # noqa: PLC0415 - loads torch
+    from evaluation.table1.report import RESULTS, write  # noqa: PLC0415
 
     configure_logging("evaluation")
     form = protocol.QUICK if quick else protocol.SHORT if short else protocol.FULL
-    suffix = "" if form is protocol.FULL else f"-{form.name}"
-    if power:
-        form = replace(form, recipe=replace(form.recipe, frequency_power=power))
-        suffix += f"-frequency-{power:g}"
+    form = replace(form, recipe=replace(form.recipe, frequency_power=power))
     chosen = seeds_of(seeds or ("1,2,3" if form.name == protocol.FULL.name else "1"))
     try:
         if choose:
-            from evaluation.streaming.choices import choose as compare  # noqa: PLC0415
-
-            write(compare(form), out or RESULTS / f"streaming-choices{suffix}.json")
+            _choose(form, out)
             return
-        if so_far:
-            place, until_ms = runs.so_far(form, chosen)
-            summary = report.summarise(place, form, until_ms)
-        else:
-            summary = report.summarise(runs.run(form, chosen, daily=daily), form)
-        write(summary, out or RESULTS / f"streaming{suffix}.json")
+        summary = _summary(form, chosen, daily=daily, so_far=so_far)
+        write(summary, out or RESULTS / f"streaming{form.suffix}.json")
         if paper:
-            from evaluation.streaming.figure import draw  # noqa: PLC0415 - needs matplotlib
-
-            draw(summary, RESULTS / f"streaming{suffix}.png")
-            report.write_paper(PAPER, summary, f"../evaluation/results/streaming{suffix}.png")
+            _write_paper(form, summary)
     except OneRecError as error:
         raise fail(error) from error
     typer.echo(report.table(summary))
+
+
+def _choose(form: Form, out: Path | None) -> None:
+    from evaluation.streaming.choices import choose  # noqa: PLC0415 - loads torch
+    from evaluation.table1.report import RESULTS, write  # noqa: PLC0415
+
+    if form.recipe.frequency_power:
+        raise SettingsError("--choose compares recipes of its own.", "Leave --frequency-power out.")
+    write(choose(form), out or RESULTS / f"streaming-choices{form.suffix}.json")
+
+
+def _summary(form: Form, seeds: Sequence[int], *, daily: bool, so_far: bool) -> dict[str, Any]:
+    from evaluation.streaming import report, run  # noqa: PLC0415 - loads torch
+
+    if so_far:
+        place, until_ms = run.so_far(form, seeds)
+        return report.summarise(place, form, until_ms)
+    return report.summarise(run.run(form, seeds, daily=daily), form)
+
+
+def _write_paper(form: Form, summary: dict[str, Any]) -> None:
+    from evaluation.streaming import report  # noqa: PLC0415 - loads torch
+    from evaluation.streaming.figure import draw  # noqa: PLC0415 - needs matplotlib
+    from evaluation.table1.report import PAPER, RESULTS  # noqa: PLC0415
+
+    draw(summary, RESULTS / f"streaming{form.suffix}.png")
+    report.write_paper(PAPER, summary, f"../evaluation/results/streaming{form.suffix}.png")

@@ -8,7 +8,7 @@ catalogue without what the user has been shown before. It is scored on what the 
 HitRate@10 and NDCG@10 over the visits that hold such an item, of users with three earlier exposures or more. Reported
 are the visits from 27 April on; those of 25 and 26 April are for choices, and every system has learned from them when
 the report begins. So chosen, by NDCG@10, are the weights of `online + …` and the power of `counts, chosen`. Batch and
-rate are the trainer's defaults; `--choose` compares others.
+rate are the trainer's defaults; `--choose` compares others. `--frequency-power` is `trainer.frequency_power`, else 0.
 
 **The stream without Kafka.** The joiner's own code makes sessions of the log and says at which event time each closes:
 two minutes after its last exposure at the earliest. The trainer's own step (`trainer.step.apply_step`) learns from them
@@ -94,6 +94,12 @@ class Form:
     end_ms: int  # of the stream
     samples: int  # of the seed
     recipe: Recipe = Recipe()
+
+    @property
+    def suffix(self) -> str:
+        """Of its results' files: what it has other than the full form of the trainer's own settings."""
+        power = self.recipe.frequency_power
+        return ("" if self.name == "full" else f"-{self.name}") + (f"-frequency-{power:g}" if power else "")
 
     def digest(self) -> str:
         """Changes with every figure of the form: results of different forms do not mix."""

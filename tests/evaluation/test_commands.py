@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from typer.testing import CliRunner
 
 from evaluation.__main__ import app
+from evaluation.streaming.protocol import FULL, QUICK, Recipe
 
 
 @pytest.mark.parametrize("command", ["table1", "streaming", "beauty", "ab"])
@@ -24,3 +27,14 @@ def test_a_row_or_figure_that_is_not_there_is_refused_with_those_that_are(argume
     ended = CliRunner().invoke(app, [*arguments, "--quick"])
     assert ended.exit_code == 2
     assert known in ended.output
+
+
+def test_a_comparison_of_recipes_takes_no_frequency_power() -> None:
+    ended = CliRunner().invoke(app, ["streaming", "--quick", "--choose", "--frequency-power", "1"])
+    assert ended.exit_code == 2
+    assert "Leave --frequency-power out" in ended.output
+
+
+def test_results_of_other_forms_have_files_of_their_own() -> None:
+    weighed = [replace(form, recipe=Recipe(frequency_power=0.5)) for form in (FULL, QUICK)]
+    assert [form.suffix for form in (FULL, QUICK, *weighed)] == ["", "-quick", "-frequency-0.5", "-quick-frequency-0.5"]
