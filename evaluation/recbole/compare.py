@@ -93,7 +93,6 @@ def compare(beauty: Beauty, settings: Settings, device: torch.device, folder: Pa
         raise SettingsError(f"There is no row {', '.join(unknown)}.", f"Rows are {', '.join([*ROWS, OURS])}.")
     _check(settings.python)
     own, files = beauty.first(settings.users), list[dict[str, Any]]()
-    made: dict[str, Any]
     place = folder / settings.digest()
     place.mkdir(parents=True, exist_ok=True)
     for seed in settings.seeds:
@@ -101,10 +100,11 @@ def compare(beauty: Beauty, settings: Settings, device: torch.device, folder: Pa
             file = place / f"{name}.{seed}.json"
             if not file.is_file():
                 unfinished = file.with_suffix(".unfinished")
-                if name == OURS:
-                    made = ours(own, settings, seed, device)
-                else:
-                    made = recbole(own, settings, ROWS[name], seed, unfinished)
+                made = (
+                    ours(own, settings, seed, device)
+                    if name == OURS
+                    else recbole(own, settings, ROWS[name], seed, unfinished)
+                )
                 write_json(file, {"row": name, "seed": seed} | made | origin(device))
                 shutil.rmtree(unfinished, ignore_errors=True)
             files.append(json.loads(file.read_text()))
