@@ -9,6 +9,7 @@ On CPU the same steps run as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,14 @@ class RecordedSteps:
         if not torch.isfinite(torch.tensor(mean)):
             raise CheckFailedError(f"The loss of {what} is {mean}.", "Lower its learning rate.")
         return mean
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the optimizer; the model's is the caller's."""
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there, before the first step."""
+        self._optimizer.load_state_dict(state)
 
     def _set_rate(self, learning_rate: float) -> None:
         if self._gpu:

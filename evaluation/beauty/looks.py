@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 
@@ -21,6 +23,14 @@ class Best:
     def restore(self, model: nn.Module) -> None:
         """Give the model the best look's weights. Raises RuntimeError where nothing was looked at."""
         model.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, to go on from."""
+        return {"epoch": self.epoch, "value": self.value, "weights": self._weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.epoch, self.value, self._weights = state["epoch"], state["value"], state["weights"]
 
 
 def looks_at(epochs: int, looks: int) -> set[int]:

@@ -15,6 +15,7 @@ from evaluation.beauty.dataset import Beauty
 from evaluation.beauty.embeddings import text_embeddings
 from evaluation.beauty.mixture import Mixture, recall
 from evaluation.beauty.model import ItemOneRec
+from evaluation.beauty.progress import Kept
 from evaluation.beauty.protocol import HISTORY_ITEMS, Form, onerec_config, tiger_config, tiger_rqvae_config
 from evaluation.beauty.samples import prefixes
 from evaluation.beauty.tokens import FUSED, TEXT, TEXT_RQVAE, View, tokens_of
@@ -89,13 +90,16 @@ def member(at: Context, kind: Kind, view: View | None = None) -> tuple[Member, d
     if not path.is_file():
         samples = prefixes(at.beauty, HISTORY_ITEMS)
         seed = 1000 * at.seed + view.seed
-        trained = train(make, samples, trie, own.recipe, seed=seed, device=at.device, validate=validate)
+        on_cpu = at.device.type == "cpu"  # on a GPU a model is a matter of minutes
+        kept = Kept(path.with_suffix(".epoch") if on_cpu else None)
+        trained = train(make, samples, trie, own.recipe, seed=seed, device=at.device, validate=validate, kept=kept)
         parameters = sum(parameter.numel() for parameter in trained.model.parameters())
         history = trained.history | {"parameters": parameters, "recipe": asdict(own.recipe)}
         path.with_suffix(".json").write_text(json.dumps(history, indent=2) + "\n")
         weights = {name: tensor.cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
         save_file(weights, path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
+        kept.remove()
     model = make().to(at.device)
     model.load_state_dict(load_file(path))
     return Member(model.eval(), tokens.catalogue), json.loads(path.with_suffix(".json").read_text())

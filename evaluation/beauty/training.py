@@ -18,8 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evaluation.baselines.recorded import RecordedSteps
 from evaluation.baselines.training import BETAS, CLIP_NORM, rate_share
-from evaluation.beauty.looks import Best, looks_at
+from evaluation.beauty.looks import looks_at
 from evaluation.beauty.model import ItemOneRec, code_loss, history_of, item_loss
+from evaluation.beauty.progress import Kept, Progress
 from evaluation.beauty.samples import Samples
 from evaluation.beauty.teaching import lesson, taught_loss
 from onerec.model.batches import HistoryBatch
@@ -91,6 +92,20 @@ class Learner:
         width = next(width for width in WIDTHS if width >= longest) if self._gpu else longest
         self._steps.step(width, [rows], rate)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, their average and the optimizer's state."""
+        return {
+            "model": self._model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self._steps.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there, before the first step."""
+        self._model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self._steps.load_state_dict(state["optimizer"])
+
     def mean_loss(self) -> float:
         """Of the steps since the last call. Raises CheckFailedError where it is not finite."""
         return self._steps.mean_loss("OneRec")
@@ -145,9 +160,11 @@ def train(
     seed: int,
     device: torch.device,
     validate: Callable[[ItemOneRec], float],
+    kept: Kept | None = None,
 ) -> Trained:
     """Train the model that `make` makes; `validate` gives what is to be high.
 
+    Goes on from what is `kept`, if that is not of another seed's or recipe's training: each has a file of its own.
     Raises CheckFailedError where the loss is not finite.
     """
     torch.manual_seed(seed)
@@ -155,33 +172,42 @@ def train(
     count = samples.count(recipe.backward_share)
     size = min(recipe.batch, count)
     steps_an_epoch = count // size  # what is left over waits for another epoch
-    done, started_s = 0, time.monotonic()
+    started_s, progress, kept = time.monotonic(), Progress(recipe.epochs), kept or Kept(None)
     learner = Learner(
         make().to(device), samples.to(device), trie.to(device), recipe, size=size, steps=recipe.epochs * steps_an_epoch
     )
-    best, found = Best(), list[list[float]]()
-    epochs, epoch, first_s = recipe.epochs, 0, 0.0
-    while epoch < epochs:
-        epoch += 1
+    if kept.load(progress, learner, generator):
+        started_s -= progress.seconds
+        LOG.info("goes on after epoch %d of %d", progress.epoch, progress.epochs)
+    while progress.epoch < progress.epochs:
         batches = samples.epoch(recipe.backward_share, size, generator)
         longest = samples.lengths[batches].amax(1).tolist()
         for batch, width in zip(batches.to(device), longest, strict=True):
-            share = done / (epochs * steps_an_epoch)
+            share = progress.steps / (progress.epochs * steps_an_epoch)
             learner.step(batch, width, recipe.learning_rate * rate_share(share))
-            done += 1
+            progress.steps += 1
         loss = learner.mean_loss()
-        spent_s = time.monotonic() - started_s
-        if epoch == 1:
-            first_s = spent_s  # of which much is preparation
-        if recipe.seconds is not None and epoch == TIMED_EPOCHS:
-            an_epoch_s = (spent_s - first_s) / (epoch - 1)
-            epochs = max(epoch + 1, min(epochs, 1 + int((recipe.seconds - first_s) / an_epoch_s)))
-        if epoch in looks_at(epochs, recipe.looks):
+        progress.epoch += 1
+        progress.seconds = time.monotonic() - started_s
+        _fit_in_time(progress, recipe.seconds)
+        said = f"epoch {progress.epoch} of {progress.epochs}, loss {loss:.4f}, {progress.seconds:.0f} s"
+        if looked := progress.epoch in looks_at(progress.epochs, recipe.looks):
             value = validate(learner.averaged)
-            found.append([epoch, loss, value])
-            LOG.info("epoch %d of %d, loss %.4f, validation %.4f, %.0f s", epoch, epochs, loss, value, spent_s)
-            best.look(epoch, value, learner.averaged)
-    best.restore(learner.averaged)
-    seconds = time.monotonic() - started_s
-    history = {"looks": found, "best_epoch": best.epoch, "epochs": epochs, "steps": done, "seconds": seconds}
-    return Trained(learner.averaged, history)
+            said += f", validation {value:.4f}"
+            progress.looks.append([progress.epoch, loss, value])
+            progress.best.look(progress.epoch, value, learner.averaged)
+        if kept.save(progress, learner, generator) or looked:
+            LOG.info("%s", said)
+    progress.best.restore(learner.averaged)
+    progress.seconds = time.monotonic() - started_s
+    return Trained(learner.averaged, progress.history())
+
+
+def _fit_in_time(progress: Progress, seconds: float | None) -> None:
+    """After a few epochs: as many of them as the time is enough for."""
+    if progress.epoch == 1:
+        progress.first_epoch_s = progress.seconds  # of which much is preparation
+    if seconds is not None and progress.epoch == TIMED_EPOCHS:
+        an_epoch_s = (progress.seconds - progress.first_epoch_s) / (progress.epoch - 1)
+        enough = 1 + int((seconds - progress.first_epoch_s) / an_epoch_s)
+        progress.epochs = max(progress.epoch + 1, min(progress.epochs, enough))
