@@ -64,7 +64,11 @@ def compared(world: World, form: Form, config: ModelConfig, seeds: Sequence[int]
         model = onerec_of(Context(world, form, config, seed, place))
         found = {name: decoded(engine, world) for name, engine in engines(model).items()}
         for name, own in found.items():
-            row = {"seed": seed, "kernels": name} | accuracy(own.ranking, world) | apart(own, found[REFERENCE])
+            row = (
+                {"seed": seed, "kernels": name}
+                | accuracy(own.ranking, world.cases.truth)
+                | apart(own, found[REFERENCE])
+            )
             LOG.info("%s", row)
             rows.append(row)
     return rows

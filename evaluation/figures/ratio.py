@@ -42,7 +42,7 @@ class Ratios:
             model: {name: [float(np.nanmean(own[name])), float(np.nanstd(own[name]))] for name in OBJECTIVES}
             for model, own in by_model.items()
         }
-        return figures | {"ratio": ratio, **accuracy(found.ranking, at.world)}
+        return figures | {"ratio": ratio, **accuracy(found.ranking, at.world.cases.truth)}
 
 
 def rewards(points: list[dict[str, Any]], model: str) -> list[float]:

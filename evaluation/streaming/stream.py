@@ -12,22 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.streaming.protocol import BEGIN_MS, MIN_HISTORY, Form, chosen
-from evaluation.table1.world import EVERYTHING, Keep, KuaiRandOf, of_users, with_long_views
-from onerec.catalogue import Catalogue, CatalogueSnapshot
+from evaluation.table1.world import EVERYTHING, Keep, KuaiRandOf, catalogue_of, of_users, with_long_views
+from onerec.catalogue import CatalogueSnapshot
 from onerec.features import HistoryArrays
 from onerec.model.presets import ModelConfig
 from onerec.settings import JoinerSettings
 from schemas.labels import Label
 from schemas.reasons import Reason
-from schemas.records import ItemTokens, Session
+from schemas.records import Session
 from stream.joiner.exposure import Came, Exposure
 from stream.joiner.rows import VIEWED
 from stream.joiner.user import NEVER_MS, User
-from stream.replay.log import Exposures, Histories, Items, Log, Longs
+from stream.replay.log import Exposures, Histories, Log, Longs
 from stream.replay.messages import history_messages
 from stream.replay.schedule import reported_watch_ms
 from stream.replay.visits import ASKED_BEFORE_MS, Visits, visits_of
-from stream.tokenizer.fit import FitSettings, fit
 
 POSITIVE = np.uint8(Label.LONG_VIEW | Label.LIKE)
 
@@ -101,7 +100,7 @@ def load(form: Form, config: ModelConfig, joiner: JoinerSettings, log: Log | Non
     items, histories = source.items(), of_users(source.histories(EVERYTHING), keep)
     whole = source.exposures()
     exposures = whole.rows(np.flatnonzero(keep(whole.user_ids) & (whole.times_ms < form.end_ms)))
-    catalogue = _catalogue(items, config)
+    catalogue = catalogue_of(items, config)
     visits = visits_of(exposures)
     rows = _Events(histories, exposures)
     return Timeline(
@@ -219,16 +218,3 @@ def _exposures(exposures: Exposures, visits: Visits, window_ms: int) -> Iterator
         *(column.tolist() for column in columns), strict=True
     ):
         yield user_id, Exposure(request_id, item_id, position, time_ms, None, 0, labels | VIEWED, watch_ms, duration_ms)
-
-
-def _catalogue(items: Items, config: ModelConfig) -> CatalogueSnapshot:
-    codes = fit(items.embeddings, FitSettings(levels=config.levels, codes=config.codes)).codes
-    catalogue = Catalogue(config.levels, config.codes)
-    columns = zip(items.item_ids.tolist(), codes.tolist(), items.durations_ms.tolist(), items.tags, strict=True)
-    for offset, (item_id, own, duration_ms, tags) in enumerate(columns):
-        tokens = ItemTokens(
-            item_id=item_id, codes=tuple(own), codebook_version=1, duration_ms=duration_ms, tags=tags, created_ms=0
-        )
-        refusal = catalogue.apply(tokens, offset + 1)
-        assert refusal is None, refusal
-    return catalogue.snapshot()

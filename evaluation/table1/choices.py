@@ -97,7 +97,7 @@ def tried(trial: Trial, bench: Bench) -> dict[str, Any]:
     world, config, device = bench
     started_s = time.monotonic()
     model = train_generative(world.rows, config_of(trial.row, config), trial.training, SEED, device)
-    found = accuracy(ranked_items(model, world), world)
+    found = accuracy(ranked_items(model, world), world.cases.truth)
     seconds = round(time.monotonic() - started_s, 1)
     return {"row": trial.row, **dataclasses.asdict(trial.training), **found, "seconds": seconds} | origin(device)
 
@@ -114,7 +114,11 @@ def _counts(place: Path, world: World, config: ModelConfig) -> None:
     for family in families():
         if family.rows[0] in COUNTS:
             for row in family.make(at, frozenset(family.rows)):
-                found = {"row": row.name, **accuracy(row.recommended.ranking, world), "cases": len(world.cases)}
+                found = {
+                    "row": row.name,
+                    **accuracy(row.recommended.ranking, world.cases.truth),
+                    "cases": len(world.cases),
+                }
                 write_json(place / f"{row.name}.json", found | origin(CPU))
 
 

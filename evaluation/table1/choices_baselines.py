@@ -119,7 +119,7 @@ def tried(trial: Trial, bench: Development) -> dict[str, Any]:
             sequence_model(name, at, FULL.epochs_of(name)) for name in (CASCADES[trial.name], "pre-ranker", "ranker")
         ]
         found = through(cascade_of(models, trial.sizes), at)
-        figures |= dataclasses.asdict(trial.sizes) | accuracy(found.ranking, bench.world)
+        figures |= dataclasses.asdict(trial.sizes) | accuracy(found.ranking, bench.world.cases.truth)
     else:
         assert trial.epochs is not None
         model = sequence_model(trial.name, at, trial.epochs)
@@ -129,7 +129,7 @@ def tried(trial: Trial, bench: Development) -> dict[str, Any]:
         if isinstance(model, ObjectiveModel):
             figures |= held_out(model, bench.later)
         else:
-            figures |= accuracy(recommend(model, at).ranking, bench.world)
+            figures |= accuracy(recommend(model, at).ranking, bench.world.cases.truth)
     return figures | {"seconds": round(time.monotonic() - started_s, 1)} | origin(CPU)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from evaluation.table1.world import World
 from onerec.model.presets import ModelConfig
 from onerec.model.reward import RewardModel
 
+VISITS = "visits_"
+"""Before the names of the columns that are means over visits."""
+
 
 def measured(row: Row, judge: RewardModel, world: World, config: ModelConfig) -> dict[str, Any]:
     """The columns of a row."""
@@ -28,11 +32,14 @@ def measured(row: Row, judge: RewardModel, world: World, config: ModelConfig) ->
             "mean": float(np.nanmean(whole, axis=1).mean()),
             "max": float(np.nanmax(whole, axis=1).mean()),
         }
-    columns |= accuracy(ranking, world)
+    columns |= accuracy(ranking, world.cases.truth)
+    at_visits = accuracy(row.at_visits, world.visits.truth)
+    columns |= {f"{VISITS}{name}": value for name, value in at_visits.items()}
     counted: dict[str, Any] = {
         "parameters": row.parameters,
         "cases": len(sessions),
         "cases_with_truth": sum(map(bool, world.cases.truth)),
+        "visits": len(world.visits),
         "distinct_items": len(np.unique(sessions[:, 0])),
         "sessions_missing": int((sessions < 0).any(2).sum()),
     }
@@ -41,9 +48,9 @@ def measured(row: Row, judge: RewardModel, world: World, config: ModelConfig) ->
     return columns | counted
 
 
-def accuracy(ranking: Longs, world: World) -> dict[str, float]:
+def accuracy(ranking: Longs, truths: Sequence[set[int]]) -> dict[str, float]:
     """Recall@10 and NDCG@10 of rankings [C, k] over the cases that have something to find."""
-    pairs = [(own, truth) for own, truth in zip(ranking.tolist(), world.cases.truth, strict=True) if truth]
+    pairs = [(own, truth) for own, truth in zip(ranking.tolist(), truths, strict=True) if truth]
     return {
         "recall_at_10": float(np.mean([recall(own, truth, TOP) for own, truth in pairs])),
         "ndcg_at_10": float(np.mean([ndcg(own, truth, TOP) for own, truth in pairs])),

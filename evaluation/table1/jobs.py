@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from evaluation.files import write_json
-from evaluation.table1.columns import measured
+from evaluation.table1.columns import VISITS, measured
 from evaluation.table1.kept import (
     JUDGE_WEIGHTS,
     Context,
@@ -84,7 +84,7 @@ def planned(place: Path, seeds: Sequence[int], chosen: frozenset[str]) -> list[J
     """What is missing in a folder, one seed after the other: the judge, then the rows by family."""
 
     def missing(rows: Sequence[str], seed: int) -> frozenset[str]:
-        return frozenset(row for row in rows if row in chosen and not _row_file(place, row, seed).is_file())
+        return frozenset(row for row in rows if row in chosen and not _is_made(_row_file(place, row, seed)))
 
     found = [Job(seed, missing(family.rows, seed)) for seed in seeds for family in families()]
     jobs = [job for job in found if job.rows]
@@ -164,6 +164,11 @@ def use(device: torch.device) -> None:
         if not torch.cuda.is_available():
             raise SettingsError("There is no CUDA device.", "Leave out --device.")
         torch.set_float32_matmul_precision("high")
+
+
+def _is_made(path: Path) -> bool:
+    """Whether a row's file is there, with the columns by visit: rows that were published before have none."""
+    return path.is_file() and f"{VISITS}recall_at_10" in json.loads(path.read_text())
 
 
 def _row_file(place: Path, row: str, seed: int) -> Path:

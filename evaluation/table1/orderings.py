@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.table1.columns import VISITS
 from onerec.model.reward import OBJECTIVES
 
 ACCURACY = "recall_at_10"
-COLUMNS = (*OBJECTIVES, ACCURACY)
+AT_VISITS = f"{VISITS}{ACCURACY}"
+COLUMNS = (*OBJECTIVES, ACCURACY, AT_VISITS)
 ERRORS = 2.0
 """Standard errors that a difference has to be away from zero to be one."""
 PAPERS = (
@@ -39,17 +41,22 @@ only going on."""
 
 
 def orderings(files: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each pair that has seeds in common, by column [difference of the means, its standard error over seeds]."""
+    """For each pair that has seeds in common, by column [difference of the means, its standard error over seeds].
+
+    A column that a file lacks is left out: rows that were published before have none by visit.
+    """
     by_row: dict[str, dict[int, dict[str, float]]] = {}
     for file in files:
-        columns = {name: file[name]["mean"] for name in OBJECTIVES} | {ACCURACY: file[ACCURACY]}
+        columns = {name: file[name]["mean"] for name in OBJECTIVES}
+        columns |= {name: file[name] for name in (ACCURACY, AT_VISITS) if name in file}
         by_row.setdefault(file["row"], {})[file["seed"]] = columns
     found = []
     for above, below in (*PAPERS, *OURS):
         seeds = sorted(by_row.get(above, {}).keys() & by_row.get(below, {}).keys())
         if seeds:
             pairs = [(by_row[above][seed], by_row[below][seed]) for seed in seeds]
-            columns = {name: paired([high[name] - low[name] for high, low in pairs]) for name in COLUMNS}
+            known = [name for name in COLUMNS if all(name in row for pair in pairs for row in pair)]
+            columns = {name: paired([high[name] - low[name] for high, low in pairs]) for name in known}
             found.append(
                 {"above": above, "below": below, "in_paper": (above, below) in PAPERS, "seeds": seeds} | columns
             )
@@ -75,11 +82,10 @@ def orderings_table(found: list[dict[str, Any]]) -> str:
     """Markdown."""
     if not found:
         return ""
-    lines = [_line(["row", "above row", "in the paper", *COLUMNS]), _line(["---"] * (3 + len(COLUMNS)))]
+    head = ["row", "above row", "in the paper", *OBJECTIVES, "Recall@10", "Recall@10 by visit"]
+    lines = [_line(head), _line(["---"] * len(head))]
     for one in found:
-        cells = [
-            f"{one[name][0]:+.4f} ± {one[name][1]:.4f} {verdict(one[name], len(one['seeds']))}" for name in COLUMNS
-        ]
+        cells = [_cell(one[name], len(one["seeds"])) if name in one else "-" for name in COLUMNS]
         lines.append(_line([one["above"], one["below"], "yes" if one["in_paper"] else "-", *cells]))
     return (
         "\n### Which orderings come out?\n\nDifferences of means between two rows of the same seeds, ± the standard "

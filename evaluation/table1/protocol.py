@@ -36,6 +36,12 @@ max the greatest of them; both are then averaged over cases. Recall@10 and NDCG@
 (for OneRec the most probable first items of a session) against what the user watched long or liked among the next m
 exposures from 1 May on, without videos the user had seen before, over the cases that have any.
 
+**By visit.** The same accuracy by prequential replay: each visit of the cases' users from 1 May on (exposures with no
+gap of 30 minutes) is ranked for with all that the user had been exposed to before it, those of the evaluated period
+too, and compared with what the user watched long or liked in it and had not seen before; visits without any do not
+count. Models and counts stay as they are: what learning from the stream adds is a study of its own (`python -m
+evaluation streaming`).
+
 **Seeds.** Each row is trained with each seed; the table gives mean and standard deviation over seeds. The judge is one
 and the same, trained with a seed of its own.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.table1 import protocol
+from evaluation.table1.columns import VISITS
 from evaluation.table1.jobs import JUDGE_FILE
 from evaluation.table1.orderings import orderings, orderings_table, paired
 from evaluation.table1.preference import RECIPES
@@ -23,6 +24,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 PAPER = Path(__file__).resolve().parents[2] / "docs" / "paper.md"
 BEGIN, END = "<!-- table1 -->\n", "<!-- /table1 -->\n"
 ACCURACY = ("recall_at_10", "ndcg_at_10")
+AT_VISITS = tuple(f"{VISITS}{name}" for name in ACCURACY)
 CONTROL = "onerec-l-ntp"
 MAY_FALL = 0.01
 """Relative loss of Recall@10 against the control that a preference row may have."""
@@ -97,6 +99,9 @@ def _row(files: list[dict[str, Any]]) -> dict[str, Any]:
         name: {which: spread(file[name][which] for file in files) for which in ("mean", "max")} for name in OBJECTIVES
     }
     columns |= {name: spread(file[name] for file in files) for name in ACCURACY}
+    of_visits = [file for file in files if AT_VISITS[0] in file]
+    if of_visits:
+        columns |= {name: spread(file[name] for file in of_visits) for name in AT_VISITS}
     return columns | {
         "seeds": sorted(file["seed"] for file in files),
         "parameters": files[0]["parameters"],
@@ -122,11 +127,12 @@ def table(summary: dict[str, Any]) -> str:
 
     A row that lacks a seed which another row has says so.
     """
-    head = ["row", "parameters", *(f"{name} mean / max" for name in OBJECTIVES), "Recall@10", "NDCG@10", "seeds"]
+    accuracies = ["Recall@10", "NDCG@10", "Recall@10 by visit", "NDCG@10 by visit"]
+    head = ["row", "parameters", *(f"{name} mean / max" for name in OBJECTIVES), *accuracies, "seeds"]
     lines, full = [line(head), line(["---"] * len(head))], len(summary["seeds"])
     for name, row in summary["rows"].items():
         rewards = [f"{_figure(row[key]['mean'])} / {_figure(row[key]['max'])}" for key in OBJECTIVES]
-        accuracy = [_figure(row[key]) for key in ACCURACY]
+        accuracy = [_figure(row[key]) if key in row else "-" for key in (*ACCURACY, *AT_VISITS)]
         seeds = f"{len(row['seeds'])}" + (f" of {full}" if len(row["seeds"]) < full else "")
         lines.append(line([name, _count(row["parameters"]), *rewards, *accuracy, seeds]))
     return "\n".join(lines) + "\n"

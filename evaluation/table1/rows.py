@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from evaluation.baselines.training import CPU, Recommends, SequenceModel, Traini
 from evaluation.baselines.transformer import TrunkSettings
 from evaluation.table1.candidates import Recommended, item_wise, ranked
 from evaluation.table1.generative import (
+    ranked_items,
     recommend_items,
     recommend_sessions,
     seen_of,
@@ -58,6 +60,7 @@ class Row:
 
     name: str
     recommended: Recommended
+    at_visits: Longs  # [V, k] the best items for each visit
     parameters: int
     rounds: tuple[Round, ...] = ()  # of IPA: M_0 and the model after each round
 
@@ -119,14 +122,24 @@ def sequence_model(name: str, at: Context, epochs: int) -> SequenceModel:
 
 
 def _counts(at: Context, name: str, make: Callable[..., Recommends]) -> Iterator[Row]:
-    yield Row(name, recommend(make(at.world.rows.past, len(at.world.rows.items.item_ids)), at), 0)
+    yield _row(name, partial(recommend, make(at.world.rows.past, len(at.world.rows.items.item_ids))), at, 0)
+
+
+def _row(name: str, recommend: Callable[[Context], Recommended], at: Context, parameters: int) -> Row:
+    """Of an item-wise model: what it recommends for the cases, and for the visits."""
+    return Row(name, recommend(at), recommend(visiting(at)).ranking, parameters)
+
+
+def visiting(at: Context) -> Context:
+    """The same context with the visits as cases, of which rankings alone are wanted."""
+    return replace(at, world=at.world.at_visits(), form=replace(at.form, candidates=1))
 
 
 def _sequence(name: str) -> Family:
     def rows(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
         del wanted
         model = sequence_model(name, at, at.form.epochs_of(name))
-        yield Row(name, recommend(model, at), parameters_of(model))
+        yield _row(name, partial(recommend, model), at, parameters_of(model))
 
     return Family((name,), rows)
 
@@ -140,7 +153,7 @@ def _crm(name: str) -> Family:
         for wish, condition in CRM_WISHES.items():
             if f"{name}-{wish}" in wanted:
                 model.condition = condition
-                yield Row(f"{name}-{wish}", recommend(model, at), parameters_of(model))
+                yield _row(f"{name}-{wish}", partial(recommend, model), at, parameters_of(model))
 
     return Family(tuple(f"{name}-{wish}" for wish in CRM_WISHES), rows)
 
@@ -153,7 +166,7 @@ def _cascades(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
         if name in wanted:
             retrieval = sequence_model(first, at, form.epochs_of(first))
             size = sum(parameters_of(model) for model in (retrieval, pre_ranker, ranker))
-            yield Row(name, through(cascade_of((retrieval, pre_ranker, ranker), SIZES), at), size)
+            yield _row(name, partial(through, cascade_of((retrieval, pre_ranker, ranker), SIZES)), at, size)
 
 
 def cascade_of(models: Sequence[SequenceModel], sizes: Sizes) -> Cascade:
@@ -199,7 +212,12 @@ def _by_chunks(recommend: Callable[[SequenceBatch, list[Longs]], Recommended], a
 
 def _tiger(at: Context, name: str, config: ModelConfig) -> Iterator[Row]:
     model = train_generative(at.world.rows, config, at.form.tiger, at.seed, at.device)
-    yield Row(name, recommend_items(model, at.world, at.form), parameters_of(model))
+    yield _generative(name, model, recommend_items(model, at.world, at.form), at)
+
+
+def _generative(name: str, model: OneRec, found: Recommended, at: Context, rounds: tuple[Round, ...] = ()) -> Row:
+    """With what the model was found to recommend for the cases."""
+    return Row(name, found, ranked_items(model, at.world.at_visits()), parameters_of(model), rounds)
 
 
 def _tiger_rqvae(at: Context, _: frozenset[str]) -> Iterator[Row]:
@@ -209,14 +227,14 @@ def _tiger_rqvae(at: Context, _: frozenset[str]) -> Iterator[Row]:
 
 def _onerec(at: Context, name: str, config: ModelConfig) -> Iterator[Row]:
     model = train_generative(at.world.rows, config, at.form.onerec, at.seed, at.device)
-    yield Row(name, recommend_sessions(model, at.world, at.form), parameters_of(model))
+    yield _generative(name, model, recommend_sessions(model, at.world, at.form), at)
 
 
 def _onerec_large(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
     """The larger OneRec, and from it the preference rows."""
     model = onerec_of(at)
     if "onerec-l" in wanted:
-        yield Row("onerec-l", recommend_sessions(model, at.world, at.form), parameters_of(model))
+        yield _generative("onerec-l", model, recommend_sessions(model, at.world, at.form), at)
     aligner: Aligner | None = None
     reward: RewardModel | None = None
     for name in RECIPES:
@@ -241,7 +259,7 @@ def _aligned(name: str, model: OneRec, aligner: Aligner, reward: RewardModel, at
     keep(model)
     aligned = aligner.aligned(recipe, keep)
     found = rounds[-1].recommended if rounds else recommend_sessions(aligned, at.world, at.form)
-    return Row(f"onerec-l-{name}", found, parameters_of(aligned), tuple(rounds))
+    return _generative(f"onerec-l-{name}", aligned, found, at, tuple(rounds))
 
 
 def parameters_of(model: nn.Module) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from evaluation.baselines.sequences import Longs, Sequences
 from evaluation.table1.protocol import HISTORY_ITEMS, MIN_HISTORY, SESSION_ITEMS, SPLIT_MS, Form, of_rows
+from evaluation.table1.visits import VisitCases, visit_cases
 from onerec.catalogue import Catalogue, CatalogueSnapshot
 from onerec.features import HistoryArrays
 from onerec.model.presets import ModelConfig
@@ -128,6 +129,13 @@ class World:
     judge: Side
     cases: Cases
     judge_later: list[SessionRow]  # of the judge's users from the split on, which nothing is trained with
+    visits: VisitCases  # of the cases' users from the split on
+
+    def at_visits(self) -> World:
+        """The same with a case for each visit, whose user is known as far as the visit. Nothing trains on it."""
+        past, truth = self.visits.past, self.visits.truth
+        rows = replace(self.rows, user_ids=self.visits.user_ids, past=past)
+        return replace(self, rows=rows, cases=Cases(np.arange(len(truth)), truth))
 
 
 def load(
@@ -140,11 +148,22 @@ def load(
         log = open_log(keep)
         items, histories, exposures = log.items(), log.histories(EVERYTHING), _kept(log.exposures(), keep)
         before = exposures.rows(np.flatnonzero(exposures.times_ms < split_ms))
-        side = _side(items, _catalogue(items, config), histories, before)
+        side = _side(items, catalogue_of(items, config), histories, before)
         sides.append((side, histories, exposures))
-    (rows, _, of_rows_users), (judge, histories, of_judge) = sides
+    (rows, rows_histories, of_rows_users), (judge, histories, of_judge) = sides
     later = _side(judge.items, judge.catalogue, histories, of_judge).sessions(after=judge)
-    return World(rows, judge, _cases(rows, of_rows_users, form.cases, split_ms), later)
+    cases = _cases(rows, of_rows_users, form.cases, split_ms)
+    return World(rows, judge, cases, later, _visits(rows, rows_histories, of_rows_users, cases, split_ms))
+
+
+def _visits(side: Side, histories: Histories, exposures: Exposures, cases: Cases, split_ms: int) -> VisitCases:
+    """Of the cases' users, of exposures that the catalogue has."""
+    user_ids = side.user_ids[cases.users]
+    leaves = side.catalogue.leaves(exposures.item_ids)
+    own = np.flatnonzero(np.isin(exposures.user_ids, user_ids) & (leaves >= 0))
+    log = replace(exposures.rows(own), labels=with_long_views(exposures.rows(own)))
+    whole = _side(side.items, side.catalogue, of_users(histories, lambda ids: np.isin(ids, user_ids)), log)
+    return visit_cases(whole.user_ids, whole.past, log, leaves[own], split_ms)
 
 
 def _not_of_rows(user_ids: Longs) -> NDArray[np.bool_]:
@@ -184,7 +203,8 @@ def with_long_views(exposures: Exposures) -> NDArray[np.uint8]:
     return exposures.labels | np.where(long, np.uint8(Label.LONG_VIEW), np.uint8(0))
 
 
-def _catalogue(items: Items, config: ModelConfig) -> CatalogueSnapshot:
+def catalogue_of(items: Items, config: ModelConfig) -> CatalogueSnapshot:
+    """With semantic ids fitted on the items' embeddings; leaf i is row i of the items."""
     codes = fit(items.embeddings, FitSettings(levels=config.levels, codes=config.codes)).codes
     catalogue = Catalogue(config.levels, config.codes)
     columns = zip(items.item_ids.tolist(), codes.tolist(), items.durations_ms.tolist(), items.tags, strict=True)

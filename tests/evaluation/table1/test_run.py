@@ -55,6 +55,14 @@ def test_cooccurrence_knows_what_popularity_does_not(place: Path) -> None:
     assert figures(place, "cooccurrence")["recall_at_10"] > figures(place, "popularity")["recall_at_10"] + 0.2
 
 
+def test_every_row_is_measured_by_visit_too(place: Path) -> None:
+    own, popular = (figures(place, row)["visits_recall_at_10"] for row in ("cooccurrence", "popularity"))
+    assert own > popular + 0.2
+    for row in ROWS:
+        assert 0 <= figures(place, row)["visits_ndcg_at_10"] <= 1
+        assert figures(place, row)["visits"] == figures(place, "popularity")["visits"] > 0
+
+
 def test_columns_are_probabilities_and_the_greatest_candidate_is_not_below_the_mean(place: Path) -> None:
     for row in ROWS:
         own = figures(place, row)
@@ -102,6 +110,30 @@ def test_a_run_goes_on_from_published_rows_and_their_judge(place: Path, world: W
     assert not (later / "onerec-l.1.safetensors").exists(), "no model was needed"
     published.publish(later, tmp_path / "published")
     assert figures(tmp_path / "published", "popularity") == made
+
+
+def test_published_rows_without_a_column_are_made_again(place: Path, world: World, tmp_path: Path) -> None:
+    published.publish(place, tmp_path / "published")
+    for row in ("popularity", "cooccurrence"):
+        lacks = {name: value for name, value in figures(place, row).items() if not name.startswith("visits")}
+        (tmp_path / "published" / f"{row}.1.json").write_text(json.dumps(lacks | {"commit": "of old"}))
+    later = run(
+        FORM,
+        [1],
+        tmp_path,
+        only=("popularity",),
+        config=CONFIG,
+        load_world=lambda *_: world,
+        onto=tmp_path / "published",
+    )
+    assert figures(later, "popularity")["visits_recall_at_10"] == figures(place, "popularity")["visits_recall_at_10"]
+    assert figures(later, "cooccurrence")["commit"] == "of old"
+    summary = report.summarise(later, FORM)
+    lines = {line.split(" | ")[0]: line for line in report.table(summary).splitlines()}
+    assert " | - | - | 1 |" in lines["| cooccurrence"]
+    assert " - " not in lines["| popularity"].removeprefix("| popularity | - |")
+    of_counts = next(one for one in summary["orderings"] if one["below"] == "cooccurrence")
+    assert "visits_recall_at_10" not in of_counts, "one of the two has no such column"
 
 
 def test_rows_of_two_judges_are_not_mixed(place: Path, tmp_path: Path) -> None:
