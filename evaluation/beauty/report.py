@@ -11,7 +11,7 @@ from evaluation.beauty.accuracy import COLUMNS
 from evaluation.beauty.protocol import FULL, PUBLISHED, Form, described
 from evaluation.beauty.rows import families
 from evaluation.table1.report import grid, put, spread
-from onerec.errors import DependencyMissingError
+from onerec.errors import CheckFailedError, DependencyMissingError
 
 BEGIN, END = "<!-- beauty -->\n", "<!-- /beauty -->\n"
 HEADINGS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10")
@@ -31,6 +31,25 @@ def summarise(place: Path, form: Form) -> dict[str, Any]:
         "machine": files[0]["machine"],
         "published": PUBLISHED,
         "rows": {name: _row(own) for name in known if (own := [file for file in files if file["row"] == name])},
+    }
+
+
+def onto(published: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    """The published table with the summary's rows in it; a row names the machines it was trained on.
+
+    Raises CheckFailedError where the two are of different forms: their rows cannot stand in one table.
+    """
+    forms = [table["protocol"]["name"] for table in (published, summary)]
+    if forms[0] != forms[1]:
+        raise CheckFailedError(
+            f"The published table is of the {forms[0]} form, this one of the {forms[1]} form.", "Leave out --published."
+        )
+    both = published["rows"] | summary["rows"]
+    known = [row for family in families() for row in family.rows]
+    return summary | {
+        "seeds": sorted({seed for row in both.values() for seed in row["seeds"]}),
+        "commits": sorted({*published["commits"], *summary["commits"]}),
+        "rows": {name: both[name] for name in known if name in both},
     }
 
 

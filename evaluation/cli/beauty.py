@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,9 @@ def beauty(
     threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
     out: Annotated[Path | None, typer.Option(help="evaluation/results/beauty[-quick].json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
+    onto_published: Annotated[
+        bool, typer.Option("--published", help="Put these rows into evaluation/results/beauty.json beside its others.")
+    ] = False,
 ) -> None:
     """Amazon Beauty with TIGER's protocol, beside published figures; each row and seed is kept in runs/beauty."""
     from evaluation.beauty import dataset, protocol, report  # noqa: PLC0415 - loads torch
@@ -39,6 +43,8 @@ def beauty(
         data_set = dataset.load(data or dataset.DEFAULT_FOLDER)
         place = run(data_set, form, chosen, only=names_of(rows), device=own)
         summary = report.summarise(place, form)
+        if onto_published:
+            summary = report.onto(json.loads((RESULTS / "beauty.json").read_text()), summary)
     except OneRecError as error:
         raise fail(error) from error
     write(summary, out or RESULTS / ("beauty-quick.json" if quick else "beauty.json"))

@@ -102,6 +102,7 @@ def _row(files: list[dict[str, Any]]) -> dict[str, Any]:
     of_visits = [file for file in files if AT_VISITS[0] in file]
     if of_visits:
         columns |= {name: spread(file[name] for file in of_visits) for name in AT_VISITS}
+        columns["visits_seeds"] = sorted(file["seed"] for file in of_visits)
     return columns | {
         "seeds": sorted(file["seed"] for file in files),
         "parameters": files[0]["parameters"],
@@ -132,7 +133,7 @@ def table(summary: dict[str, Any]) -> str:
     lines, full = [line(head), line(["---"] * len(head))], len(summary["seeds"])
     for name, row in summary["rows"].items():
         rewards = [f"{_figure(row[key]['mean'])} / {_figure(row[key]['max'])}" for key in OBJECTIVES]
-        accuracy = [_figure(row[key]) if key in row else "-" for key in (*ACCURACY, *AT_VISITS)]
+        accuracy = [_figure(row[key]) for key in ACCURACY] + [_by_visit(row, key) for key in AT_VISITS]
         seeds = f"{len(row['seeds'])}" + (f" of {full}" if len(row["seeds"]) < full else "")
         lines.append(line([name, _count(row["parameters"]), *rewards, *accuracy, seeds]))
     return "\n".join(lines) + "\n"
@@ -248,6 +249,14 @@ def _machine(machine: dict[str, Any]) -> str:
 def _figure(pair: list[float]) -> str:
     mean, deviation = pair
     return f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation else "")
+
+
+def _by_visit(row: dict[str, Any], key: str) -> str:
+    """Says of how many seeds it is, where some of the row's were made before there was such a column."""
+    if key not in row:
+        return "-"
+    made, all_of = len(row["visits_seeds"]), len(row["seeds"])
+    return _figure(row[key]) + (f" ({made} of {all_of} seeds)" if made < all_of else "")
 
 
 def _count(parameters: int) -> str:

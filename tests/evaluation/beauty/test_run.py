@@ -15,6 +15,7 @@ from evaluation.beauty.accuracy import COLUMNS
 from evaluation.beauty.dataset import load
 from evaluation.beauty.run import run
 from evaluation.beauty.training import Recipe
+from onerec.errors import CheckFailedError
 from tests.evaluation.beauty.planted import planted
 
 FORM = replace(
@@ -83,6 +84,19 @@ def test_a_row_that_is_missing_comes_from_kept_models(place: Path) -> None:
     again = json.loads(row.read_text())
     assert [again[column] for column in COLUMNS] == [before[column] for column in COLUMNS]
     assert {path: path.stat().st_mtime_ns for path in place.glob("*.safetensors")} == weights
+
+
+def test_new_rows_stand_beside_the_published_ones(summary: dict[str, Any]) -> None:
+    old = summary["rows"]["popularity"]
+    rows = {"cooccurrence": old | {"parameters": 7}, "tiger": old | {"seeds": [3]}}
+    published = summary | {"rows": rows, "commits": ["of old"]}
+    table = report.onto(published, summary | {"rows": {"onerec": old, "cooccurrence": old}})
+    assert list(table["rows"]) == ["cooccurrence", "tiger", "onerec"], "in the table's order"
+    assert table["rows"]["cooccurrence"] == old
+    assert table["seeds"] == [1, 3]
+    assert table["commits"] == sorted(["of old", *summary["commits"]])
+    with pytest.raises(CheckFailedError, match="of the full form, this one of the quick form"):
+        report.onto(published | {"protocol": {"name": "full"}}, summary)
 
 
 def test_the_paper_page_has_the_table_between_its_marks(summary: dict[str, Any], tmp_path: Path) -> None:

@@ -181,6 +181,10 @@ def test_rows_that_lack_a_seed_say_so(place: Path, tmp_path: Path) -> None:
     summary = report.summarise(tmp_path, FORM)
     lines = {line.split(" | ")[0]: line for line in report.table(summary).splitlines()}
     assert lines["| popularity"].endswith(" | 2 |")
+    assert "seeds)" not in lines["| popularity"]
+    lacks = {name: value for name, value in again.items() if not name.startswith("visits")}
+    (tmp_path / "popularity.2.json").write_text(json.dumps(lacks))
+    assert report.table(report.summarise(tmp_path, FORM)).count(" (1 of 2 seeds) |") == 2
     assert lines["| cooccurrence"].endswith(" | 1 of 2 |")
     assert [machine.get("device") for machine in summary["machines"]] == [None, "GPU"]
     assert report.summarise(tmp_path, FORM, [1])["seeds"] == [1]
