@@ -29,11 +29,12 @@ def simulator(
     task: Annotated[SimulatorTask, typer.Argument(help="fit prints coefficients; check fits, then checks.")],
     quick: Annotated[bool, typer.Option("--quick", help="On 1,500 users of each half, in seconds.")] = False,
     out: Annotated[Path | None, typer.Option(help="evaluation/results/simulator[-quick].json by default.")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="Write tables and plot into docs/paper.md, too.")] = False,
 ) -> None:
     """Users as a model, fitted on one half of KuaiRand-Pure's users and checked on the other."""
-    from evaluation.simulator import check  # noqa: PLC0415 - loads torch
+    from evaluation.simulator import check, page  # noqa: PLC0415 - loads torch
     from evaluation.simulator.fit import fit_on_kuairand  # noqa: PLC0415
-    from evaluation.table1.report import RESULTS, write  # noqa: PLC0415
+    from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
 
     configure_logging("evaluation")
     try:
@@ -42,9 +43,13 @@ def simulator(
             typer.echo(json.dumps(check.coefficients(fitted), indent=2))
             return
         result = check.run(quick)
+        file = out or RESULTS / ("simulator-quick.json" if quick else "simulator.json")
+        write(result, file)
+        if paper:
+            page.draw(result, file.with_suffix(".png"))
+            page.write_paper(PAPER, result, file.with_suffix(".png"))
     except OneRecError as error:
         raise fail(error) from error
-    write(result, out or RESULTS / ("simulator-quick.json" if quick else "simulator.json"))
     typer.echo(check.summary(result))
 
 

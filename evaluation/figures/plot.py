@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.figures.confidence import MODELS
 from evaluation.figures.ratio import rewards
-from onerec.errors import DependencyMissingError
+from evaluation.pictures import picture, save
 from onerec.model.reward import OBJECTIVES
 
 NAMES = {"before": "before", "ntp": "same steps, no pairs", "ipa": "after IPA"}
@@ -18,33 +18,19 @@ def draw(found: dict[str, Any], folder: Path, suffix: str) -> list[Path]:
 
     Raises DependencyMissingError without matplotlib.
     """
-    try:
-        import matplotlib  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        remedy = "pip install 'onerec-stream[evaluation]'"
-        raise DependencyMissingError("Figures are drawn by matplotlib, which is not there.", remedy) from error
-    matplotlib.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
     drawings = {"figure4": ("ratio", _ratio), "figure5": ("confidence", _confidence), "figure6": ("scale", _scale)}
     paths = []
     for name, (key, make) in drawings.items():
         if key in found:
             paths.append(folder / f"{name}{suffix}.png")
-            make(found).savefig(paths[-1], dpi=110, metadata={"Software": None})
+            save(make(found), paths[-1])
     return paths
-
-
-def _axes(rows: int, columns: int) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def _ratio(found: dict[str, Any]) -> Any:
     points = found["ratio"]
     percent = [100 * point["ratio"] for point in points]
-    figure, ((left, right),) = _axes(1, 2)
+    figure, ((left, right),) = picture(1, 2)
     for model, label in (("training", "training reward model"), ("judge", "judge")):
         left.plot(percent, rewards(points, model), marker="o", label=label)
     left.set_ylabel("reward against r = 0, in deviations")
@@ -61,7 +47,7 @@ def _ratio(found: dict[str, Any]) -> Any:
 
 def _confidence(found: dict[str, Any]) -> Any:
     example = found["confidence"]["example"]["levels"]
-    figure, grid = _axes(len(MODELS), len(example))
+    figure, grid = picture(len(MODELS), len(example))
     for level, own in enumerate(example):
         top = 1.1 * max(max(own["probabilities"][name]) for name in MODELS)
         for row, name in enumerate(MODELS):
@@ -77,7 +63,7 @@ def _confidence(found: dict[str, Any]) -> Any:
 def _scale(found: dict[str, Any]) -> Any:
     points, law = found["scale"], found["law"]
     millions = [point["parameters"] / 1e6 for point in points]
-    figure, ((left, right),) = _axes(1, 2)
+    figure, ((left, right),) = picture(1, 2)
     left.plot(millions, [point["loss"] for point in points], "o", label="measured")
     if law:
         fitted = [law["E"] + law["A"] / point["parameters"] ** law["alpha"] for point in points]

@@ -5,22 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from evaluation.pictures import picture, save
 from evaluation.streaming.protocol import CHOSEN, DAILY, FROZEN, INTERVALS_MS, ONLINE, WITH_COUNTS
-from onerec.errors import DependencyMissingError
 
 
 def draw(summary: dict[str, Any], path: Path) -> None:
     """Write the plot as PNG. Raises DependencyMissingError without matplotlib."""
-    try:
-        import matplotlib  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        remedy = "pip install 'onerec-stream[evaluation]'"
-        raise DependencyMissingError("Figures are drawn by matplotlib, which is not there.", remedy) from error
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    intervals, days = figure.subplots(1, 2)
+    figure, ((intervals, days),) = picture(1, 2, (5.0, 4.0))
     systems = summary["systems"]
     rates = [systems[name]["hit_rate_at_10"] for name in INTERVALS_MS]
     intervals.errorbar(
@@ -44,5 +35,4 @@ def draw(summary: dict[str, Any], path: Path) -> None:
         days.plot(names, [row["hit_rate_at_10"][name] for row in summary["by_day"]], marker=".", label=name)
     days.set(xlabel="day of 2022", ylabel="HitRate@10")
     days.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    save(figure, path)
