@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from evaluation.pictures import picture, save
@@ -17,6 +18,12 @@ DRIFT_AND_FATIGUE = {
     "tag_share": "fatigue: share of recent items with its tags",
     "log_position": "fatigue: items of the session so far, log(1 + count)",
 }
+
+BASELINES = (
+    "Log loss in nats, lower is better; the item's mean is of the fitted half, the user's of the user's own past, both "
+    "drawn towards the mean as by ten exposures."
+)
+WIDTH = 120
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -34,19 +41,24 @@ def draw(result: dict[str, Any], path: Path) -> None:
 def write_paper(paper: Path, result: dict[str, Any], image: Path) -> None:
     """Put tables and picture between their marks."""
     count = result["exposures"]
-    section = (
-        f"{BEGIN}## Simulated users: how well they foretell people\n\nMade by `python -m evaluation simulator check "
-        f"--paper`; form `{result['form']}`, seed {result['seed']}, commit {result['commit'][:7]}, on "
-        f"{result['machine']['cpu']}. Users are split by a hash of their ids: the simulator is fitted on the exposures "
-        f"of one half from 25 April on ({count['fitted']:,}) and foretells each of the other half's "
-        f"({count['held_out']:,}) from what came before it.\n\n"
-        f"{heads_table(result)}\nLog loss in nats, lower is better; the item's mean is of the fitted half, the user's "
-        "of the user's own past, both drawn towards the mean as by ten exposures.\n\n"
-        f"![Calibration on users it was not fitted on](../evaluation/results/{image.name})\n\n"
-        f"{draws_table(result)}\n{strengths_table(result)}\nLog-odds for one more of each; what is above zero is no fatigue.\n\n"
-        + "\n".join(f"- {one}" for one in result["weaknesses"])
-        + f"\n{END}"
+    made = (
+        f"Made by `python -m evaluation simulator check --paper`; form `{result['form']}`, seed {result['seed']}, commit "
+        f"{result['commit'][:7]}, on {result['machine']['cpu']}. Users are split by a hash of their ids: the simulator "
+        f"is fitted on the exposures of one half from 25 April on ({count['fitted']:,}) and foretells each of the other "
+        f"half's ({count['held_out']:,}) from what came before it."
     )
+    parts = [
+        f"{BEGIN}## Simulated users: how well they foretell people",
+        fill(made, WIDTH),
+        heads_table(result).rstrip(),
+        fill(BASELINES, WIDTH),
+        f"![Calibration on users it was not fitted on](../evaluation/results/{image.name})",
+        draws_table(result).rstrip(),
+        strengths_table(result).rstrip(),
+        "Log-odds for one more of each; what is above zero is no fatigue.",
+        "\n".join(f"- {one}" for one in result["weaknesses"]),
+    ]
+    section = "\n\n".join(parts) + f"\n{END}"
     put(paper, section, BEGIN, END)
 
 
