@@ -12,6 +12,8 @@ from evaluation.table1.report import grid, put
 BEGIN, END = "<!-- simulator -->\n", "<!-- /simulator -->\n"
 WHO = {"simulator": "simulator", "item_mean": "item's mean", "user_mean": "user's mean", "global_mean": "mean"}
 ANSWERS = {"long_view": "long view", "like": "like", "follow": "follow", "stay": "stays"}
+RARE = ("like", "follow")
+"""Drawn on logarithmic axes."""
 DRIFT_AND_FATIGUE = {
     "affinity": "drift: cosine of the item and the interests of the moment",
     "author_repeats": "fatigue: recent items of the author, log(1 + count)",
@@ -34,7 +36,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
         ends = [min(*predicted, *true), max(*predicted, *true)]
         axes.plot(ends, ends, color="grey", linewidth=0.8)
         axes.plot(predicted, true, marker="o")
-        axes.set(title=said, xlabel="predicted", ylabel="of people", xscale="log", yscale="log")
+        axes.set(title=said, xlabel="predicted", ylabel="of people")
+        if name in RARE:
+            axes.set(xscale="log", yscale="log")
+            axes.minorticks_off()
     save(figure, path)
 
 
@@ -42,10 +47,10 @@ def write_paper(paper: Path, result: dict[str, Any], image: Path) -> None:
     """Put tables and picture between their marks."""
     count = result["exposures"]
     made = (
-        f"Made by `python -m evaluation simulator check --paper`; form `{result['form']}`, seed {result['seed']}, commit "
-        f"{result['commit'][:7]}, on {result['machine']['cpu']}. Users are split by a hash of their ids: the simulator "
-        f"is fitted on the exposures of one half from 25 April on ({count['fitted']:,}) and foretells each of the other "
-        f"half's ({count['held_out']:,}) from what came before it."
+        f"Made by `python -m evaluation simulator check --paper`; form `{result['form']}`, seed {result['seed']}, "
+        f"commit {result['commit'][:7]}, on {result['machine']['cpu']}. Users are split by a hash of their ids: the "
+        f"simulator is fitted on the exposures of one half from 25 April on ({count['fitted']:,}) and foretells each of "
+        f"the other half's ({count['held_out']:,}) from what came before it."
     )
     parts = [
         f"{BEGIN}## Simulated users: how well they foretell people",
