@@ -49,8 +49,8 @@ def write_paper(paper: Path, result: dict[str, Any], image: Path) -> None:
     made = (
         f"Made by `python -m evaluation simulator check --paper`; form `{result['form']}`, seed {result['seed']}, "
         f"commit {result['commit'][:7]}, on {result['machine']['cpu']}. Users are split by a hash of their ids: the "
-        f"simulator is fitted on the exposures of one half from 25 April on ({count['fitted']:,}) and foretells each of "
-        f"the other half's ({count['held_out']:,}) from what came before it."
+        f"simulator is fitted on the exposures of one half from 25 April on ({count['fitted']:,}) and foretells each "
+        f"of the other half's ({count['held_out']:,}) from what came before it."
     )
     parts = [
         f"{BEGIN}## Simulated users: how well they foretell people",
