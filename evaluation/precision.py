@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evaluation.table1.columns import accuracy
+from evaluation.table1.accuracy import accuracy
 from evaluation.table1.generative import MIN_BEAM, seen
 from evaluation.table1.kept import Context, onerec_of
 from evaluation.table1.origin import commit

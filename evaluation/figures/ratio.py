@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.table1.columns import accuracy
+from evaluation.table1.accuracy import accuracy
 from evaluation.table1.generative import recommend_sessions
 from evaluation.table1.judge import judged, predicted
 from evaluation.table1.kept import Context, judge_of, onerec_of, reward_of

@@ -20,7 +20,7 @@ import torch
 from evaluation.baselines.training import CPU
 from evaluation.files import write_json
 from evaluation.table1 import trying
-from evaluation.table1.columns import accuracy
+from evaluation.table1.accuracy import accuracy
 from evaluation.table1.generative import ranked_items, smaller, tiger, train_generative
 from evaluation.table1.jobs import origin
 from evaluation.table1.kept import Context

@@ -27,8 +27,8 @@ from evaluation.baselines.sequences import Longs, Sequences, sequence_batch, shi
 from evaluation.baselines.training import CPU
 from evaluation.files import write_json
 from evaluation.table1 import trying
+from evaluation.table1.accuracy import accuracy
 from evaluation.table1.choices import SEED, KuaiRandBefore, development
-from evaluation.table1.columns import accuracy
 from evaluation.table1.jobs import origin
 from evaluation.table1.kept import Context
 from evaluation.table1.origin import ROOT, source_digest

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from evaluation.ranking import ndcg, recall
-from evaluation.table1.candidates import Longs
+from evaluation.table1.accuracy import VISITS, accuracy
 from evaluation.table1.judge import judged
-from evaluation.table1.protocol import SESSION_ITEMS, TOP
+from evaluation.table1.protocol import SESSION_ITEMS
 from evaluation.table1.rounds import by_round
 from evaluation.table1.rows import Row
 from evaluation.table1.world import World
 from onerec.model.presets import ModelConfig
 from onerec.model.reward import RewardModel
-
-VISITS = "visits_"
-"""Before the names of the columns that are means over visits."""
 
 
 def measured(row: Row, judge: RewardModel, world: World, config: ModelConfig) -> dict[str, Any]:
@@ -46,12 +41,3 @@ def measured(row: Row, judge: RewardModel, world: World, config: ModelConfig) ->
     if row.rounds:
         counted["rounds"] = by_round(row.rounds, judge, world, config)
     return columns | counted
-
-
-def accuracy(ranking: Longs, truths: Sequence[set[int]]) -> dict[str, float]:
-    """Recall@10 and NDCG@10 of rankings [C, k] over the cases that have something to find."""
-    pairs = [(own, truth) for own, truth in zip(ranking.tolist(), truths, strict=True) if truth]
-    return {
-        "recall_at_10": float(np.mean([recall(own, truth, TOP) for own, truth in pairs])),
-        "ndcg_at_10": float(np.mean([ndcg(own, truth, TOP) for own, truth in pairs])),
-    }

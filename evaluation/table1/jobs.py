@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 
 from evaluation.files import write_json
-from evaluation.table1.columns import VISITS, measured
+from evaluation.table1.accuracy import VISITS
+from evaluation.table1.columns import measured
 from evaluation.table1.kept import (
     JUDGE_WEIGHTS,
     Context,

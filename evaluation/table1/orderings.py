@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.table1.columns import VISITS
+from evaluation.table1.accuracy import VISITS
 from onerec.model.reward import OBJECTIVES
 
 ACCURACY = "recall_at_10"

@@ -62,6 +62,11 @@ class Recipe:
     ratio: float | None = None
     """Share of the samples that bring a pair, each with the same weight; PAIRS a step where it is not given."""
 
+    @property
+    def by_round(self) -> bool:
+        """Whether it is looked at after each round: IPA, and beside it the control after as many steps."""
+        return self.iterative or self.loss == "none"
+
 
 RECIPES = {
     "ntp": Recipe(loss="none", weight=0.0),
@@ -149,17 +154,18 @@ class Aligner:
     def aligned(self, recipe: Recipe, on_round: Callable[[OneRec], None] = lambda _: None) -> OneRec:
         """A copy of the model that has learned by the recipe; `on_round` sees it after each round, without dropout.
 
-        Raises CheckFailedError for a loss that is not finite.
+        Only an iterative recipe mines anew in a round. Raises CheckFailedError for a loss that is not finite.
         """
         model, form = copy.deepcopy(self._model), self._form
-        rounds = form.rounds if recipe.iterative else 1
+        rounds = form.rounds if recipe.by_round else 1
         steps = np.diff(np.linspace(0, form.preference_steps, rounds + 1).astype(int)).tolist()
         optimizer = adamw(model, LEARNING_RATE, TrainerSettings())
         source = Source(self._samples, SeedSettings(batch=BATCH), self._seed)
         random = np.random.default_rng(self._seed)
         torch.manual_seed(self._seed)
         for number, count in enumerate(steps):
-            pairs = self._first_pairs() if number == 0 else self._pairs(model, number)
+            anew = recipe.iterative and number > 0
+            pairs = self._pairs(model, number) if anew else self._first_pairs()
             model.train()
             losses = [self._step(model, optimizer, source, _drawn(pairs, random, recipe), recipe) for _ in range(count)]
             if not bool(torch.isfinite(torch.stack(losses)).all()):

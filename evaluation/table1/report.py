@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.table1 import protocol
-from evaluation.table1.columns import VISITS
+from evaluation.table1.accuracy import VISITS
 from evaluation.table1.jobs import JUDGE_FILE
 from evaluation.table1.orderings import orderings, orderings_table, paired
 from evaluation.table1.preference import RECIPES
@@ -23,9 +23,12 @@ from onerec.model.reward import OBJECTIVES
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 PAPER = Path(__file__).resolve().parents[2] / "docs" / "paper.md"
 BEGIN, END = "<!-- table1 -->\n", "<!-- /table1 -->\n"
-ACCURACY = ("recall_at_10", "ndcg_at_10")
+RECALL = "recall_at_10"
+ACCURACY = (RECALL, "ndcg_at_10")
 AT_VISITS = tuple(f"{VISITS}{name}" for name in ACCURACY)
 CONTROL = "onerec-l-ntp"
+BY_ROUND = {"onerec-l-ipa": "", CONTROL: ", control"}
+"""Rows that are looked at after each round, and how the table calls their models."""
 MAY_FALL = 0.01
 """Relative loss of Recall@10 against the control that a preference row may have."""
 
@@ -50,7 +53,7 @@ def summarise(place: Path, form: protocol.Form, seeds: Collection[int] | None = 
         "judge": json.loads((place / JUDGE_FILE).read_text()) if (place / JUDGE_FILE).is_file() else None,
         "guard": guard(files),
         "orderings": orderings(files),
-        "ipa_rounds": _rounds([file for file in files if file.get("rounds")]),
+        "rounds": {name: found for name in BY_ROUND if (found := _rounds(files, name))},
         "rows": rows,
     }
 
@@ -81,16 +84,17 @@ def guard(files: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _rounds(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """IPA's rewards by round, means and deviations over seeds."""
-    count = min((len(file["rounds"]) for file in files), default=0)
+def _rounds(files: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """A row's rewards and accuracy by round, means and deviations over the seeds that have them."""
+    own = [file["rounds"] for file in files if file["row"] == name and file.get("rounds")]
     return [
         {"round": t}
         | {
-            model: {key: spread(file["rounds"][t][model][key] for file in files) for key in ("reward", *OBJECTIVES)}
+            model: {key: spread(rounds[t][model][key] for rounds in own) for key in ("reward", *OBJECTIVES)}
             for model in ("training", "judge")
         }
-        for t in range(count)
+        | ({RECALL: spread(rounds[t][RECALL] for rounds in own)} if all(RECALL in rounds[t] for rounds in own) else {})
+        for t in range(min(map(len, own), default=0))
     ]
 
 
@@ -182,20 +186,23 @@ def guard_table(found: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def rounds_table(rounds: list[dict[str, Any]]) -> str:
-    """Markdown: IPA's rewards by round."""
-    if not rounds:
+def rounds_table(found: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: rewards and accuracy by round, of IPA and of the control."""
+    if not found:
         return ""
-    head = ["model", "reward", *OBJECTIVES, "judge's reward", *(f"judge's {name}" for name in OBJECTIVES)]
+    head = ["model", "reward", *OBJECTIVES, "judge's reward", *(f"judge's {name}" for name in OBJECTIVES), "Recall@10"]
     lines = [line(head), line(["---"] * len(head))]
-    for own in rounds:
-        cells = [_figure(own[model][key]) for model in ("training", "judge") for key in ("reward", *OBJECTIVES)]
-        lines.append(line([f"M_{own['round']}", *cells]))
+    for name, rounds in found.items():
+        for own in rounds:
+            if own["round"] == 0 and name != next(iter(found)):
+                continue  # the same M_0
+            cells = [_figure(own[model][key]) for model in ("training", "judge") for key in ("reward", *OBJECTIVES)]
+            recall = _figure(own[RECALL]) if RECALL in own else "-"
+            lines.append(line([f"M_{own['round']}{BY_ROUND[name]}", *cells, recall]))
     return (
         "\n### IPA by round\n\nMeans over candidates and cases, by the training reward model and by the judge; the "
-        "reward is the change since M_0 in standard deviations of M_0's candidates, weighed as for pairs.\n\n"
-        + "\n".join(lines)
-        + "\n"
+        "reward is the change since M_0 in standard deviations of M_0's candidates, weighed as for pairs. The control "
+        "takes as many steps without pairs.\n\n" + "\n".join(lines) + "\n"
     )
 
 
@@ -210,7 +217,7 @@ def write_paper(paper: Path, summary: dict[str, Any]) -> None:
         f"{', '.join(map(str, summary['seeds']))}, commit {', '.join(one[:7] for one in summary['commits'])}, on "
         f"{where}.{_caution(form)}\n\n{text}\n\n{table(summary)}"
         f"{quality_table(summary['judge'])}{guard_table(summary['guard'])}"
-        f"{orderings_table(summary['orderings'])}{rounds_table(summary['ipa_rounds'])}{END}"
+        f"{orderings_table(summary['orderings'])}{rounds_table(summary['rounds'])}{END}"
     )
     put(paper, section, BEGIN, END)
 

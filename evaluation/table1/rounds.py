@@ -1,4 +1,7 @@
-"""The reward of IPA's models M_0, M_1, ... by round, by the reward model that made the pairs and by the judge."""
+"""The models M_0, M_1, ... of IPA, or of the control, by round.
+
+Their reward is by the reward model that made the pairs and by the judge; Recall@10 is of the cases.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.table1.accuracy import accuracy
 from evaluation.table1.candidates import Recommended
 from evaluation.table1.judge import judged
 from evaluation.table1.world import World
@@ -33,7 +37,13 @@ def by_round(rounds: tuple[Round, ...], judge: RewardModel, world: World, config
     by_judge = [judged(judge, world, config, one.recommended.sessions) for one in rounds]
     by_training = [one.training for one in rounds]
     return [
-        {"round": t, "training": _figures(by_training, t), "judge": _figures(by_judge, t)} for t in range(len(rounds))
+        {
+            "round": t,
+            "training": _figures(by_training, t),
+            "judge": _figures(by_judge, t),
+            "recall_at_10": accuracy(one.recommended.ranking, world.cases.truth)["recall_at_10"],
+        }
+        for t, one in enumerate(rounds)
     ]
 
 

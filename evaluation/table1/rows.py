@@ -62,7 +62,7 @@ class Row:
     recommended: Recommended
     at_visits: Longs  # [V, k] the best items for each visit
     parameters: int
-    rounds: tuple[Round, ...] = ()  # of IPA: M_0 and the model after each round
+    rounds: tuple[Round, ...] = ()  # of IPA and the control: M_0 and the model after each round
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +247,11 @@ def _onerec_large(at: Context, wanted: frozenset[str]) -> Iterator[Row]:
 
 
 def _aligned(name: str, model: OneRec, aligner: Aligner, reward: RewardModel, at: Context) -> Row:
-    """A preference row; of an iterative one also what each of its models recommends."""
+    """A preference row; of IPA and the control also what the model of each round recommends."""
     recipe, rounds = RECIPES[name], list[Round]()
 
     def keep(one: OneRec) -> None:
-        if recipe.iterative:
+        if recipe.by_round:
             found = recommend_sessions(copy.deepcopy(one), at.world, at.form)
             rewards = predicted(reward, at.world, at.world.rows.catalogue, at.config, found.sessions)
             rounds.append(Round(found, rewards))

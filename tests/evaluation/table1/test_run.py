@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from evaluation.table1 import published, report
+from evaluation.table1.candidates import Recommended
+from evaluation.table1.generative import recommend_sessions
+from evaluation.table1.kept import Context, onerec_of, reward_of
 from evaluation.table1.orderings import orderings, orderings_table
-from evaluation.table1.preference import mine
+from evaluation.table1.preference import RECIPES, Aligner, mine
 from evaluation.table1.run import run
 from evaluation.table1.world import Cases, World
 from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
@@ -164,7 +168,8 @@ def test_table_and_paper(place: Path, tmp_path: Path) -> None:
     report.write_paper(paper, summary)
     assert paper.read_text() == first
     assert first.startswith("# Before\n\nOther text.\n\n<!-- table1 -->\n")
-    for part in ("| onerec-l-ipa |", "| any like in a session (ltr) | AUC", "| onerec-l-sdpo | ", "| M_2 | "):
+    parts = ("| onerec-l-ipa |", "| any like in a session (ltr) | AUC", "| onerec-l-sdpo | ", "| M_2 | ")
+    for part in (*parts, "| M_2, control | "):
         assert part in first
     with pytest.raises(DependencyMissingError, match="holds no row"):
         report.summarise(tmp_path, dataclasses.replace(FORM, cases=1))
@@ -190,16 +195,31 @@ def test_rows_that_lack_a_seed_say_so(place: Path, tmp_path: Path) -> None:
     assert report.summarise(tmp_path, FORM, [1])["seeds"] == [1]
 
 
-def test_ipa_has_rewards_by_round_from_both_models(place: Path) -> None:
-    own = figures(place, "onerec-l-ipa")
+@pytest.mark.parametrize("row", ["onerec-l-ipa", "onerec-l-ntp"])
+def test_ipa_and_the_control_are_looked_at_after_each_round(place: Path, row: str) -> None:
+    own = figures(place, row)
     assert [one["round"] for one in own["rounds"]] == [0, 1, 2]
     for model in ("training", "judge"):
         assert own["rounds"][0][model]["reward"] == 0.0
         assert own["rounds"][2][model]["reward"] != 0.0
-    before, after = own["rounds"][0]["judge"]["swt"], own["rounds"][-1]["judge"]["swt"]
-    assert before == pytest.approx(figures(place, "onerec-l")["swt"]["mean"], abs=1e-6)
-    assert after == pytest.approx(own["swt"]["mean"], abs=1e-6)
+    first, last = own["rounds"][0], own["rounds"][-1]
+    assert first["judge"]["swt"] == pytest.approx(figures(place, "onerec-l")["swt"]["mean"], abs=1e-6)
+    assert last["judge"]["swt"] == pytest.approx(own["swt"]["mean"], abs=1e-6)
+    assert first["recall_at_10"] == figures(place, "onerec-l")["recall_at_10"]
+    assert last["recall_at_10"] == own["recall_at_10"]
     assert "rounds" not in figures(place, "onerec-l-sdpo")
+
+
+def test_the_control_takes_the_same_steps_whether_it_is_looked_at_or_not(place: Path, world: World) -> None:
+    """Looking at it on the way must not change it: dropout and samples are drawn as without."""
+    at = Context(world, FORM, CONFIG, 1, place)
+    aligner = Aligner(onerec_of(at), reward_of(at), world, FORM, 1)
+    seen = list[Recommended]()
+    looked = aligner.aligned(RECIPES["ntp"], lambda model: seen.append(recommend_sessions(model, world, FORM)))
+    assert len(seen) == FORM.rounds
+    alone = aligner.aligned(dataclasses.replace(RECIPES["dpo"], weight=0.0))
+    for name, tensor in alone.state_dict().items():
+        torch.testing.assert_close(looked.state_dict()[name], tensor, rtol=0, atol=0)
 
 
 def test_a_row_that_loses_recall_against_the_control_is_marked() -> None:
