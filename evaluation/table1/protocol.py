@@ -76,9 +76,9 @@ a user's candidates by their advantages: the scalar reward, standardised among t
 training and decoding know only codes that lead to a video, so every session earns it and no session has an advantage by
 it. The row `onerec-l-ntp` takes the same steps without pairs: what only going on does belongs to it and not to a
 preference loss. Users of the cases make no pairs. A guard compares Recall@10 of each preference row with that row's
-over the same seeds and marks it where it falls by more than 1 % relative. For IPA, and for that row after as many steps,
-the reward of the cases and Recall@10 are also given by round, M_0 to M_T; the reward by the training reward model and
-by the judge.
+over the same seeds and marks it where it falls by more than 1 % relative. For IPA, and for that row after as many
+steps, the reward of the cases and Recall@10 are also given by round, M_0 to M_T; the reward by the training reward
+model and by the judge.
 
 **Machines.** Rows of one table may come from a CPU and from a GPU. The steps are the same, with the same batches and
 rates; on a GPU models train in fixed shapes, where what a batch does not have weighs nothing, and products of float32
