@@ -7,15 +7,18 @@ import logging
 import textwrap
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.ab.protocol import ARMS, BOOTSTRAPS, BURN_IN, COMPARED, FULL, Form, described
+from evaluation.ab import course
+from evaluation.ab.course import FIRST
+from evaluation.ab.protocol import ARMS, BURN_IN, COMPARED, FULL, Form, described
 from evaluation.ab.system import VISITS, run_trial
+from evaluation.ab.users import COUNTED, MEASURES, Columns, Users, interval, joined
 from evaluation.narrowness import NARROW, share_of_most
 from evaluation.table1.origin import ROOT, commit
 from evaluation.table1.report import grid, put
@@ -24,13 +27,6 @@ from onerec.machine import machine
 LOG = logging.getLogger(__name__)
 DEFAULT_FOLDER = ROOT / "runs" / "ab"
 BEGIN, END = "<!-- ab -->\n", "<!-- /ab -->\n"
-MEASURES = {"watch_time_per_session_s": "watch_ms", "expected_watch_time_per_session_s": "expected_watch_ms"}
-COLUMNS = ("user", "arm", "begin_ms", "watch_ms", "expected_watch_ms", "items", "likes", "follows")
-COUNTED = {"items_per_session": "items", "likes_per_session": "likes", "follows_per_session": "follows"}
-FIRST = "first_item"
-"""Runs of before it was kept have none."""
-Floats = NDArray[np.float64]
-Columns = dict[str, NDArray[Any]]
 
 
 def run(form: Form, seeds: Sequence[int], folder: Path = DEFAULT_FOLDER) -> dict[str, Any]:
@@ -63,13 +59,13 @@ def run(form: Form, seeds: Sequence[int], folder: Path = DEFAULT_FOLDER) -> dict
 
 def summarised(parts: Sequence[Columns]) -> dict[str, Any]:
     """Arms and uplifts of the visits of all seeds; users of different seeds are different ones."""
-    visits = joined(parts)
+    visits = joined(parts, [_late(part) for part in parts])
     narrow = narrowness(parts)
-    by_arm = {arm: _Users.of(visits, number) for number, arm in enumerate(ARMS)}
+    by_arm = {arm: Users.of(visits, number) for number, arm in enumerate(ARMS)}
     random = np.random.default_rng(1)
     drawn = {arm: {name: own.bootstrap(name, random) for name in MEASURES} for arm, own in by_arm.items()}
     arms = {
-        arm: {name: [round(own.mean(name), 4), *_interval(drawn[arm][name])] for name in MEASURES}
+        arm: {name: [round(own.mean(name), 4), *interval(drawn[arm][name])] for name in MEASURES}
         | {name: round(float(own.totals[name].sum() / own.visits.sum()), 4) for name in COUNTED}
         | {"sessions": int(own.visits.sum()), "users": len(own.visits)}
         | ({NARROW: narrow[arm]} if narrow else {})
@@ -79,24 +75,13 @@ def summarised(parts: Sequence[Columns]) -> dict[str, Any]:
         f"{one} over {other}": {
             name: [
                 round(by_arm[one].mean(name) / by_arm[other].mean(name) - 1, 5),
-                *_interval(drawn[one][name] / drawn[other][name] - 1),
+                *interval(drawn[one][name] / drawn[other][name] - 1),
             ]
             for name in MEASURES
         }
         for one, other in COMPARED
     }
-    return {"arms": arms, "uplift": uplift}
-
-
-def joined(parts: Sequence[Columns]) -> Columns:
-    """The visits after the burn-in; a user is a pair of seed and id."""
-    chosen = []
-    for part in parts:
-        late = _late(part)
-        own = {name: part[name][late] for name in COLUMNS}
-        own["user"] = own["user"] + (int(part["seed"]) << 40)
-        chosen.append(own)
-    return {name: np.concatenate([own[name] for own in chosen]) for name in COLUMNS}
+    return {"arms": arms, "uplift": uplift, "course": course.course(parts)}
 
 
 def narrowness(parts: Sequence[Columns]) -> dict[str, float]:
@@ -117,41 +102,6 @@ def _late(part: Columns) -> NDArray[np.bool_]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Users:
-    """By user of an arm: visits [U] and sums over them [U], times in seconds."""
-
-    visits: Floats
-    totals: dict[str, Floats]
-
-    @classmethod
-    def of(cls, visits: Columns, arm: int) -> _Users:
-        own = visits["arm"] == arm
-        _, user = np.unique(visits["user"][own], return_inverse=True)
-        totals = {
-            name: np.bincount(user, visits[column][own]) / (1000 if column.endswith("_ms") else 1)
-            for name, column in (MEASURES | COUNTED).items()
-        }
-        return cls(np.bincount(user).astype(np.float64), totals)
-
-    def mean(self, name: str) -> float:
-        """Per session."""
-        return float(self.totals[name].sum() / self.visits.sum())
-
-    def bootstrap(self, name: str, random: np.random.Generator) -> Floats:
-        """[BOOTSTRAPS] means of users drawn with replacement."""
-        count = len(self.visits)
-        drawn = np.empty(BOOTSTRAPS)
-        for row in range(BOOTSTRAPS):
-            chosen = random.integers(count, size=count)
-            drawn[row] = self.totals[name][chosen].sum() / self.visits[chosen].sum()
-        return drawn
-
-
-def _interval(drawn: Floats) -> list[float]:
-    return [round(float(value), 5) for value in np.quantile(drawn, (0.025, 0.975))]
-
-
 def table(result: dict[str, Any]) -> str:
     """Markdown: arms, then uplifts."""
     head = ["arm", "watch time a session, s", "expected, s", "items", "likes", "follows", "sessions", "users"]
@@ -165,18 +115,20 @@ def table(result: dict[str, Any]) -> str:
         arms.append([arm, *times, *counts, f"{own['sessions']:,}", f"{own['users']:,}", *shown])
     for pair, own in result["uplift"].items():
         uplifts.append([pair, *(_with_interval(own[name], "+.1%") for name in MEASURES)])
-    return f"{grid(head, arms)}\n{grid(['uplift', 'watch time', 'expected'], uplifts)}"
+    return (
+        f"{grid(head, arms)}\n{grid(['uplift', 'watch time', 'expected'], uplifts)}\n{course.table(result['course'])}"
+    )
 
 
-def write_paper(paper: Path, result: dict[str, Any]) -> None:
-    """Put protocol and tables between their marks in docs/paper.md; makes the file where there is none."""
+def write_paper(paper: Path, result: dict[str, Any], image: Path) -> None:
+    """Put protocol, tables and picture between their marks in docs/paper.md; makes the file where there is none."""
     form, where = result["protocol"], result["machine"]
     section = (
         f"{BEGIN}## Closed loop: A/B with simulated users\n\nMade by `python -m evaluation ab {_option(form)}--paper`; "
         f"form `{form['name']}`: {form['users'] or 'all held-out'} users, {form['hours']:g} hours of event time, seeds "
         f"{', '.join(map(str, result['seeds']))}, commit {', '.join(one[:7] for one in result['commits'])}, on "
         f"{where['cpu']}.\n\n{_less(form)}{textwrap.dedent(form['text']).strip()}\n\n{table(result)}\n"
-        f"{_running(result['systems'])}{END}"
+        f"![By quarter of the run](../evaluation/results/{image.name})\n\n{_running(result['systems'])}{END}"
     )
     put(paper, section, BEGIN, END)
 

@@ -98,7 +98,7 @@ def ab(
     ] = False,
 ) -> None:
     """Cascade against OneRec against OneRec with IPA in one running system, by simulated users; kept in runs/ab."""
-    from evaluation.ab import report  # noqa: PLC0415 - loads torch
+    from evaluation.ab import course, report  # noqa: PLC0415 - loads torch
     from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
 
     configure_logging("evaluation")
@@ -110,15 +110,17 @@ def ab(
         form = replace(form, preference_weight=pull)
     if power is not None:
         form = replace(form, frequency_power=power)
-    try:
-        result = report.run(form, seeds_of(seeds))
-    except OneRecError as error:
-        raise fail(error) from error
     parts = ["ab", *([] if form.name == "full" else [form.name]), *([] if pull is None else [f"weight-{pull:g}"])]
     parts += [] if power is None else [f"frequency-{power:g}"]
-    write(result, out or RESULTS / f"{'-'.join(parts)}.json")
-    if paper:
-        report.write_paper(PAPER, result)
+    file = out or RESULTS / f"{'-'.join(parts)}.json"
+    try:
+        result = report.run(form, seeds_of(seeds))
+        write(result, file)
+        if paper:
+            course.draw(result["course"], file.with_suffix(".png"))
+            report.write_paper(PAPER, result, file.with_suffix(".png"))
+    except OneRecError as error:
+        raise fail(error) from error
     typer.echo(report.table(result))
 
 

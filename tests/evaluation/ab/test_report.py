@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evaluation.ab.course import course, draw
 from evaluation.ab.protocol import ARMS, CASCADE, FROZEN, IPA, ONEREC, QUICK, arm_of, described
 from evaluation.ab.report import summarised, table, write_paper
 from evaluation.ab.system import _configuration
@@ -37,7 +38,7 @@ def visits(seed: int, users: int = 300, each: int = 4) -> dict[str, Any]:
     return {
         "user": user,
         "arm": arm,
-        "begin_ms": np.where(early, 249, 250),
+        "begin_ms": np.where(early, 249, random.integers(250, 1000, len(user))),
         "watch_ms": np.where(early, 10**9, watch_ms).astype(np.int64),
         "expected_watch_ms": np.array([MEANS[name] for name in ARMS])[arm] * habit,
         "items": np.ones(len(user), np.int64),
@@ -80,6 +81,32 @@ def test_how_narrow_an_arm_is_is_told_where_first_items_are_known() -> None:
     assert "| 50% |" in table(found)
 
 
+def test_the_course_of_the_run_is_told_by_quarter(tmp_path: Path) -> None:
+    """Users of one arm watch longer in every quarter; its first items become fewer."""
+    part = visits(1)
+    own, quarter = part["arm"] == ARMS.index(ONEREC), part["begin_ms"] // 250
+    part["expected_watch_ms"] = np.where(own, 10_000 * (1 + quarter), 10_000)
+    part["first_item"] = np.where(own, part["user"] // len(ARMS) % (40 // (1 + quarter)), 7)
+    found = course([part, part | {"seed": 2}])
+    for arm in ARMS:
+        wanted = [10.0, 20.0, 30.0, 40.0] if arm == ONEREC else [10.0] * 4
+        assert [own["expected_watch_time_per_session_s"][0] for own in found[arm]] == wanted
+        assert [own["different_first_items"] for own in found[arm]] == ([40, 20, 13, 10] if arm == ONEREC else [1] * 4)
+    assert sum(own["sessions"] for quarters in found.values() for own in quarters) == 2 * len(part["user"])
+    assert found[CASCADE][0]["share_of_five_most_shown"] == 1.0
+    draw(found, tmp_path / "ab.png")
+    assert (tmp_path / "ab.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_intervals_of_a_quarter_are_of_users() -> None:
+    parts = [visits(1)]
+    for quarters, arm in zip(course(parts).values(), ARMS, strict=True):
+        for own in quarters:
+            mean, low, high = own["expected_watch_time_per_session_s"]
+            assert low < MEANS[arm] / 1000 < high
+            assert (high - low) / mean > 1.96 / np.sqrt(300)
+
+
 def test_arms_are_a_function_of_the_user_and_about_equal() -> None:
     arms = [arm_of(user_id) for user_id in range(4000)]
     assert arms == [arm_of(user_id) for user_id in range(4000)]
@@ -99,10 +126,11 @@ def test_the_table_goes_into_the_paper_once(tmp_path: Path) -> None:
     paper = tmp_path / "paper.md"
     paper.write_text("# Title\n")
     for _ in range(2):
-        write_paper(paper, result)
+        write_paper(paper, result, tmp_path / "ab-quick.png")
     text = paper.read_text()
     assert text.count("## Closed loop") == 1
     assert table(result) in text
+    assert "(../evaluation/results/ab-quick.png)" in text
     assert "`python -m evaluation ab --quick --paper`" in text
     assert "users 1500 instead of all" in text
     assert "1,900 requests, 2 unanswered" in text
