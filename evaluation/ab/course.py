@@ -73,7 +73,7 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         if all(NARROW in quarter for quarter in quarters):
             narrow.plot(places, [100 * quarter[NARROW] for quarter in quarters], marker="o", label=arm)
     watched.set_ylabel("expected watch time a session, s")
-    narrow.set_ylabel("first items that are the five most shown, %")
+    narrow.set_ylabel("five most shown of first items, %")
     watched.legend(fontsize="small")
     for axes in (watched, narrow):
         axes.set(xlabel="quarter of the run", xticks=places)
