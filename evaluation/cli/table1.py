@@ -60,21 +60,24 @@ def table1(
             onto=published.DEFAULT_FOLDER if onto_published else None,
         )
         summary = report.summarise(place, form, chosen)
-        report.write(summary, out or report.RESULTS / ("table1-quick.json" if quick else "table1.json"))
+        file = out or report.RESULTS / ("table1-quick.json" if quick else "table1.json")
+        report.write(summary, file)
         typer.echo(report.table(summary))
         if paper:
-            _publish(place, form, summary)
+            _publish(place, form, summary, file.with_suffix(".png"))
     except OneRecError as error:
         raise fail(error) from error
 
 
-def _publish(place: Path, form: Form, summary: dict[str, Any]) -> None:
+def _publish(place: Path, form: Form, summary: dict[str, Any], image: Path) -> None:
     """Into docs/paper.md; of the full form rows and judge, too. Raises CheckFailedError for rows of another judge."""
-    from evaluation.table1 import protocol, published, report  # noqa: PLC0415 - loads torch
+    from evaluation.table1 import picture, protocol, published, report  # noqa: PLC0415 - loads torch
 
     if form is protocol.FULL:
         published.publish(place)
-    report.write_paper(report.PAPER, summary)
+    if rounds := summary["rounds"]:
+        picture.draw(rounds, image)
+    report.write_paper(report.PAPER, summary, image if rounds else None)
 
 
 def _choose(device: Device, processes: int, out: Path | None, *, paper: bool) -> None:

@@ -47,6 +47,7 @@ LAYOUT = (
     "evaluation/table1/orderings.py",
     "evaluation/table1/origin.py",
     "evaluation/table1/parallel.py",
+    "evaluation/table1/picture.py",
     "evaluation/table1/published.py",
     "evaluation/table1/report.py",
     "evaluation/table1/run.py",

@@ -206,10 +206,14 @@ def rounds_table(found: dict[str, list[dict[str, Any]]]) -> str:
     )
 
 
-def write_paper(paper: Path, summary: dict[str, Any]) -> None:
-    """Put protocol and table between their marks in docs/paper.md; makes the file where there is none."""
+def write_paper(paper: Path, summary: dict[str, Any], image: Path | None = None) -> None:
+    """Put protocol and table between their marks in docs/paper.md; makes the file where there is none.
+
+    `image` is IPA's rounds.
+    """
     form = summary["protocol"]
     text = textwrap.dedent(form["text"]).strip()
+    shown = f"\n![IPA and the control by round](../evaluation/results/{image.name})\n" if image else ""
     where = "; ".join(_machine(one) for one in summary["machines"])
     section = (
         f"{BEGIN}## Table 1 on KuaiRand-Pure\n\nMade by `python -m evaluation table1 --paper`; form `{form['name']}`: "
@@ -217,7 +221,7 @@ def write_paper(paper: Path, summary: dict[str, Any]) -> None:
         f"{', '.join(map(str, summary['seeds']))}, commit {', '.join(one[:7] for one in summary['commits'])}, on "
         f"{where}.{_caution(form)}\n\n{text}\n\n{table(summary)}"
         f"{quality_table(summary['judge'])}{guard_table(summary['guard'])}"
-        f"{orderings_table(summary['orderings'])}{rounds_table(summary['rounds'])}{END}"
+        f"{orderings_table(summary['orderings'])}{rounds_table(summary['rounds'])}{shown}{END}"
     )
     put(paper, section, BEGIN, END)
 

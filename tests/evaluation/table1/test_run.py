@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.table1 import published, report
+from evaluation.table1 import picture, published, report
 from evaluation.table1.candidates import Recommended
 from evaluation.table1.generative import recommend_sessions
 from evaluation.table1.kept import Context, onerec_of, reward_of
@@ -163,13 +163,15 @@ def test_table_and_paper(place: Path, tmp_path: Path) -> None:
     assert summary["seeds"] == [1]
     paper = tmp_path / "paper.md"
     paper.write_text("# Before\n\nOther text.\n")
-    report.write_paper(paper, summary)
+    picture.draw(summary["rounds"], tmp_path / "table1.png")
+    report.write_paper(paper, summary, tmp_path / "table1.png")
     first = paper.read_text()
-    report.write_paper(paper, summary)
+    report.write_paper(paper, summary, tmp_path / "table1.png")
     assert paper.read_text() == first
     assert first.startswith("# Before\n\nOther text.\n\n<!-- table1 -->\n")
     parts = ("| onerec-l-ipa |", "| any like in a session (ltr) | AUC", "| onerec-l-sdpo | ", "| M_2 | ")
-    for part in (*parts, "| M_2, control | "):
+    assert (tmp_path / "table1.png").read_bytes().startswith(b"\x89PNG")
+    for part in (*parts, "| M_2, control | ", "(../evaluation/results/table1.png)"):
         assert part in first
     with pytest.raises(DependencyMissingError, match="holds no row"):
         report.summarise(tmp_path, dataclasses.replace(FORM, cases=1))
