@@ -95,13 +95,14 @@ class ItemOneRec(OneRec):
         return tokens, mask
 
     def item_logits(self, memory: Memory) -> Tensor:
-        """Float32 [B, N]: every item as the next one, by its vector alone."""
+        """Float32 [B, N]: every item as the next one, by its vector alone; products as in the encoder."""
         states = widen(memory.states)
         newest = memory.mask.sum(1) - 1
         rows = torch.arange(len(newest), device=newest.device)
         both = torch.cat([states[:, 0], states[rows, newest]], dim=1)
         user = self.dropout(self.user_norm(self.user(both)))
-        return widen(user @ self.item_vectors().t())
+        dtype = memory.states.dtype
+        return widen(user.to(dtype) @ self.item_vectors().to(dtype).t())
 
     def code_log_probs(self, memory: Memory, leaves: Tensor, trie: Trie) -> list[tuple[Tensor, Tensor]]:
         """By level, for A alternatives `leaves` [B, A] for each user's next item: all codes, and the item's own.

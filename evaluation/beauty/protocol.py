@@ -34,6 +34,9 @@ for one next item: ids of texts and co-occurrence, an item's codes summed to one
 `onerec+items-rescored` and `onerec+taught-rescored` are beside those rows: one model alone, its beam by codes, item
 vectors and counts. The last three rows are three models each; `parameters` and `train_minutes` are of all three.
 
+**Machines.** On a CPU that has bfloat16 in hardware the generative rows train with products in bfloat16, on a GPU in
+TF32; what is looked at, kept and tested ranks in float32. A row says where its models were trained.
+
 **Seeds.** Each row is trained with each seed; the table gives mean and standard deviation over seeds. Ids are made
 once.
 """

@@ -29,11 +29,12 @@ class Lesson(NamedTuple):
 @torch.no_grad()
 def lesson(probabilities: Tensor, trie: Trie) -> Lesson:
     """Draw from `probabilities` [B, N] of the trie's leaves."""
-    noise = torch.empty_like(probabilities).exponential_().clamp_(min=LEAST)
-    drawn = noise.reciprocal_().mul_(probabilities).argmax(1)  # a race that items win as often as they are probable
+    order = trie.leaves_in_order()
+    sums = probabilities[:, order].cumsum(1, dtype=torch.float64)  # small differences of these are wanted
+    points = sums[:, -1:] * torch.rand_like(sums[:, -1:])
+    places = torch.searchsorted(sums, points, right=True)  # where the sum passes a point: at no item of probability 0
+    drawn = order[places.clamp(max=sums.shape[1] - 1)].squeeze(1)
     nodes, _ = trie.path_targets(drawn)
-    ordered = probabilities[:, trie.leaves_in_order()]
-    sums = ordered.cumsum(1, dtype=torch.float64)  # small differences of these are wanted
 
     def before(places: Tensor) -> Tensor:
         return sums.gather(1, (places - 1).clamp(min=0)).masked_fill(places == 0, 0.0)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,8 @@ class Recipe:
     """Weights are averaged over about so much of the steps: an exponential average with that time constant."""
     looks: int = 3
     """How often validation is looked at, evenly over the second half."""
+    bf16: bool = True
+    """Products in bfloat16 on CPUs that have them in hardware; what is looked at and kept ranks in float32."""
     seconds: float | None = None
     """Where so long is not enough for the epochs, there are fewer of them; how many is in the results."""
 
@@ -77,6 +80,7 @@ class Learner:
         self._model, self._samples, self._trie, self._recipe = model.train(), samples, trie, recipe
         self.averaged = copy.deepcopy(model).eval()
         self._gpu = model.bos.device.type == "cuda"
+        model.bf16 = recipe.bf16 and not self._gpu
         self._steps = RecordedSteps(
             model,
             self._loss,
@@ -128,7 +132,7 @@ class Learner:
 
     def _taught(self, history: HistoryBatch, memory: Memory, targets: Tensor) -> Tensor:
         """The codes' loss on each target and on an item that the averaged model's vectors give."""
-        with torch.no_grad():
+        with torch.no_grad(), products_as_in(self._model, self.averaged):
             logits = self.averaged.item_logits(self.averaged.encode(history))
             given = lesson(torch.softmax(logits, dim=1), self._trie)
         found = self._model.code_log_probs(memory, torch.stack([targets, given.drawn], dim=1), self._trie)
@@ -145,6 +149,16 @@ class Learner:
         torch._foreach_lerp_(averaged, own, self._forget)
         for mine, theirs in zip(_experts(self._model), _experts(self.averaged), strict=True):
             theirs.bias.copy_(mine.bias)
+
+
+@contextmanager
+def products_as_in(one: ItemOneRec, other: ItemOneRec) -> Iterator[None]:
+    """For the moment the products of `other` are in the dtype of those of `one`."""
+    own, other.bf16 = other.bf16, one.bf16
+    try:
+        yield
+    finally:
+        other.bf16 = own
 
 
 def _experts(model: ItemOneRec) -> list[SparseMoE]:
