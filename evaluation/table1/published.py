@@ -6,6 +6,7 @@ A run's own folder is of one state of the code. Here each row names the commit t
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from evaluation.table1.jobs import JUDGE_FILE
@@ -18,18 +19,29 @@ JUDGE = (JUDGE_FILE, JUDGE_WEIGHTS)
 
 
 def take_over(published: Path, place: Path) -> None:
-    """Copy judge and rows to a run's folder. Raises DependencyMissingError where there is no judge."""
+    """Copy judge and rows to a run's folder; rows that were made there with this judge stay as they are.
+
+    Raises DependencyMissingError where there is no judge.
+    """
     if missing := [name for name in JUDGE if not (published / name).is_file()]:
         raise DependencyMissingError(
             f"{published} has no {' and no '.join(missing)}.", "Run without --published: that makes all rows anew."
         )
-    _copy(published, place)
+    if _same_judge(published, place):
+        own = {path.name for path in place.glob("*.*.json")}
+        _copy(published, place, lambda path: path.name not in own)
+    else:
+        _copy(published, place)
+
+
+def _same_judge(one: Path, other: Path) -> bool:
+    weights = [folder / JUDGE_WEIGHTS for folder in (one, other)]
+    return all(path.is_file() for path in weights) and weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def publish(place: Path, published: Path = DEFAULT_FOLDER) -> None:
     """Copy judge and rows of a run's folder here. Raises CheckFailedError where other rows here have another judge."""
-    theirs = published / JUDGE_WEIGHTS
-    if theirs.is_file() and theirs.read_bytes() != (place / JUDGE_WEIGHTS).read_bytes():
+    if (published / JUDGE_WEIGHTS).is_file() and not _same_judge(published, place):
         raise CheckFailedError(
             f"The rows in {published} have another judge.",
             "Give --published, so that rows are judged by that one, or delete them first.",
@@ -38,6 +50,6 @@ def publish(place: Path, published: Path = DEFAULT_FOLDER) -> None:
     _copy(place, published)
 
 
-def _copy(source: Path, target: Path) -> None:
-    for path in (*(source / name for name in JUDGE), *sorted(source.glob("*.*.json"))):
+def _copy(source: Path, target: Path, wanted: Callable[[Path], bool] = lambda _: True) -> None:
+    for path in (*(source / name for name in JUDGE), *filter(wanted, sorted(source.glob("*.*.json")))):
         shutil.copyfile(path, target / path.name)
