@@ -178,8 +178,8 @@ def train(
 ) -> Trained:
     """Train the model that `make` makes; `validate` gives what is to be high.
 
-    Goes on from what is `kept`, if that is not of another seed's or recipe's training: each has a file of its own.
-    Raises CheckFailedError where the loss is not finite.
+    Goes on from what is `kept`, which has to be of this seed and recipe: members give each a file of its own. Raises
+    CheckFailedError where the loss is not finite.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)

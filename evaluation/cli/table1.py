@@ -60,13 +60,12 @@ def table1(
             onto=published.DEFAULT_FOLDER if onto_published else None,
         )
         summary = report.summarise(place, form, chosen)
-        file = out or report.RESULTS / ("table1-quick.json" if quick else "table1.json")
-        report.write(summary, file)
-        typer.echo(report.table(summary))
+        report.write(summary, file := out or report.RESULTS / ("table1-quick.json" if quick else "table1.json"))
         if paper:
             _publish(place, form, summary, file.with_suffix(".png"))
     except OneRecError as error:
         raise fail(error) from error
+    typer.echo(report.table(summary))
 
 
 def _publish(place: Path, form: Form, summary: dict[str, Any], image: Path) -> None:
