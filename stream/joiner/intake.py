@@ -50,9 +50,11 @@ class Intake:
         now_ms = clock.now_ms()
         now_s = time.monotonic()
         caught_up = False
-        for (source, number), batch in batches.items():
-            caught_up = self._join(batch, source, partitions[number], now_ms, caught_up=caught_up)
-            partitions[number].moved(source, (batch[-1].offset() or 0) + 1, now_s)
+        for (source, number), came in batches.items():
+            batch = _beyond(came, partitions[number].inputs[source].next_offset)
+            if batch:
+                caught_up = self._join(batch, source, partitions[number], now_ms, caught_up=caught_up)
+                partitions[number].moved(source, (batch[-1].offset() or 0) + 1, now_s)
         for (source, number), end in ends.items():
             partitions[number].inputs[source].reached(end)
         return sum(map(len, batches.values()))
@@ -148,3 +150,14 @@ class Intake:
 
 def _ours(found: Mapping[Part, Found], partitions: Container[int]) -> dict[Part, Found]:
     return {part: what for part, what in found.items() if part[0] >= 0 and part[1] in partitions}
+
+
+def _beyond(batch: Sequence[Message], next_offset: int) -> Sequence[Message]:
+    """Those that are not joined yet. What stands before came by a fetch from before the seek to where we begin."""
+    if (batch[0].offset() or 0) >= next_offset:
+        return batch
+    LOG.warning(
+        "%s[%d]: offset %d came again, joined up to %d; it is passed over",
+        batch[0].topic(), batch[0].partition(), batch[0].offset(), next_offset,
+    )  # fmt: skip
+    return [message for message in batch if (message.offset() or 0) >= next_offset]
