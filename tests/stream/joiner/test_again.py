@@ -12,7 +12,8 @@ from stream.joiner.intake import Intake
 from stream.joiner.items import AnyItem
 from stream.joiner.partition import Partition
 from tests.stream.joiner.events import impression, view
-from tests.stream.joiner.test_standstill import NOW_MS, WINDOW_MS, WIRING, messages
+from tests.stream.joiner.test_standstill import NOW_MS, WINDOW_MS, messages
+from tests.stream.joiner.test_state import WIRING
 
 COUNT = 8
 
