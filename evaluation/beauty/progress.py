@@ -1,6 +1,6 @@
 """Where a training is, and the file that an interrupted one goes on from.
 
-An OneRec of the full form takes most of an hour on two cores, so its state is kept every minute, after an epoch. A
+An OneRec of the full form takes more than an hour on one core, so its state is kept every minute, after an epoch. A
 training that goes on ends in the weights that it would have had without the interruption, on the same processor with
 as many threads.
 """
