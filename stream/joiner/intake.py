@@ -153,11 +153,10 @@ def _ours(found: Mapping[Part, Found], partitions: Container[int]) -> dict[Part,
 
 
 def _beyond(batch: Sequence[Message], next_offset: int) -> Sequence[Message]:
-    """Those that are not joined yet. What stands before came by a fetch from before the seek to where we begin."""
-    if (batch[0].offset() or 0) >= next_offset:
+    """Those that are not joined yet: what stands before was fetched from an earlier place than the state is as of."""
+    first = batch[0].offset() or 0
+    if first >= next_offset:
         return batch
-    LOG.warning(
-        "%s[%d]: offset %d came again, joined up to %d; it is passed over",
-        batch[0].topic(), batch[0].partition(), batch[0].offset(), next_offset,
-    )  # fmt: skip
+    where = f"{batch[0].topic()}[{batch[0].partition()}]"
+    LOG.warning("%s: offset %d came again, joined up to %d; it is passed over", where, first, next_offset)
     return [message for message in batch if (message.offset() or 0) >= next_offset]
