@@ -18,6 +18,7 @@ import torch
 
 from evaluation.table1.accuracy import accuracy
 from evaluation.table1.generative import MIN_BEAM, seen
+from evaluation.table1.ids import with_kept_ids
 from evaluation.table1.kept import Context, onerec_of
 from evaluation.table1.origin import commit
 from evaluation.table1.protocol import FULL, TOP, Form
@@ -51,7 +52,7 @@ def compare(seeds: Sequence[int], form: Form = FULL, place: Path | None = None) 
     """Rows by seed and kernels. Models are those of Table 1's folder and are trained where it has none."""
     config, place = preset("small"), place or folder_of(form)
     place.mkdir(parents=True, exist_ok=True)
-    world = load(form, config)
+    world = with_kept_ids(load(form, config), place, config)
     rows = compared(world, form, config, seeds, place)
     origin = {"commit": commit(), "machine": machine()}
     return {"text": __doc__, "form": form.name, "cases": len(world.cases), "seeds": list(seeds), "rows": rows} | origin

@@ -17,6 +17,7 @@ from evaluation.figures.confidence import confidence
 from evaluation.figures.forms import Form, described
 from evaluation.figures.ratio import Ratios
 from evaluation.files import write_json
+from evaluation.table1.ids import with_kept_ids
 from evaluation.table1.jobs import origin, use
 from evaluation.table1.kept import Context
 from evaluation.table1.origin import ROOT, SOURCES, source_digest
@@ -57,7 +58,8 @@ def run(
         use(device)
         table, own = folder_of(form.table, tables), config or preset("small")
         table.mkdir(parents=True, exist_ok=True)
-        return Context(load_world(form.table, own), form.table, own, form.seed, table, device)
+        world = with_kept_ids(load_world(form.table, own), table, own)
+        return Context(world, form.table, own, form.seed, table, device)
 
     @functools.cache
     def ratios() -> Ratios:

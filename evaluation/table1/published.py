@@ -9,13 +9,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from evaluation.table1.ids import IDS
 from evaluation.table1.jobs import JUDGE_FILE
 from evaluation.table1.kept import JUDGE_WEIGHTS
 from evaluation.table1.report import RESULTS
+from evaluation.table1.rqvae_ids import RQVAE_IDS
 from onerec.errors import CheckFailedError, DependencyMissingError
 
 DEFAULT_FOLDER = RESULTS / "table1"
-JUDGE = (JUDGE_FILE, JUDGE_WEIGHTS)
+JUDGE = (JUDGE_FILE, JUDGE_WEIGHTS, IDS)
+"""With the ids that the judge knows items by: fitted on another processor, they are others."""
+MORE = (RQVAE_IDS,)
+"""What some rows are made with, all seeds alike; not there before the first of them is made."""
 
 
 def take_over(published: Path, place: Path) -> None:
@@ -35,8 +40,8 @@ def take_over(published: Path, place: Path) -> None:
 
 
 def _same_judge(one: Path, other: Path) -> bool:
-    weights = [folder / JUDGE_WEIGHTS for folder in (one, other)]
-    return all(path.is_file() for path in weights) and weights[0].read_bytes() == weights[1].read_bytes()
+    files = [(one / name, other / name) for name in (JUDGE_WEIGHTS, IDS)]
+    return all(a.is_file() and b.is_file() and a.read_bytes() == b.read_bytes() for a, b in files)
 
 
 def publish(place: Path, published: Path = DEFAULT_FOLDER) -> None:
@@ -51,5 +56,6 @@ def publish(place: Path, published: Path = DEFAULT_FOLDER) -> None:
 
 
 def _copy(source: Path, target: Path, wanted: Callable[[Path], bool] = lambda _: True) -> None:
-    for path in (*(source / name for name in JUDGE), *filter(wanted, sorted(source.glob("*.*.json")))):
+    more = (source / name for name in MORE if (source / name).is_file())
+    for path in (*(source / name for name in JUDGE), *more, *filter(wanted, sorted(source.glob("*.*.json")))):
         shutil.copyfile(path, target / path.name)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from evaluation.baselines.rqvae import RQVAESettings, tokenise
+from evaluation.table1.ids import named
 from evaluation.table1.kept import Context, alone
-from onerec.catalogue import CatalogueSnapshot
 from onerec.model.presets import ModelConfig
 
-IDS = "rqvae-ids.npy"
+RQVAE_IDS = "rqvae-ids.npy"
 STEPS_OF_EPOCH = 100
 """Of the RQ-VAE for each of the form's epochs: 2000 in the full form."""
 
@@ -29,20 +29,11 @@ def rqvae_config(config: ModelConfig) -> ModelConfig:
 
 def with_rqvae_ids(at: Context) -> Context:
     """The same world, whose rows have the RQ-VAE's ids; leaf i is row i of the items, as with the others."""
-    path, rows, settings = at.folder / IDS, at.world.rows, rqvae_settings(at.form.epochs)
+    path, rows, settings = at.folder / RQVAE_IDS, at.world.rows, rqvae_settings(at.form.epochs)
     with alone(path.with_suffix(".lock")):
         if not path.is_file():
             unfinished = path.with_suffix(".part.npy")
-            np.save(unfinished, tokenise(rows.items.embeddings, settings, at.device).ids)
+            np.save(unfinished, tokenise(rows.items.embeddings, settings, at.device).ids.astype(np.int16))
             unfinished.replace(path)
-    known, ids = rows.catalogue, np.load(path)
-    catalogue = CatalogueSnapshot.of(
-        known.item_ids,
-        ids,
-        known.durations_ms,
-        (known.tag_sets, known.tags),
-        code_count=settings.codes,
-        offset=known.offset,
-        codebook_version=known.codebook_version,
-    )
+    catalogue = named(rows.catalogue, np.load(path), settings.codes)
     return replace(at, world=replace(at.world, rows=replace(rows, catalogue=catalogue)))

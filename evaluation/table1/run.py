@@ -11,6 +11,7 @@ import torch
 
 from evaluation.baselines.training import CPU
 from evaluation.table1 import published
+from evaluation.table1.ids import with_kept_ids
 from evaluation.table1.jobs import Bench, planned, use
 from evaluation.table1.origin import ROOT, source_digest
 from evaluation.table1.parallel import one_by_one, side_by_side
@@ -55,7 +56,7 @@ def run(
         LOG.info("nothing is missing in %s", place)
         return place
     use(device)
-    world = load_world(form, own)
+    world = with_kept_ids(load_world(form, own), place, own)
     LOG.info("%d cases, %d and %d users", len(world.cases), len(world.rows.past), len(world.judge.past))
     bench = Bench(world, form, own, place, device)
     end_s = None if minutes is None else started_s + 60.0 * minutes

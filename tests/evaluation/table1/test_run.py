@@ -14,14 +14,16 @@ import torch
 from evaluation.table1 import picture, published, report
 from evaluation.table1.candidates import Recommended
 from evaluation.table1.generative import recommend_sessions
+from evaluation.table1.ids import named, with_kept_ids
 from evaluation.table1.kept import Context, onerec_of, reward_of
 from evaluation.table1.orderings import orderings, orderings_table
 from evaluation.table1.preference import RECIPES, Aligner, mine
 from evaluation.table1.run import run
-from evaluation.table1.world import Cases, World
+from evaluation.table1.world import Cases, Side, World
 from onerec.errors import CheckFailedError, DependencyMissingError, SettingsError
 from onerec.model.onerec import OneRec
 from onerec.model.reward import OBJECTIVES, RewardModel
+from onerec.model.trie import Trie
 from tests.evaluation.table1.small_world import CONFIG, FORM, small_world
 
 ROWS = (
@@ -116,6 +118,45 @@ def test_a_run_goes_on_from_published_rows_and_their_judge(place: Path, world: W
     assert figures(tmp_path / "published", "popularity") == made
 
 
+def test_published_models_are_asked_by_the_ids_they_know_whatever_is_fitted_here(
+    place: Path, world: World, tmp_path: Path
+) -> None:
+    """On another processor the fit gives other ids."""
+    published.publish(place, tmp_path / "published")
+    for row in ("popularity", "tiger-rqvae-s"):
+        (tmp_path / "published" / f"{row}.1.json").unlink()
+
+    def elsewhere(side: Side) -> Side:
+        codes = np.roll(side.catalogue.codes, 1, axis=0)
+        return dataclasses.replace(side, catalogue=named(side.catalogue, codes, CONFIG.codes))
+
+    other = dataclasses.replace(world, rows=elsewhere(world.rows), judge=elsewhere(world.judge))
+    later = run(
+        FORM,
+        [1],
+        tmp_path,
+        only=("popularity", "tiger-rqvae-s"),
+        config=CONFIG,
+        load_world=lambda *_: other,
+        onto=tmp_path / "published",
+    )
+    for row in ("popularity", "tiger-rqvae-s"):
+        made, wanted = figures(later, row), figures(place, row)
+        assert {name: made[name] for name in OBJECTIVES} == {name: pytest.approx(wanted[name]) for name in OBJECTIVES}
+
+
+def test_ids_of_other_items_are_refused(world: World, tmp_path: Path) -> None:
+    with_kept_ids(world, tmp_path, CONFIG)
+    fewer = dataclasses.replace(
+        world.judge,
+        catalogue=dataclasses.replace(
+            world.judge.catalogue, trie=Trie.build(torch.from_numpy(world.judge.catalogue.codes[1:]), CONFIG.codes)
+        ),
+    )
+    with pytest.raises(CheckFailedError, match="are of other items"):
+        with_kept_ids(dataclasses.replace(world, judge=fewer), tmp_path, CONFIG)
+
+
 def test_published_rows_without_a_column_are_made_again(place: Path, world: World, tmp_path: Path) -> None:
     published.publish(place, tmp_path / "published")
     for row in ("popularity", "cooccurrence"):
@@ -151,7 +192,9 @@ def test_rows_of_two_judges_are_not_mixed(place: Path, tmp_path: Path) -> None:
         (other / name).write_bytes((place / name).read_bytes() + b" ")
     with pytest.raises(CheckFailedError, match="have another judge"):
         published.publish(other, tmp_path / "published")
-    with pytest.raises(DependencyMissingError, match=r"no judge\.json and no judge\.safetensors"):
+    with pytest.raises(
+        DependencyMissingError, match=r"no judge\.json and no judge\.safetensors and no ids\.safetensors"
+    ):
         published.take_over(tmp_path, other)
 
 
