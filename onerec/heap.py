@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
+from collections.abc import Mapping
 
 from prometheus_client import Gauge
 
@@ -25,8 +26,9 @@ MAPPED_FROM = 32 << 20
 with a bound of 1 MiB a step took a third more of the processor."""
 KEPT_AT_THE_END = 512 << 20
 """Bytes that are free at the heap's end before it shrinks by itself, which is 128 KiB once a bound is set."""
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8
 """Of malloc.h."""
+NEVER = -1
 USED = Gauge("onerec_heap_used_bytes", "Bytes that malloc has given out and that were not freed; 0 where unknown.")
 
 
@@ -75,11 +77,25 @@ def use_freed_memory_again() -> ctypes.CDLL | None:
     if not hasattr(libc, "malloc_trim"):
         LOG.info("freed memory stays with the process: this C library has no malloc_trim")
         return None
-    options = ((M_ARENA_MAX, ARENAS), (M_MMAP_THRESHOLD, MAPPED_FROM), (M_TRIM_THRESHOLD, KEPT_AT_THE_END))
-    for option, value in options:
+    _set(libc, {M_ARENA_MAX: ARENAS, M_MMAP_THRESHOLD: MAPPED_FROM, M_TRIM_THRESHOLD: KEPT_AT_THE_END})
+    return libc
+
+
+def keep_freed_memory() -> None:
+    """Give nothing back before the process ends: for computations that make and drop tensors of 100 MB at every step.
+
+    Each of these is a mapping of its own otherwise, whose pages the system zeroes anew. Not for services, whose memory
+    would stay at its highest.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        _set(libc, {M_ARENA_MAX: 1, M_MMAP_MAX: 0, M_TRIM_THRESHOLD: NEVER})
+
+
+def _set(libc: ctypes.CDLL, options: Mapping[int, int]) -> None:
+    for option, value in options.items():
         if not libc.mallopt(option, value):
             LOG.info("this C library does not know the option %d of mallopt", option)
-    return libc
 
 
 def used_bytes(libc: ctypes.CDLL) -> int:

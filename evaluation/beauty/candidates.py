@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from evaluation.beauty.accuracy import NOWHERE, batches, seen_items
 from evaluation.beauty.dataset import NONE, Beauty, Longs, Part
 from evaluation.beauty.model import ItemOneRec, history_of
+from inference.engine.native.check import TORCH
 from inference.engine.search import Engine
 from onerec.catalogue import CatalogueSnapshot
 
@@ -26,6 +28,8 @@ PACKED = {"cpu": 4_096, "cuda": 16_384}
 
 BEAMS_AT_ONCE = {"cpu": 64, "cuda": 256}
 """Users whose beams are searched at once."""
+USERS_AT_ONCE = 512
+"""Users for whom all items are scored at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,20 @@ class Member:
 
     model: ItemOneRec
     catalogue: CatalogueSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """Of U users: items int64 [U, W], best first, and their log-probabilities float32 [U, W]."""
+
+    items: Longs
+    log_probs: NDArray[np.float32]
+
+    def of(self, items: Longs) -> Tensor:
+        """Log-probabilities [U, W] of the same items as `once` orders them."""
+        order = np.argsort(-self.items, axis=1, kind="stable")
+        assert np.array_equal(np.take_along_axis(self.items, order, axis=1), items)
+        return torch.from_numpy(np.take_along_axis(self.log_probs, order, axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +79,21 @@ class Candidates:
 
 
 @torch.inference_mode()
-def beam(member: Member, histories: Longs, width: int) -> Longs:
-    """The items [U, width] of the beam for each history [U, n], best first, NONE where there are fewer."""
-    device, engine, found = member.model.bos.device, Engine(member.model), []
+def beam(member: Member, histories: Longs, width: int) -> Beam:
+    """The items [U, width] of the beam for each history [U, n] with their log-probabilities, best first.
+
+    NONE, and -inf, where there are fewer items.
+    """
+    device, items, log_probs = member.model.bos.device, [], []
+    engine = Engine(member.model, kernels=TORCH, dtype=torch.float32)
     for at in batches(histories, BEAMS_AT_ONCE[device.type]):
         history = history_of(torch.from_numpy(histories[at]), member.catalogue.trie).to(device)
-        found.append(engine.rank(history, member.catalogue, beam_width=width).sessions[:, :, 0].cpu().numpy())
-    return np.concatenate(found)
+        found = engine.rank(history, member.catalogue, beam_width=width)
+        items.append(found.sessions[:, :, 0].cpu().numpy())
+        log_probs.append(found.log_probs.cpu().numpy())
+    return Beam(np.concatenate(items), np.concatenate(log_probs))
 
 
-@torch.inference_mode()
 def candidates(
     members: list[Member],
     beauty: Beauty,
@@ -86,27 +109,56 @@ def candidates(
     """
     rows = np.arange(len(beauty)) if users is None else users
     histories = beauty.histories(part, members[0].model.config.history_items)[rows]
-    merged = once(np.concatenate([beam(member, histories, width) for member in members], axis=1))
+    beams = [beam(member, histories, width) for member in members]
+    items = once(np.concatenate([own.items for own in beams], axis=1))
     whole = seen_items(beauty, part)[rows]
-    seen = np.concatenate([(merged[at, :, None] == whole[at, None, :]).any(2) for at in batches(merged, 512)])
-    columns: dict[str, list[Tensor]] = {"codes": [], "vectors": [], "counts": []}
-    tries = [member.catalogue.trie.to(member.model.bos.device) for member in members]
-    for at in batches(histories, max(1, PACKED[members[0].model.bos.device.type] // merged.shape[1])):
-        own = torch.from_numpy(merged[at]).to(tries[0].device).clamp(min=0)
-        history = torch.from_numpy(histories[at]).to(tries[0].device)
-        codes, vectors = torch.zeros(own.shape, device=own.device), torch.zeros(own.shape, device=own.device)
+    seen = np.concatenate([(items[at, :, None] == whole[at, None, :]).any(2) for at in batches(items, 512)])
+    codes = beams[0].of(items) if len(members) == 1 else _code_log_probs(members, histories, items)
+    return Candidates(
+        torch.from_numpy(items),
+        torch.from_numpy(seen & (items != NONE)),
+        codes,
+        _vector_log_probs(members, histories, items),
+        torch.zeros(items.shape) if prior is None else _prior_log_probs(members[0], prior, histories, items),
+    )
+
+
+@torch.inference_mode()
+def _code_log_probs(members: list[Member], histories: Longs, items: Longs) -> Tensor:
+    """Means [U, C] over the members of what they generate items [U, C] with, whoever's beam has them."""
+    device = members[0].model.bos.device
+    tries, found = [member.catalogue.trie.to(device) for member in members], []
+    for at in batches(histories, max(1, PACKED[device.type] // items.shape[1])):
+        history, own = torch.from_numpy(histories[at]).to(device), torch.from_numpy(items[at]).to(device).clamp(min=0)
+        total = torch.zeros(own.shape, device=device)
         for member, trie in zip(members, tries, strict=True):
             memory = member.model.encode(history_of(history, trie))
-            codes += member.model.next_item_log_probs(memory, own, trie) / len(members)
-            if member.model.with_items:
-                logits = member.model.item_logits(memory)
-                vectors += torch.log_softmax(logits, dim=1).gather(1, own) / len(members)
-        columns["codes"].append(codes.cpu())
-        columns["vectors"].append(vectors.cpu())
-        known = torch.zeros_like(codes) if prior is None else prior(history).gather(1, own)
-        columns["counts"].append(known.cpu())
-    joined = {name: torch.cat(parts) for name, parts in columns.items()}
-    return Candidates(torch.from_numpy(merged), torch.from_numpy(seen & (merged != NONE)), **joined)
+            total += member.model.next_item_log_probs(memory, own, trie)
+        found.append((total / len(members)).cpu())
+    return torch.cat(found)
+
+
+@torch.inference_mode()
+def _vector_log_probs(members: list[Member], histories: Longs, items: Longs) -> Tensor:
+    """Means [U, C] over the members of items [U, C] by their vectors; 0 of members without any."""
+    device, found = members[0].model.bos.device, []
+    for at in batches(histories, USERS_AT_ONCE):
+        history, own = torch.from_numpy(histories[at]).to(device), torch.from_numpy(items[at]).to(device).clamp(min=0)
+        total = torch.zeros(own.shape, device=device)
+        for member in (one for one in members if one.model.with_items):
+            memory = member.model.encode(history_of(history, member.catalogue.trie.to(device)))
+            total += torch.log_softmax(member.model.item_logits(memory), dim=1).gather(1, own)
+        found.append((total / len(members)).cpu())
+    return torch.cat(found)
+
+
+def _prior_log_probs(member: Member, prior: LogPrior, histories: Longs, items: Longs) -> Tensor:
+    """[U, C] of items [U, C]."""
+    device, found = member.model.bos.device, []
+    for at in batches(histories, USERS_AT_ONCE):
+        own = torch.from_numpy(items[at]).to(device).clamp(min=0)
+        found.append(prior(torch.from_numpy(histories[at]).to(device)).gather(1, own).cpu())
+    return torch.cat(found)
 
 
 def once(items: Longs) -> Longs:

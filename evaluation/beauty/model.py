@@ -94,15 +94,20 @@ class ItemOneRec(OneRec):
             tokens = tokens * keep.unsqueeze(2)
         return tokens, mask
 
-    def item_logits(self, memory: Memory) -> Tensor:
-        """Float32 [B, N]: every item as the next one, by its vector alone; products as in the encoder."""
+    def item_logits(self, memory: Memory, order: Tensor | None = None) -> Tensor:
+        """Float32 [B, N]: every item as the next one, by its vector alone; products as in the encoder.
+
+        With `order` int64 [N] the items stand as it names them.
+        """
         states = widen(memory.states)
         newest = memory.mask.sum(1) - 1
         rows = torch.arange(len(newest), device=newest.device)
         both = torch.cat([states[:, 0], states[rows, newest]], dim=1)
         user = self.dropout(self.user_norm(self.user(both)))
-        dtype = memory.states.dtype
-        return widen(user.to(dtype) @ self.item_vectors().to(dtype).t())
+        dtype, vectors = memory.states.dtype, self.item_vectors()
+        if order is not None:
+            vectors = vectors[order]
+        return widen(user.to(dtype) @ vectors.to(dtype).t())
 
     def code_log_probs(self, memory: Memory, leaves: Tensor, trie: Trie) -> list[tuple[Tensor, Tensor]]:
         """By level, for A alternatives `leaves` [B, A] for each user's next item: all codes, and the item's own.
@@ -156,9 +161,9 @@ def all_experts(moe: SparseMoE, x: Tensor) -> Tensor:
     gates, chosen = moe.route(x)
     weights = torch.zeros(len(x), moe.experts, device=x.device, dtype=gates.dtype).scatter(1, chosen, gates)
     moe.load = (weights > 0).sum(0)
-    hidden = swiglu(torch.einsum("rd,edh->erh", x, moe.w_in.to(x.dtype)))
-    outputs = torch.einsum("erh,ehd->erd", hidden, moe.w_out.to(x.dtype))
-    return torch.einsum("re,erd->rd", weights, widen(outputs))
+    w_in = moe.w_in.to(x.dtype).permute(1, 0, 2).flatten(1)  # [d, E * 2h]: one product for all, and one below
+    hidden = swiglu((x @ w_in).view(len(x), moe.experts, -1)) * weights.to(x.dtype).unsqueeze(2)
+    return widen(hidden.flatten(1) @ moe.w_out.to(x.dtype).flatten(0, 1))
 
 
 def code_loss(found: list[tuple[Tensor, Tensor]], smoothing: float) -> Tensor:

@@ -133,7 +133,7 @@ class Learner:
     def _taught(self, history: HistoryBatch, memory: Memory, targets: Tensor) -> Tensor:
         """The codes' loss on each target and on an item that the averaged model's vectors give."""
         with torch.no_grad(), products_as_in(self._model, self.averaged):
-            logits = self.averaged.item_logits(self.averaged.encode(history))
+            logits = self.averaged.item_logits(self.averaged.encode(history), self._trie.leaves_in_order())
             given = lesson(torch.softmax(logits, dim=1), self._trie)
         found = self._model.code_log_probs(memory, torch.stack([targets, given.drawn], dim=1), self._trie)
         true = code_loss([(every[0::2], place[0::2]) for every, place in found], self._recipe.smoothing)

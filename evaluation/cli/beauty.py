@@ -11,6 +11,7 @@ import typer
 from evaluation.cli.options import names_of, seeds_of
 from onerec.cli.options import fail
 from onerec.errors import OneRecError
+from onerec.heap import keep_freed_memory
 from onerec.service import configure_logging
 
 
@@ -36,6 +37,7 @@ def beauty(
     from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
 
     configure_logging("evaluation")
+    keep_freed_memory()
     form = protocol.QUICK if quick else protocol.FULL
     chosen = seeds_of(seeds or ("1" if quick else "1,2,3"))
     try:
@@ -76,6 +78,7 @@ def recbole(
     from evaluation.table1.report import PAPER, write  # noqa: PLC0415
 
     configure_logging("evaluation")
+    keep_freed_memory()
     settings = compare.Settings(
         python=python,
         users=users,

@@ -10,6 +10,7 @@ import typer
 from evaluation.cli.options import Device, names_of, seeds_of
 from onerec.cli.options import fail
 from onerec.errors import OneRecError
+from onerec.heap import keep_freed_memory
 from onerec.service import configure_logging
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def table1(
     from evaluation.table1.run import run  # noqa: PLC0415
 
     configure_logging("evaluation")
+    keep_freed_memory()
     if choose or choose_baselines:
         (_choose if choose else _choose_baselines)(device, processes, out, paper=paper)
         return
@@ -124,6 +126,7 @@ def figures(
     from evaluation.table1 import report  # noqa: PLC0415
 
     configure_logging("evaluation")
+    keep_freed_memory()
     form = forms.QUICK if quick else forms.SHORT if short else forms.FULL
     folder, suffix = out or report.RESULTS, "-quick" if quick else ""
     try:
@@ -148,6 +151,7 @@ def precision(
     from evaluation.table1 import report  # noqa: PLC0415
 
     configure_logging("evaluation")
+    keep_freed_memory()
     try:
         result = own.compare(seeds_of(seeds))
     except OneRecError as error:

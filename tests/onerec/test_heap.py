@@ -56,3 +56,26 @@ def test_freed_memory_goes_back_to_the_system() -> None:
 
     assert left("kept", 0.2) > 0.5
     assert left("given back", 60.0) < 0.5
+
+
+KEEPS = """
+import resource, sys
+from onerec.heap import keep_freed_memory
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+bytearray(256 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    bytearray(256 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_large_blocks_that_are_made_again_need_no_new_pages_where_memory_is_kept() -> None:
+    def faults(how: str) -> int:
+        command = [sys.executable, "-c", KEEPS, how]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
+
+    assert faults("kept") < faults("given back") / 10

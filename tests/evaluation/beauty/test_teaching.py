@@ -19,7 +19,7 @@ def made() -> Trie:
 def test_shares_are_the_probabilities_of_children_given_the_path() -> None:
     trie = made()
     probabilities = torch.softmax(3 * torch.randn(6, ITEMS), dim=1)
-    given = lesson(probabilities, trie)
+    given = lesson(probabilities[:, trie.leaves_in_order()], trie)
     for row, drawn in enumerate(given.drawn.tolist()):
         path = trie.codes_of(torch.tensor(drawn))
         for level in range(trie.levels):
@@ -33,7 +33,8 @@ def test_shares_are_the_probabilities_of_children_given_the_path() -> None:
 
 def test_items_are_drawn_as_often_as_they_are_probable() -> None:
     probabilities = torch.softmax(2 * torch.randn(ITEMS), dim=0)
-    drawn = lesson(probabilities.expand(20_000, -1), made()).drawn
+    trie = made()
+    drawn = lesson(probabilities[trie.leaves_in_order()].expand(20_000, -1), trie).drawn
     often = torch.bincount(drawn, minlength=ITEMS) / len(drawn)
     torch.testing.assert_close(often, probabilities, rtol=0, atol=0.02)
 
@@ -41,7 +42,7 @@ def test_items_are_drawn_as_often_as_they_are_probable() -> None:
 def test_the_loss_is_least_where_the_codes_have_the_shares() -> None:
     trie = made()
     probabilities = torch.softmax(torch.randn(4, ITEMS), dim=1)
-    shares = lesson(probabilities, trie).shares
+    shares = lesson(probabilities[:, trie.leaves_in_order()], trie).shares
     right = [share.clamp(min=1e-12).log().masked_fill(share == 0, -torch.inf) for share in shares]
     others = [torch.log_softmax(every + 0.3 * torch.randn_like(every), dim=1) for every in right]
     least = taught_loss(right, shares)
