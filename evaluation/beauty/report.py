@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluation.beauty.accuracy import COLUMNS
 from evaluation.beauty.protocol import FULL, PUBLISHED, Form, described
+from evaluation.beauty.published import rows_in
 from evaluation.beauty.rows import families
 from evaluation.table1.report import grid, put, spread
 from onerec.errors import CheckFailedError, DependencyMissingError
@@ -20,8 +21,7 @@ HEADINGS = ("Recall@5", "NDCG@5", "Recall@10", "NDCG@10")
 def summarise(place: Path, form: Form) -> dict[str, Any]:
     """The table of a form's folder. Raises DependencyMissingError where it has no row."""
     known = [row for family in families() for row in family.rows]
-    files = [json.loads(path.read_text()) for path in sorted(place.glob("*.*.json"))]
-    files = [file for file in files if file.get("row") in known]
+    files = [json.loads(path.read_text()) for path in rows_in(place)]
     if not files:
         raise DependencyMissingError(f"{place} holds no row.", "Run `python -m evaluation beauty` first.")
     return {

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from evaluation.beauty import published
 from evaluation.beauty.dataset import Beauty
 from evaluation.beauty.members import Context
 from evaluation.beauty.protocol import Form
@@ -50,13 +51,17 @@ def run(
     *,
     only: Sequence[str] = (),
     device: torch.device | None = None,
+    onto: Path | None = None,
 ) -> Path:
     """Fill the folder of this form and this code with a file for each row and seed; the folder.
 
-    `only` names rows; all by default. Raises SettingsError for a row that does not exist.
+    `only` names rows; all by default. With `onto` the published rows of that folder count as made, whatever code made
+    them. Raises SettingsError for a row that does not exist.
     """
     place = folder_of(form, folder)
     place.mkdir(parents=True, exist_ok=True)
+    if onto is not None:
+        published.take_over(onto, place)
     wanted, own = _chosen(only), device or torch.device("cpu")
     sliced = beauty.first(form.users)
     for seed in seeds:

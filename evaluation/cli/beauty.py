@@ -10,7 +10,7 @@ import typer
 
 from evaluation.cli.options import names_of, seeds_of
 from onerec.cli.options import fail
-from onerec.errors import OneRecError
+from onerec.errors import OneRecError, SettingsError
 from onerec.heap import keep_freed_memory
 from onerec.service import configure_logging
 
@@ -28,11 +28,15 @@ def beauty(
     out: Annotated[Path | None, typer.Option(help="evaluation/results/beauty[-quick].json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
     onto_published: Annotated[
-        bool, typer.Option("--published", help="Put these rows into evaluation/results/beauty.json beside its others.")
+        bool,
+        typer.Option(
+            "--published",
+            help="Go on from the rows in evaluation/results/beauty, and put all into the published table.",
+        ),
     ] = False,
 ) -> None:
     """Amazon Beauty with TIGER's protocol, beside published figures; each row and seed is kept in runs/beauty."""
-    from evaluation.beauty import dataset, protocol, report  # noqa: PLC0415 - loads torch
+    from evaluation.beauty import dataset, protocol, published, report  # noqa: PLC0415 - loads torch
     from evaluation.beauty.run import device_of, run  # noqa: PLC0415
     from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
 
@@ -41,11 +45,15 @@ def beauty(
     form = protocol.QUICK if quick else protocol.FULL
     chosen = seeds_of(seeds or ("1" if quick else "1,2,3"))
     try:
+        if onto_published and quick:
+            raise SettingsError("The published rows are of the full form.", "Leave out --quick or --published.")
         own = device_of(device, threads)
         data_set = dataset.load(data or dataset.DEFAULT_FOLDER)
-        place = run(data_set, form, chosen, only=names_of(rows), device=own)
+        onto = published.DEFAULT_FOLDER if onto_published else None
+        place = run(data_set, form, chosen, only=names_of(rows), device=own, onto=onto)
         summary = report.summarise(place, form)
         if onto_published:
+            published.publish(place)
             summary = report.onto(json.loads((RESULTS / "beauty.json").read_text()), summary)
     except OneRecError as error:
         raise fail(error) from error

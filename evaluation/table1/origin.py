@@ -41,6 +41,7 @@ SOURCES = (
 )
 """Recipes, models and data of all rows. A change of any of them makes a folder of its own."""
 LAYOUT = (
+    "evaluation/beauty/published.py",
     "evaluation/table1/choices.py",
     "evaluation/table1/choices_page.py",
     "evaluation/table1/trials.py",

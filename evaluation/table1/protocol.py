@@ -43,7 +43,8 @@ count. Models and counts stay as they are: what learning from the stream adds is
 evaluation streaming`).
 
 **Seeds.** Each row is trained with each seed; the table gives mean and standard deviation over seeds. The judge is one
-and the same, trained with a seed of its own.
+and the same, trained with a seed of its own and kept with the ids that it knows: on another processor they would be
+fitted a little otherwise.
 
 **Generative rows.** OneRec and TIGER train by the seed recipe of the trainer, newer sessions more often. How many
 samples, dropout, the half-lives of a session's weight, overlap of samples, rate and weight decay were chosen on a

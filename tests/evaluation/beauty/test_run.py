@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from evaluation.beauty import protocol, report
+from evaluation.beauty import protocol, published, report
 from evaluation.beauty.accuracy import COLUMNS
 from evaluation.beauty.dataset import load
 from evaluation.beauty.run import run
@@ -84,6 +84,25 @@ def test_a_row_that_is_missing_comes_from_kept_models(place: Path) -> None:
     again = json.loads(row.read_text())
     assert [again[column] for column in COLUMNS] == [before[column] for column in COLUMNS]
     assert {path: path.stat().st_mtime_ns for path in place.glob("*.safetensors")} == weights
+
+
+def test_a_run_goes_on_from_published_rows(place: Path, tmp_path: Path) -> None:
+    published.publish(place, tmp_path / "published")
+    assert {path.name for path in (tmp_path / "published").iterdir()} == {f"{row}.1.json" for row in ROWS}
+    kept = tmp_path / "published" / "onerec.1.json"
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"seed": 2, "commit": "of old"}))
+    kept.rename(kept.with_name("onerec.2.json"))
+    data, rows = load(place.parent.parent / "data"), ["popularity", "onerec"]
+    later = run(data, FORM, [1, 2], tmp_path / "runs", only=["popularity"], onto=tmp_path / "published")
+    assert json.loads((later / "onerec.2.json").read_text())["commit"] == "of old"
+    assert not list(later.glob("*.safetensors")), "no model was needed"
+    summary = report.summarise(later, FORM)
+    assert [summary["rows"][row]["seeds"] for row in rows] == [[1, 2], [2]]
+    (later / "onerec.2.json").write_text(
+        json.dumps(json.loads(kept.with_name("onerec.2.json").read_text()) | {"commit": "here"})
+    )
+    published.take_over(tmp_path / "published", later)
+    assert json.loads((later / "onerec.2.json").read_text())["commit"] == "here", "what was made here stays"
 
 
 def test_new_rows_stand_beside_the_published_ones(summary: dict[str, Any]) -> None:
