@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from evaluation.pages import grid, put
 from evaluation.table1.accuracy import accuracy
 from evaluation.table1.generative import MIN_BEAM, seen
 from evaluation.table1.ids import with_kept_ids
 from evaluation.table1.kept import Context, onerec_of
 from evaluation.table1.origin import commit
 from evaluation.table1.protocol import FULL, TOP, Form
-from evaluation.table1.report import grid, put
 from evaluation.table1.run import folder_of
 from evaluation.table1.world import World, load
 from inference.engine.native import binding

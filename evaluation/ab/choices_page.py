@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.ab.protocol import FULL
-from evaluation.table1.report import grid, put
+from evaluation.pages import grid, put
 
 BEGIN, END = "<!-- ab-choices-cascade -->\n", "<!-- /ab-choices-cascade -->\n"
 TAKEN = ("retrieval_epochs", "ranking_epochs", "retrieved", "pre_ranked")

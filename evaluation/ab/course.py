@@ -11,8 +11,8 @@ import numpy as np
 from evaluation.ab.protocol import ARMS
 from evaluation.ab.users import EXPECTED, Columns, Floats, Users, interval, joined
 from evaluation.narrowness import NARROW, share_of_most
+from evaluation.pages import grid
 from evaluation.pictures import picture, save
-from evaluation.table1.report import grid
 
 QUARTERS = 4
 DIFFERENT = "different_first_items"

@@ -20,8 +20,8 @@ from evaluation.ab.protocol import ARMS, BURN_IN, COMPARED, FULL, Form, describe
 from evaluation.ab.system import VISITS, run_trial
 from evaluation.ab.users import COUNTED, MEASURES, Columns, Users, interval, joined
 from evaluation.narrowness import NARROW, share_of_most
+from evaluation.pages import grid, put
 from evaluation.table1.origin import ROOT, commit
-from evaluation.table1.report import grid, put
 from onerec.machine import machine
 
 LOG = logging.getLogger(__name__)

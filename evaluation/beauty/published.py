@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from evaluation.beauty.rows import families
-from evaluation.table1.report import RESULTS
+from evaluation.pages import RESULTS
 
 DEFAULT_FOLDER = RESULTS / "beauty"
 

@@ -11,7 +11,7 @@ from evaluation.beauty.accuracy import COLUMNS
 from evaluation.beauty.protocol import FULL, PUBLISHED, Form, described
 from evaluation.beauty.published import rows_in
 from evaluation.beauty.rows import families
-from evaluation.table1.report import grid, put, spread
+from evaluation.pages import grid, put, spread
 from onerec.errors import CheckFailedError, DependencyMissingError
 
 BEGIN, END = "<!-- beauty -->\n", "<!-- /beauty -->\n"

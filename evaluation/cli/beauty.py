@@ -38,7 +38,8 @@ def beauty(
     """Amazon Beauty with TIGER's protocol, beside published figures; each row and seed is kept in runs/beauty."""
     from evaluation.beauty import dataset, protocol, published, report  # noqa: PLC0415 - loads torch
     from evaluation.beauty.run import device_of, run  # noqa: PLC0415
-    from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
+    from evaluation.files import write_json  # noqa: PLC0415
+    from evaluation.pages import PAPER, RESULTS  # noqa: PLC0415
 
     configure_logging("evaluation")
     keep_freed_memory()
@@ -57,7 +58,7 @@ def beauty(
             summary = report.onto(json.loads((RESULTS / "beauty.json").read_text()), summary)
     except OneRecError as error:
         raise fail(error) from error
-    write(summary, out or RESULTS / ("beauty-quick.json" if quick else "beauty.json"))
+    write_json(out or RESULTS / ("beauty-quick.json" if quick else "beauty.json"), summary)
     if paper:
         report.write_paper(PAPER, summary)
     typer.echo(report.table(summary))
@@ -82,8 +83,9 @@ def recbole(
     """RecBole's SASRec beside ours on Amazon Beauty, by one protocol: that ours is no weak baseline."""
     from evaluation.beauty import dataset, protocol  # noqa: PLC0415 - loads torch
     from evaluation.beauty.run import device_of  # noqa: PLC0415
+    from evaluation.files import write_json  # noqa: PLC0415
+    from evaluation.pages import PAPER  # noqa: PLC0415
     from evaluation.recbole import compare, report  # noqa: PLC0415
-    from evaluation.table1.report import PAPER, write  # noqa: PLC0415
 
     configure_logging("evaluation")
     keep_freed_memory()
@@ -102,7 +104,7 @@ def recbole(
         summary = compare.compare(dataset.load(data or dataset.DEFAULT_FOLDER), settings, device_of(device, threads))
     except OneRecError as error:
         raise fail(error) from error
-    write(summary, out or compare.RESULTS)
+    write_json(out or compare.RESULTS, summary)
     if paper:
         report.write_paper(PAPER, summary)
     typer.echo(report.table(summary))

@@ -32,9 +32,10 @@ def simulator(
     paper: Annotated[bool, typer.Option("--paper", help="Write tables and plot into docs/paper.md, too.")] = False,
 ) -> None:
     """Users as a model, fitted on one half of KuaiRand-Pure's users and checked on the other."""
+    from evaluation.files import write_json  # noqa: PLC0415
+    from evaluation.pages import PAPER, RESULTS  # noqa: PLC0415
     from evaluation.simulator import check, page  # noqa: PLC0415 - loads torch
     from evaluation.simulator.fit import fit_on_kuairand  # noqa: PLC0415
-    from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
 
     configure_logging("evaluation")
     try:
@@ -44,7 +45,7 @@ def simulator(
             return
         result = check.run(quick)
         file = out or RESULTS / ("simulator-quick.json" if quick else "simulator.json")
-        write(result, file)
+        write_json(file, result)
         if paper:
             page.draw(result, file.with_suffix(".png"))
             page.write_paper(PAPER, result, file.with_suffix(".png"))
@@ -99,7 +100,8 @@ def ab(
 ) -> None:
     """Cascade against OneRec against OneRec with IPA in one running system, by simulated users; kept in runs/ab."""
     from evaluation.ab import course, report  # noqa: PLC0415 - loads torch
-    from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
+    from evaluation.files import write_json  # noqa: PLC0415
+    from evaluation.pages import PAPER, RESULTS  # noqa: PLC0415
 
     configure_logging("evaluation")
     if choose_cascade:
@@ -115,7 +117,7 @@ def ab(
     file = out or RESULTS / f"{'-'.join(parts)}.json"
     try:
         result = report.run(form, seeds_of(seeds))
-        write(result, file)
+        write_json(file, result)
         if paper:
             course.draw(result["course"], file.with_suffix(".png"))
             report.write_paper(PAPER, result, file.with_suffix(".png"))
@@ -126,10 +128,11 @@ def ab(
 
 def _choose_cascade(out: Path | None, *, paper: bool) -> None:
     from evaluation.ab import choices, choices_page  # noqa: PLC0415 - loads torch
-    from evaluation.table1.report import PAPER, RESULTS, write  # noqa: PLC0415
+    from evaluation.files import write_json  # noqa: PLC0415
+    from evaluation.pages import PAPER, RESULTS  # noqa: PLC0415
 
     found = choices.choose()
-    write(found, out or RESULTS / "ab-choices-cascade.json")
+    write_json(out or RESULTS / "ab-choices-cascade.json", found)
     if paper:
         choices_page.write_paper(PAPER, found)
     typer.echo(choices_page.table(found))

@@ -44,8 +44,9 @@ def streaming(
     ] = False,
 ) -> None:
     """Online learning against a daily refresh and counts, by prequential evaluation; kept in runs/streaming."""
+    from evaluation.files import write_json  # noqa: PLC0415
+    from evaluation.pages import RESULTS  # noqa: PLC0415
     from evaluation.streaming import protocol, report  # noqa: PLC0415 - loads torch
-    from evaluation.table1.report import RESULTS, write  # noqa: PLC0415
 
     configure_logging("evaluation")
     form = protocol.QUICK if quick else protocol.SHORT if short else protocol.FULL
@@ -56,7 +57,7 @@ def streaming(
             _choose(form, out)
             return
         summary = _summary(form, chosen, daily=daily, so_far=so_far)
-        write(summary, out or RESULTS / f"streaming{form.suffix}.json")
+        write_json(out or RESULTS / f"streaming{form.suffix}.json", summary)
         if paper:
             _write_paper(form, summary)
     except OneRecError as error:
@@ -65,12 +66,13 @@ def streaming(
 
 
 def _choose(form: Form, out: Path | None) -> None:
+    from evaluation.files import write_json  # noqa: PLC0415
+    from evaluation.pages import RESULTS  # noqa: PLC0415
     from evaluation.streaming.choices import choose  # noqa: PLC0415 - loads torch
-    from evaluation.table1.report import RESULTS, write  # noqa: PLC0415
 
     if form.recipe.frequency_power:
         raise SettingsError("--choose compares recipes of its own.", "Leave --frequency-power out.")
-    write(choose(form), out or RESULTS / f"streaming-choices{form.suffix}.json")
+    write_json(out or RESULTS / f"streaming-choices{form.suffix}.json", choose(form))
 
 
 def _summary(form: Form, seeds: Sequence[int], *, daily: bool, so_far: bool) -> dict[str, Any]:
@@ -83,9 +85,9 @@ def _summary(form: Form, seeds: Sequence[int], *, daily: bool, so_far: bool) -> 
 
 
 def _write_paper(form: Form, summary: dict[str, Any]) -> None:
+    from evaluation.pages import PAPER, RESULTS  # noqa: PLC0415
     from evaluation.streaming import report  # noqa: PLC0415 - loads torch
     from evaluation.streaming.figure import draw  # noqa: PLC0415 - needs matplotlib
-    from evaluation.table1.report import PAPER, RESULTS  # noqa: PLC0415
 
     draw(summary, RESULTS / f"streaming{form.suffix}.png")
     report.write_paper(PAPER, summary, f"../evaluation/results/streaming{form.suffix}.png")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evaluation.cli.options import Device, names_of, seeds_of
+from evaluation.files import write_json
+from evaluation.pages import PAPER, RESULTS
 from onerec.cli.options import fail
 from onerec.errors import OneRecError
 from onerec.heap import keep_freed_memory
@@ -62,7 +64,7 @@ def table1(
             onto=published.DEFAULT_FOLDER if onto_published else None,
         )
         summary = report.summarise(place, form, chosen)
-        report.write(summary, file := out or report.RESULTS / ("table1-quick.json" if quick else "table1.json"))
+        write_json(file := out or RESULTS / ("table1-quick.json" if quick else "table1.json"), summary)
         if paper:
             _publish(place, form, summary, file.with_suffix(".png"))
     except OneRecError as error:
@@ -78,34 +80,34 @@ def _publish(place: Path, form: Form, summary: dict[str, Any], image: Path) -> N
         published.publish(place)
     if rounds := summary["rounds"]:
         picture.draw(rounds, image)
-    report.write_paper(report.PAPER, summary, image if rounds else None)
+    report.write_paper(PAPER, summary, image if rounds else None)
 
 
 def _choose(device: Device, processes: int, out: Path | None, *, paper: bool) -> None:
     import torch  # noqa: PLC0415 - loads for seconds
 
-    from evaluation.table1 import choices, choices_page, report  # noqa: PLC0415
+    from evaluation.table1 import choices, choices_page  # noqa: PLC0415
 
     try:
         found = choices.choose(device=torch.device(device.value), processes=processes)
     except OneRecError as error:
         raise fail(error) from error
-    report.write(found, out or report.RESULTS / "table1-choices.json")
+    write_json(out or RESULTS / "table1-choices.json", found)
     if paper:
-        choices_page.write_paper(report.PAPER, found)
+        choices_page.write_paper(PAPER, found)
     typer.echo(choices_page.table(found))
 
 
 def _choose_baselines(_: Device, processes: int, out: Path | None, *, paper: bool) -> None:
-    from evaluation.table1 import choices_baselines, choices_page, report  # noqa: PLC0415 - loads torch
+    from evaluation.table1 import choices_baselines, choices_page  # noqa: PLC0415 - loads torch
 
     try:
         found = choices_baselines.choose(processes=processes)
     except OneRecError as error:
         raise fail(error) from error
-    report.write(found, out or report.RESULTS / "table1-choices-baselines.json")
+    write_json(out or RESULTS / "table1-choices-baselines.json", found)
     if paper:
-        choices_page.write_baselines(report.PAPER, found)
+        choices_page.write_baselines(PAPER, found)
     typer.echo(choices_page.baselines_table(found))
 
 
@@ -123,20 +125,19 @@ def figures(
 
     from evaluation.figures import forms, page, plot  # noqa: PLC0415
     from evaluation.figures.run import run  # noqa: PLC0415
-    from evaluation.table1 import report  # noqa: PLC0415
 
     configure_logging("evaluation")
     keep_freed_memory()
     form = forms.QUICK if quick else forms.SHORT if short else forms.FULL
-    folder, suffix = out or report.RESULTS, "-quick" if quick else ""
+    folder, suffix = out or RESULTS, "-quick" if quick else ""
     try:
         found = run(form, only=names_of(only), device=torch.device(device.value))
         pictures = plot.draw(found, folder, suffix)
     except OneRecError as error:
         raise fail(error) from error
-    report.write(found, folder / f"figures{suffix}.json")
+    write_json(folder / f"figures{suffix}.json", found)
     if paper:
-        page.write_paper(report.PAPER, found, pictures)
+        page.write_paper(PAPER, found, pictures)
     typer.echo("\n".join(map(str, pictures)))
 
 
@@ -148,7 +149,6 @@ def precision(
 ) -> None:
     """What other kernels change in what is recommended: Table 1's larger OneRec, decoded by all that run here."""
     from evaluation import precision as own  # noqa: PLC0415 - loads torch
-    from evaluation.table1 import report  # noqa: PLC0415
 
     configure_logging("evaluation")
     keep_freed_memory()
@@ -156,7 +156,7 @@ def precision(
         result = own.compare(seeds_of(seeds))
     except OneRecError as error:
         raise fail(error) from error
-    report.write(result, out or report.RESULTS / "precision.json")
+    write_json(out or RESULTS / "precision.json", result)
     if paper:
-        own.write_page(report.PAPER.with_name("performance.md"), result)
+        own.write_page(PAPER.with_name("performance.md"), result)
     typer.echo(own.table(result))

@@ -8,8 +8,8 @@ from typing import Any
 from evaluation.figures import confidence, ratio, scale
 from evaluation.figures.plot import NAMES
 from evaluation.figures.ratio import rewards
+from evaluation.pages import line, put
 from evaluation.table1.protocol import QUICK, SHORT
-from evaluation.table1.report import line, put
 from onerec.model.reward import OBJECTIVES
 
 SIZE = {

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from evaluation.table1.report import grid, put
+from evaluation.pages import grid, put
 
 BEGIN, END = "<!-- recbole -->\n", "<!-- /recbole -->\n"
 COLUMNS = ("recall_at_5", "ndcg_at_5", "recall_at_10", "ndcg_at_10")

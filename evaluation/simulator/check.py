@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from evaluation.simulator.fit import Walked, fit_on_kuairand, half_of, is_held_out, walk
 from evaluation.simulator.model import FEATURES, HEADS, Floats, Simulator, marginal
 from evaluation.simulator.state import SESSION_GAP_MS, ShownItem
+from evaluation.table1.origin import commit
 from onerec.machine import machine
 from stream.replay.kuairand import KuaiRand
 
@@ -35,18 +35,14 @@ def run(quick: bool) -> dict[str, Any]:
     return {
         "form": "quick" if quick else "full",
         "seed": SEED,
-        **_origin(),
+        "commit": commit(),
+        "machine": machine(),
         "exposures": {"fitted": len(fitted.rows), "held_out": len(held_out.rows)},
         "heads": heads(simulator, fitted, held_out),
         "coefficients": coefficients(simulator),
         **drawn(simulator, held_out, items),
         "weaknesses": list(WEAKNESSES),
     }
-
-
-def _origin() -> dict[str, Any]:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return {"commit": done.stdout.strip() or "unknown", "machine": machine()}
 
 
 def heads(simulator: Simulator, fitted: Walked, held_out: Walked) -> dict[str, Any]:

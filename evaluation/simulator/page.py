@@ -6,8 +6,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from evaluation.pages import grid, put
 from evaluation.pictures import picture, save
-from evaluation.table1.report import grid, put
 
 BEGIN, END = "<!-- simulator -->\n", "<!-- /simulator -->\n"
 WHO = {"simulator": "simulator", "item_mean": "item's mean", "user_mean": "user's mean", "global_mean": "mean"}

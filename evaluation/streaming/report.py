@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from evaluation.baselines.running import COMBINED, COOCCURRENCE, POPULARITY
 from evaluation.narrowness import NARROW, share_of_most
+from evaluation.pages import grid, put
 from evaluation.streaming.protocol import (
     BEGIN_MS,
     CHOSEN,
@@ -31,7 +32,6 @@ from evaluation.streaming.protocol import (
 )
 from evaluation.streaming.run import COUNTS, FIRST, REORDERED, STREAM, VISITS
 from evaluation.streaming.study import NEVER_MS, POWERS
-from evaluation.table1.report import grid, put
 from onerec.errors import DependencyMissingError
 
 SYSTEMS = (WITH_COUNTS, WITH_POPULARITY, *INTERVALS_MS, DAILY, FROZEN, CHOSEN, COMBINED, COOCCURRENCE, POPULARITY)

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from evaluation.pages import grid, put
 from evaluation.table1.protocol import FULL, PRE_RANKED, RETRIEVED, GenerativeTraining
-from evaluation.table1.report import grid, put
 
 BEGIN, END = "<!-- table1-choices -->\n", "<!-- /table1-choices -->\n"
 BASELINES_BEGIN, BASELINES_END = "<!-- table1-choices-baselines -->\n", "<!-- /table1-choices-baselines -->\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.pages import grid
 from evaluation.table1.accuracy import VISITS
 from onerec.model.reward import OBJECTIVES
 
@@ -83,21 +84,17 @@ def orderings_table(found: list[dict[str, Any]]) -> str:
     if not found:
         return ""
     head = ["row", "above row", "in the paper", *OBJECTIVES, "Recall@10", "Recall@10 by visit"]
-    lines = [_line(head), _line(["---"] * len(head))]
+    rows = []
     for one in found:
         cells = [_cell(one[name], len(one["seeds"])) if name in one else "-" for name in COLUMNS]
-        lines.append(_line([one["above"], one["below"], "yes" if one["in_paper"] else "-", *cells]))
+        rows.append([one["above"], one["below"], "yes" if one["in_paper"] else "-", *cells])
     return (
         "\n### Which orderings come out?\n\nDifferences of means between two rows of the same seeds, ± the standard "
         "error over seeds. `yes` and `no` are differences of more than two standard errors, which with three seeds is "
-        "weak evidence; all else is open. The paper has no Recall.\n\n" + "\n".join(lines) + "\n"
+        "weak evidence; all else is open. The paper has no Recall.\n\n" + grid(head, rows)
     )
 
 
 def _cell(difference: list[float], seeds: int) -> str:
     mean, error = difference
     return f"{mean:+.4f} ± {error:.4f} {verdict(difference, seeds)}"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

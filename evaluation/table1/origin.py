@@ -45,6 +45,7 @@ LAYOUT = (
     "evaluation/table1/choices.py",
     "evaluation/table1/choices_page.py",
     "evaluation/table1/trials.py",
+    "evaluation/table1/guard.py",
     "evaluation/table1/orderings.py",
     "evaluation/table1/origin.py",
     "evaluation/table1/parallel.py",

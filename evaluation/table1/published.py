@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from evaluation.pages import RESULTS
 from evaluation.table1.ids import IDS
 from evaluation.table1.jobs import JUDGE_FILE
 from evaluation.table1.kept import JUDGE_WEIGHTS
-from evaluation.table1.report import RESULTS
 from evaluation.table1.rqvae_ids import RQVAE_IDS
 from onerec.errors import CheckFailedError, DependencyMissingError
 

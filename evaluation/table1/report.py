@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from evaluation.pages import line, put, spread
 from evaluation.table1 import protocol
 from evaluation.table1.accuracy import VISITS
+from evaluation.table1.guard import CONTROL, guard, guard_table
 from evaluation.table1.jobs import JUDGE_FILE
-from evaluation.table1.orderings import orderings, orderings_table, paired
-from evaluation.table1.preference import RECIPES
+from evaluation.table1.orderings import orderings, orderings_table
 from evaluation.table1.rows import families
 from onerec.errors import DependencyMissingError
 from onerec.model.reward import OBJECTIVES
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-PAPER = Path(__file__).resolve().parents[2] / "docs" / "paper.md"
 BEGIN, END = "<!-- table1 -->\n", "<!-- /table1 -->\n"
 RECALL = "recall_at_10"
 ACCURACY = (RECALL, "ndcg_at_10")
 AT_VISITS = tuple(f"{VISITS}{name}" for name in ACCURACY)
-CONTROL = "onerec-l-ntp"
 BY_ROUND = {"onerec-l-ipa": "", CONTROL: ", control"}
 """Rows that are looked at after each round, and how the table calls their models."""
-MAY_FALL = 0.01
-"""Relative loss of Recall@10 against the control that a preference row may have."""
 
 
 def summarise(place: Path, form: protocol.Form, seeds: Collection[int] | None = None) -> dict[str, Any]:
@@ -63,27 +56,6 @@ def _distinct(machines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [json.loads(one) for one in dict.fromkeys(json.dumps(machine) for machine in machines)]
 
 
-def guard(files: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By preference row Recall@10 relative to the control's, over the seeds that both have, and whether it falls."""
-    recalls: dict[str, dict[int, float]] = {}
-    for file in files:
-        recalls.setdefault(file["row"], {})[file["seed"]] = file["recall_at_10"]
-    control, found = recalls.get(CONTROL, {}), {}
-    for name in (f"onerec-l-{recipe}" for recipe in RECIPES):
-        seeds = sorted(control.keys() & recalls.get(name, {}).keys())
-        usual = sum(control[seed] for seed in seeds)
-        if name != CONTROL and usual > 0:
-            change = sum(recalls[name][seed] for seed in seeds) / usual - 1
-            _, error = paired([(recalls[name][seed] - control[seed]) * len(seeds) / usual for seed in seeds])
-            found[name] = {
-                "recall_at_10_against_ntp": change,
-                "standard_error": error,
-                "falls": change < -MAY_FALL,
-                "seeds": seeds,
-            }
-    return found
-
-
 def _rounds(files: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """A row's rewards and accuracy by round, means and deviations over the seeds that have them."""
     own = [file["rounds"] for file in files if file["row"] == name and file.get("rounds")]
@@ -113,18 +85,6 @@ def _row(files: list[dict[str, Any]]) -> dict[str, Any]:
         "distinct_items": spread(file["distinct_items"] for file in files),
         "train_minutes": spread(file["seconds"] / 60 for file in files),
     }
-
-
-def spread(values: Iterable[float]) -> list[float]:
-    """Mean and standard deviation over seeds; of one seed the deviation is 0 and says nothing."""
-    found = np.array(list(values), dtype=np.float64)
-    return [float(found.mean()), float(found.std(ddof=1)) if len(found) > 1 else 0.0]
-
-
-def write(summary: dict[str, Any], out: Path) -> None:
-    """As JSON."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -172,20 +132,6 @@ def quality_table(judge: dict[str, Any] | None) -> str:
     )
 
 
-def guard_table(found: dict[str, dict[str, Any]]) -> str:
-    """Markdown: accuracy of the preference rows against the control."""
-    if not found:
-        return ""
-    lines = [line(["row", f"Recall@10 against {CONTROL}", "guard (-1 %)"]), line(["---"] * 3)]
-    for name, own in found.items():
-        change = f"{own['recall_at_10_against_ntp']:+.1%} ± {100 * own['standard_error']:.1f}"
-        lines.append(line([name, change, "falls" if own["falls"] else "holds"]))
-    return (
-        "\n### Does alignment cost accuracy?\n\nOver the same seeds, ± the standard error of the differences in "
-        "percentage points.\n\n" + "\n".join(lines) + "\n"
-    )
-
-
 def rounds_table(found: dict[str, list[dict[str, Any]]]) -> str:
     """Markdown: rewards and accuracy by round, of IPA and of the control."""
     if not found:
@@ -226,14 +172,6 @@ def write_paper(paper: Path, summary: dict[str, Any], image: Path | None = None)
     put(paper, section, BEGIN, END)
 
 
-def put(paper: Path, section: str, begin: str, end: str) -> None:
-    """Put a section, which begins and ends with these marks, in the place of the former one, or at the end."""
-    before = paper.read_text() if paper.is_file() else "# The paper's claims on real data\n\n"
-    marked = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    whole = marked.sub(lambda _: section, before) if marked.search(before) else before.rstrip() + "\n\n" + section
-    paper.write_text(whole)
-
-
 def _caution(form: dict[str, Any]) -> str:
     """What a table of a smaller form does not say."""
     if not form["reduced_from_full"]:
@@ -272,13 +210,3 @@ def _by_visit(row: dict[str, Any], key: str) -> str:
 
 def _count(parameters: int) -> str:
     return f"{parameters / 1e6:.2f}M" if parameters else "-"
-
-
-def grid(head: Sequence[str], rows: Iterable[list[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join([line(list(head)), line(["---"] * len(head)), *map(line, rows)]) + "\n"
-
-
-def line(cells: list[str]) -> str:
-    """A row of a table in Markdown."""
-    return "| " + " | ".join(cells) + " |"

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.pages import spread
 from evaluation.table1 import picture, published, report
 from evaluation.table1.candidates import Recommended
 from evaluation.table1.generative import recommend_sessions
+from evaluation.table1.guard import guard, guard_table
 from evaluation.table1.ids import named, with_kept_ids
 from evaluation.table1.kept import Context, onerec_of, reward_of
 from evaluation.table1.orderings import orderings, orderings_table
@@ -275,13 +277,30 @@ def test_a_row_that_loses_recall_against_the_control_is_marked() -> None:
         return [{"row": row, "seed": seed, "recall_at_10": recall} for seed, recall in enumerate(recalls)]
 
     control = files("onerec-l-ntp", 0.10, 0.12)
-    found = report.guard([*control, *files("onerec-l-dpo", 0.10, 0.115), *files("onerec-l-ipa", 0.1, 0.119)])
-    assert found["onerec-l-dpo"]["recall_at_10_against_ntp"] == pytest.approx(-0.0227, abs=1e-4)
-    assert found["onerec-l-dpo"]["standard_error"] == pytest.approx(0.0227, abs=1e-4)
-    assert found["onerec-l-dpo"]["falls"] is True
-    assert found["onerec-l-ipa"]["falls"] is False
+    found = guard([*control, *files("onerec-l-dpo", 0.10, 0.115), *files("onerec-l-ipa", 0.1, 0.119)])
+    fallen = found["onerec-l-dpo"]["recall_at_10"]
+    assert fallen["change"] == pytest.approx(-0.0227, abs=1e-4)
+    assert fallen["standard_error"] == pytest.approx(0.0227, abs=1e-4)
+    assert fallen["falls"] is True
+    assert found["onerec-l-ipa"]["recall_at_10"]["falls"] is False
     assert list(found) == ["onerec-l-dpo", "onerec-l-ipa"]
-    assert report.guard([*control, *files("onerec-l-dpo", 0.10)])["onerec-l-dpo"]["seeds"] == [0]
+    assert guard([*control, *files("onerec-l-dpo", 0.10)])["onerec-l-dpo"]["recall_at_10"]["seeds"] == [0]
+
+
+def test_the_guard_is_by_visit_too_of_the_seeds_that_have_that_column() -> None:
+    control = [
+        {"row": "onerec-l-ntp", "seed": 1, "recall_at_10": 0.1, "visits_recall_at_10": 0.2},
+        {"row": "onerec-l-ntp", "seed": 2, "recall_at_10": 0.1},
+    ]
+    dpo = [file | {"row": "onerec-l-dpo"} for file in control]
+    dpo[0] = dpo[0] | {"visits_recall_at_10": 0.19}
+    found = guard([*control, *dpo])["onerec-l-dpo"]
+    assert found["visits_recall_at_10"]["change"] == pytest.approx(-0.05)
+    assert found["visits_recall_at_10"]["falls"] is True
+    assert found["visits_recall_at_10"]["seeds"] == [1]
+    assert found["recall_at_10"]["seeds"] == [1, 2]
+    table = guard_table({"onerec-l-dpo": found})
+    assert "| onerec-l-dpo | +0.0% ± 0.0 holds | -5.0% ± " in table
 
 
 def test_orderings_are_of_the_same_seeds_and_say_where_these_do_not_tell() -> None:
@@ -319,5 +338,5 @@ def test_pairs_are_made_of_users_who_are_no_cases(world: World) -> None:
 
 
 def test_spread_over_seeds() -> None:
-    assert report.spread([1.0, 3.0]) == [2.0, pytest.approx(2**0.5)]
-    assert report.spread([1.0]) == [1.0, 0.0]
+    assert spread([1.0, 3.0]) == [2.0, pytest.approx(2**0.5)]
+    assert spread([1.0]) == [1.0, 0.0]
