@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -142,11 +144,15 @@ def _no_container() -> str | None:
     """Why no container can be started; None where a Docker engine answers."""
     import docker
 
-    try:
-        client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
-        client.ping()
-    except (docker.errors.DockerException, OSError):
-        return "no Docker engine answers"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # docker 7.2 leaves the socket open that found no engine
+        try:
+            client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
+            client.ping()
+        except (docker.errors.DockerException, OSError):
+            return "no Docker engine answers"
+        finally:
+            gc.collect()
     client.close()
     return None
 
