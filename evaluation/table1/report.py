@@ -197,7 +197,7 @@ def _machine(machine: dict[str, Any]) -> str:
 
 def _figure(pair: list[float]) -> str:
     mean, deviation = pair
-    return f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation else "")
+    return f"{mean:.4f}" + (f" ± {deviation:.4f}" if deviation >= 0.00005 else "")
 
 
 def _by_visit(row: dict[str, Any], key: str) -> str:
