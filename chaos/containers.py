@@ -6,12 +6,14 @@ image is the one that `ONEREC_TEST_KAFKA_IMAGE` names, else the published one.
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import os
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,6 +35,23 @@ FIRST_HOST, PROGRAM_HOST = 10, 20
 """Node 1 is the network's host 11, and so on; programs come from 20 on."""
 HOST = "/host"
 ROOT = Path(__file__).resolve().parents[1]
+NO_ENGINE = "no Docker engine answers"
+
+
+def engine(timeout_s: int = ENGINE_TIMEOUT_S) -> Any | None:
+    """A client of the Docker engine, None where none answers. Raises ImportError without the package docker."""
+    import docker  # noqa: PLC0415 - a development dependency
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # docker 7.2 leaves the socket open that found no engine
+        try:
+            client = docker.from_env(timeout=timeout_s)
+            client.ping()
+        except (docker.errors.DockerException, OSError):
+            return None
+        finally:
+            gc.collect()
+    return client
 
 
 def engine_missing() -> str | None:
@@ -41,11 +60,9 @@ def engine_missing() -> str | None:
         import docker  # noqa: PLC0415 - a development dependency
     except ImportError:
         return "the package docker is not installed (it comes with the extra dev)"
-    try:
-        client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
-        client.ping()
-    except (docker.errors.DockerException, OSError):
-        return "no Docker engine answers"
+    client = engine()
+    if client is None:
+        return NO_ENGINE
     try:
         client.images.get(image())
     except docker.errors.ImageNotFound:

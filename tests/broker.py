@@ -7,10 +7,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
+from chaos.containers import NO_ENGINE, engine
 from onerec.errors import DependencyMissingError
 from onerec.kafka.embedded import EmbeddedBroker
 from onerec.settings import KafkaSettings
@@ -142,17 +141,9 @@ def _image() -> str:
 
 def _no_container() -> str | None:
     """Why no container can be started; None where a Docker engine answers."""
-    import docker
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # docker 7.2 leaves the socket open that found no engine
-        try:
-            client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
-            client.ping()
-        except (docker.errors.DockerException, OSError):
-            return "no Docker engine answers"
-        finally:
-            gc.collect()
+    client = engine(ENGINE_TIMEOUT_S)
+    if client is None:
+        return NO_ENGINE
     client.close()
     return None
 

@@ -142,12 +142,13 @@ def _code_log_probs(members: list[Member], histories: Longs, items: Longs) -> Te
 def _vector_log_probs(members: list[Member], histories: Longs, items: Longs) -> Tensor:
     """Means [U, C] over the members of items [U, C] by their vectors; 0 of members without any."""
     device, found = members[0].model.bos.device, []
+    models = [(one.model, one.catalogue.trie.to(device)) for one in members if one.model.with_items]
     for at in batches(histories, USERS_AT_ONCE):
         history, own = torch.from_numpy(histories[at]).to(device), torch.from_numpy(items[at]).to(device).clamp(min=0)
         total = torch.zeros(own.shape, device=device)
-        for member in (one for one in members if one.model.with_items):
-            memory = member.model.encode(history_of(history, member.catalogue.trie.to(device)))
-            total += torch.log_softmax(member.model.item_logits(memory), dim=1).gather(1, own)
+        for model, trie in models:
+            memory = model.encode(history_of(history, trie))
+            total += torch.log_softmax(model.item_logits(memory), dim=1).gather(1, own)
         found.append((total / len(members)).cpu())
     return torch.cat(found)
 

@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from evaluation.cli.options import names_of, seeds_of
+from evaluation.cli.options import begin, names_of, seeds_of
 from onerec.cli.options import fail
 from onerec.errors import OneRecError, SettingsError
-from onerec.heap import keep_freed_memory
-from onerec.service import configure_logging
 
 
 def beauty(
@@ -41,8 +39,7 @@ def beauty(
     from evaluation.files import write_json  # noqa: PLC0415
     from evaluation.pages import PAPER, RESULTS  # noqa: PLC0415
 
-    configure_logging("evaluation")
-    keep_freed_memory()
+    begin()
     form = protocol.QUICK if quick else protocol.FULL
     chosen = seeds_of(seeds or ("1" if quick else "1,2,3"))
     try:
@@ -87,8 +84,7 @@ def recbole(
     from evaluation.pages import PAPER  # noqa: PLC0415
     from evaluation.recbole import compare, report  # noqa: PLC0415
 
-    configure_logging("evaluation")
-    keep_freed_memory()
+    begin()
     settings = compare.Settings(
         python=python,
         users=users,

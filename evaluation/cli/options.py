@@ -6,6 +6,9 @@ from enum import StrEnum
 
 import typer
 
+from onerec.heap import keep_freed_memory
+from onerec.service import configure_logging
+
 
 class Device(StrEnum):
     """Where models train."""
@@ -25,3 +28,9 @@ def seeds_of(text: str) -> list[int]:
 def names_of(text: str) -> list[str]:
     """The names of `one,two`; none of an empty text, which commands take for all."""
     return [name.strip() for name in text.split(",")] if text else []
+
+
+def begin() -> None:
+    """Of a command that trains models: its log, and memory that is used again."""
+    configure_logging("evaluation")
+    keep_freed_memory()

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evaluation.cli.options import Device, names_of, seeds_of
+from evaluation.cli.options import Device, begin, names_of, seeds_of
 from evaluation.files import write_json
 from evaluation.pages import PAPER, RESULTS
 from onerec.cli.options import fail
 from onerec.errors import OneRecError
-from onerec.heap import keep_freed_memory
-from onerec.service import configure_logging
 
 if TYPE_CHECKING:
     from evaluation.table1.protocol import Form
@@ -46,8 +44,7 @@ def table1(
     from evaluation.table1 import protocol, published, report  # noqa: PLC0415
     from evaluation.table1.run import run  # noqa: PLC0415
 
-    configure_logging("evaluation")
-    keep_freed_memory()
+    begin()
     if choose or choose_baselines:
         (_choose if choose else _choose_baselines)(device, processes, out, paper=paper)
         return
@@ -126,8 +123,7 @@ def figures(
     from evaluation.figures import forms, page, plot  # noqa: PLC0415
     from evaluation.figures.run import run  # noqa: PLC0415
 
-    configure_logging("evaluation")
-    keep_freed_memory()
+    begin()
     form = forms.QUICK if quick else forms.SHORT if short else forms.FULL
     folder, suffix = out or RESULTS, "-quick" if quick else ""
     try:
@@ -150,8 +146,7 @@ def precision(
     """What other kernels change in what is recommended: Table 1's larger OneRec, decoded by all that run here."""
     from evaluation import precision as own  # noqa: PLC0415 - loads torch
 
-    configure_logging("evaluation")
-    keep_freed_memory()
+    begin()
     try:
         result = own.compare(seeds_of(seeds))
     except OneRecError as error:

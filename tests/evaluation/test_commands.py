@@ -35,6 +35,12 @@ def test_a_comparison_of_recipes_takes_no_frequency_power() -> None:
     assert "Leave --frequency-power out" in ended.output
 
 
+def test_quick_rows_are_not_put_beside_published_ones() -> None:
+    ended = CliRunner().invoke(app, ["beauty", "--quick", "--published"])
+    assert ended.exit_code == 2
+    assert "Leave out --quick or --published" in ended.output
+
+
 def test_results_of_other_forms_have_files_of_their_own() -> None:
     weighed = [replace(form, recipe=Recipe(frequency_power=0.5)) for form in (FULL, QUICK)]
     assert [form.suffix for form in (FULL, QUICK, *weighed)] == ["", "-quick", "-frequency-0.5", "-quick-frequency-0.5"]
