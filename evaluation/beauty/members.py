@@ -18,15 +18,15 @@ from evaluation.beauty.model import ItemOneRec
 from evaluation.beauty.progress import Kept
 from evaluation.beauty.protocol import HISTORY_ITEMS, Form, onerec_config, tiger_config, tiger_rqvae_config
 from evaluation.beauty.samples import prefixes
-from evaluation.beauty.tokens import FUSED, TEXT, TEXT_RQVAE, View, tokens_of
-from evaluation.beauty.training import Recipe, train
+from evaluation.beauty.tokens import FUSED, TEXT, TEXT_RQVAE, Tokens, View, tokens_of
+from evaluation.beauty.training import Recipe, Trained, train
 from onerec.model.presets import ModelConfig
 
 Kind = Literal["tiger", "tiger-rqvae", "onerec", "backward", "items", "taught"]
 OWN_VIEWS: dict[Kind, View] = {"tiger": TEXT, "tiger-rqvae": TEXT_RQVAE}
 """Of the kinds that have ids of texts alone."""
 RQVAE_STEPS_OF_EPOCH = 100
-"""Of an RQ-VAE for each epoch that the form's models have."""
+"""Of an RQ-VAE for each epoch that the TIGER rows have."""
 SELECTION_BEAM = 32
 """Of the looks at validation, by which the epoch is chosen."""
 
@@ -54,11 +54,10 @@ class Plan:
 
 def plan(kind: Kind, form: Form) -> Plan:
     """How a kind is made; the last three add to `onerec`."""
+    if kind in OWN_VIEWS:
+        config = tiger_config(form) if kind == "tiger" else tiger_rqvae_config(form)
+        return Plan(config, form.tiger.recipe, forget=form.tiger.forget)
     base = form.generative
-    if kind == "tiger":
-        return Plan(tiger_config(form), base)
-    if kind == "tiger-rqvae":
-        return Plan(tiger_rqvae_config(form), base)
     if kind == "onerec":
         return Plan(onerec_config(form), base)
     if kind == "backward":
@@ -72,14 +71,26 @@ def member(at: Context, kind: Kind, view: View | None = None) -> tuple[Member, d
     """A trained model and how its training went: from the folder, or trained now and kept there."""
     view = view or OWN_VIEWS.get(kind, FUSED)
     own, path = plan(kind, at.form), at.folder / f"{kind}-{view.name}.{at.seed}.safetensors"
-    rqvae_steps = RQVAE_STEPS_OF_EPOCH * at.form.generative.epochs
-    tokens = tokens_of(at.beauty, view, at.form.codes, at.folder, rqvae_steps=rqvae_steps)
-    trie = tokens.catalogue.trie
-    vectors = tokens.embeddings if at.form.content == "ids" else text_embeddings(at.beauty)
-    content = torch.from_numpy(vectors) if own.with_items else None
+    tokens = tokens_for(at, view)
+    if not path.is_file():
+        on_cpu = at.device.type == "cpu"  # on a GPU a model is a matter of minutes
+        kept = Kept(path.with_suffix(".epoch") if on_cpu else None)
+        found = trained(at, own, view, kept)
+        parameters = sum(parameter.numel() for parameter in found.model.parameters())
+        history = found.history | {"parameters": parameters, "recipe": asdict(own.recipe)}
+        path.with_suffix(".json").write_text(json.dumps(history, indent=2) + "\n")
+        weights = {name: tensor.cpu().contiguous() for name, tensor in found.model.state_dict().items()}
+        save_file(weights, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+        kept.remove()
+    model = _model(at, own, tokens).to(at.device)
+    model.load_state_dict(load_file(path))
+    return Member(model.eval(), tokens.catalogue), json.loads(path.with_suffix(".json").read_text())
 
-    def make() -> ItemOneRec:
-        return ItemOneRec(own.config, content, own.forget)
+
+def trained(at: Context, own: Plan, view: View, kept: Kept | None = None) -> Trained:
+    """A model after this plan, with ids of a view; the epoch is chosen by validation. Goes on from what is `kept`."""
+    tokens = tokens_for(at, view)
 
     def validate(model: ItemOneRec) -> float:
         users = at.beauty.spread_users(at.form.validation_users)
@@ -87,19 +98,27 @@ def member(at: Context, kind: Kind, view: View | None = None) -> tuple[Member, d
         truth = torch.from_numpy(at.beauty.truth("validation")[users])
         return recall(found, truth, Mixture(vectors=1.0 if own.with_items else 0.0))
 
-    if not path.is_file():
-        samples = prefixes(at.beauty, HISTORY_ITEMS)
-        seed = 1000 * at.seed + view.seed
-        on_cpu = at.device.type == "cpu"  # on a GPU a model is a matter of minutes
-        kept = Kept(path.with_suffix(".epoch") if on_cpu else None)
-        trained = train(make, samples, trie, own.recipe, seed=seed, device=at.device, validate=validate, kept=kept)
-        parameters = sum(parameter.numel() for parameter in trained.model.parameters())
-        history = trained.history | {"parameters": parameters, "recipe": asdict(own.recipe)}
-        path.with_suffix(".json").write_text(json.dumps(history, indent=2) + "\n")
-        weights = {name: tensor.cpu().contiguous() for name, tensor in trained.model.state_dict().items()}
-        save_file(weights, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
-        kept.remove()
-    model = make().to(at.device)
-    model.load_state_dict(load_file(path))
-    return Member(model.eval(), tokens.catalogue), json.loads(path.with_suffix(".json").read_text())
+    return train(
+        lambda: _model(at, own, tokens),
+        prefixes(at.beauty, HISTORY_ITEMS),
+        tokens.catalogue.trie,
+        own.recipe,
+        seed=1000 * at.seed + view.seed,
+        device=at.device,
+        validate=validate,
+        kept=kept,
+    )
+
+
+def tokens_for(at: Context, view: View) -> Tokens:
+    """The items' ids of a view, kept in the folder."""
+    rqvae_steps = RQVAE_STEPS_OF_EPOCH * at.form.tiger.recipe.epochs
+    return tokens_of(at.beauty, view, at.form.codes, at.folder, rqvae_steps=rqvae_steps)
+
+
+def _model(at: Context, own: Plan, tokens: Tokens) -> ItemOneRec:
+    """Untrained."""
+    if not own.with_items:
+        return ItemOneRec(own.config, None, own.forget)
+    vectors = tokens.embeddings if at.form.content == "ids" else text_embeddings(at.beauty)
+    return ItemOneRec(own.config, torch.from_numpy(vectors), own.forget)

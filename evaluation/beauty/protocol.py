@@ -45,7 +45,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from evaluation.beauty.sequence import SequenceRecipe
@@ -72,6 +72,17 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TigerForm:
+    """Size and training of the TIGER rows, which are chosen apart from OneRec's (see evaluation.beauty.choices)."""
+
+    width: int = 192
+    layers: int = 2
+    dropout: float = 0.4
+    forget: float = 0.0
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
     """How much of everything: the full form, or less on a slice of the users."""
 
@@ -93,6 +104,7 @@ class Form:
     """Embeddings that item vectors are made of: those that the ids are made of, or texts alone."""
     generative: Recipe
     sequence: SequenceRecipe
+    tiger: TigerForm
 
     def digest(self) -> str:
         """Changes with every figure of the form: results of different forms do not mix."""
@@ -116,6 +128,7 @@ FULL = Form(
     content="ids",
     generative=Recipe(),
     sequence=SequenceRecipe(),
+    tiger=TigerForm(),
 )
 QUICK = replace(
     FULL,
@@ -129,6 +142,7 @@ QUICK = replace(
     dropout=0.3,
     generative=Recipe(epochs=6, batch=256, learning_rate=2e-3, looks=2),
     sequence=SequenceRecipe(epochs=6, batch=256, looks=2),
+    tiger=TigerForm(width=64, dropout=0.3, recipe=Recipe(epochs=6, batch=256, learning_rate=2e-3, looks=2)),
 )
 
 
@@ -157,9 +171,10 @@ def onerec_config(form: Form) -> ModelConfig:
 
 def tiger_config(form: Form) -> ModelConfig:
     """TIGER: a token for each code, no experts."""
-    own = onerec_config(form)
+    size = form.tiger
+    own = onerec_config(replace(form, width=size.width, layers=size.layers, dropout=size.dropout))
     name = f"{own.name}-tiger"
-    return replace(own, name=name, history_tokens="codes", experts=1, active_experts=1, expert_hidden=2 * form.width)
+    return replace(own, name=name, history_tokens="codes", experts=1, active_experts=1, expert_hidden=2 * size.width)
 
 
 def tiger_rqvae_config(form: Form) -> ModelConfig:

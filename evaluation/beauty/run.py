@@ -32,6 +32,7 @@ SOURCES = (
     "evaluation/baselines/transformer.py",
     "evaluation/beauty/[!r]*.py",
     "evaluation/beauty/rows.py",
+    "evaluation/devices.py",
     "inference/engine/*.py",
     "onerec/catalogue.py",
     "onerec/model/*.py",
@@ -74,16 +75,6 @@ def run(
                     write_json(place / f"{row.name}.{seed}.json", as_dict(row) | {"seed": seed} | origin(own))
                     LOG.info("%s, seed %d: %s", row.name, seed, json.dumps(row.test["unseen"]))
     return place
-
-
-def device_of(name: str, threads: int) -> torch.device:
-    """Where to train, made ready. Raises SettingsError for a device that torch does not have here."""
-    if name not in {"cpu", "cuda"} or (name == "cuda" and not torch.cuda.is_available()):
-        raise SettingsError(f"There is no device {name!r} here.", "Give --device cpu, or cuda where torch has it.")
-    torch.set_num_threads(threads)
-    if name == "cuda":
-        torch.set_float32_matmul_precision("high")
-    return torch.device(name)
 
 
 def folder_of(form: Form, folder: Path = DEFAULT_FOLDER) -> Path:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evaluation.cli.options import begin, names_of, seeds_of
+from evaluation.cli.options import Device, begin, names_of, seeds_of
+from evaluation.files import write_json
+from evaluation.pages import PAPER, RESULTS
 from onerec.cli.options import fail
 from onerec.errors import OneRecError, SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from evaluation.beauty.dataset import Beauty
+    from evaluation.beauty.protocol import Form
 
 
 def beauty(
@@ -21,7 +29,7 @@ def beauty(
     data: Annotated[
         Path | None, typer.Option(envvar="AMAZON_BEAUTY", help="Folder of the data, which do not come with this.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda where torch has it.")] = "cpu",
+    device: Annotated[Device, typer.Option(help="Where models train.")] = Device.CPU,
     threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
     out: Annotated[Path | None, typer.Option(help="evaluation/results/beauty[-quick].json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
@@ -32,12 +40,14 @@ def beauty(
             help="Go on from the rows in evaluation/results/beauty, and put all into the published table.",
         ),
     ] = False,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Instead compare trainings of the TIGER rows by the validation item.")
+    ] = False,
+    processes: Annotated[int, typer.Option(min=1, help="Trainings side by side, of --choose.")] = 1,
 ) -> None:
     """Amazon Beauty with TIGER's protocol, beside published figures; each row and seed is kept in runs/beauty."""
     from evaluation.beauty import dataset, protocol, published, report  # noqa: PLC0415 - loads torch
-    from evaluation.beauty.run import device_of, run  # noqa: PLC0415
-    from evaluation.files import write_json  # noqa: PLC0415
-    from evaluation.pages import PAPER, RESULTS  # noqa: PLC0415
+    from evaluation.beauty.run import run  # noqa: PLC0415
 
     begin()
     form = protocol.QUICK if quick else protocol.FULL
@@ -45,8 +55,11 @@ def beauty(
     try:
         if onto_published and quick:
             raise SettingsError("The published rows are of the full form.", "Leave out --quick or --published.")
-        own = device_of(device, threads)
+        own = _ready(device, threads)
         data_set = dataset.load(data or dataset.DEFAULT_FOLDER)
+        if choose:
+            _choose(data_set, form, own, processes, out, paper=paper)
+            return
         onto = published.DEFAULT_FOLDER if onto_published else None
         place = run(data_set, form, chosen, only=names_of(rows), device=own, onto=onto)
         summary = report.summarise(place, form)
@@ -61,6 +74,26 @@ def beauty(
     typer.echo(report.table(summary))
 
 
+def _choose(beauty: Beauty, form: Form, device: torch.device, processes: int, out: Path | None, *, paper: bool) -> None:
+    from evaluation.beauty import choices, choices_page  # noqa: PLC0415 - loads torch
+
+    found = choices.choose(beauty, form, device=device, processes=processes)
+    write_json(out or RESULTS / "beauty-choices.json", found)
+    if paper:
+        choices_page.write_paper(PAPER, found)
+    typer.echo(choices_page.table(found))
+
+
+def _ready(device: Device, threads: int) -> torch.device:
+    import torch  # noqa: PLC0415 - loads for seconds
+
+    from evaluation.devices import use  # noqa: PLC0415
+
+    own = torch.device(device.value)
+    use(own, threads)
+    return own
+
+
 def recbole(
     *,
     python: Annotated[str, typer.Option(envvar="RECBOLE_PYTHON", help="Of an environment that has RecBole.")],
@@ -72,16 +105,13 @@ def recbole(
     batch_share: Annotated[float, typer.Option(min=0.01, max=1, help="Of both batch sizes, for slices.")] = 1.0,
     rows: Annotated[str, typer.Option(help="Rows, in this order.")] = "recbole,recbole-wide,sasrec-softmax",
     data: Annotated[Path | None, typer.Option(envvar="AMAZON_BEAUTY", help="Folder of the data.")] = None,
-    device: Annotated[str, typer.Option(help="Of ours, cpu or cuda; RecBole takes a GPU where it has one.")] = "cpu",
+    device: Annotated[Device, typer.Option(help="Of ours; RecBole takes a GPU where it has one.")] = Device.CPU,
     threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
     out: Annotated[Path | None, typer.Option(help="evaluation/results/recbole.json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
 ) -> None:
     """RecBole's SASRec beside ours on Amazon Beauty, by one protocol: that ours is no weak baseline."""
     from evaluation.beauty import dataset, protocol  # noqa: PLC0415 - loads torch
-    from evaluation.beauty.run import device_of  # noqa: PLC0415
-    from evaluation.files import write_json  # noqa: PLC0415
-    from evaluation.pages import PAPER  # noqa: PLC0415
     from evaluation.recbole import compare, report  # noqa: PLC0415
 
     begin()
@@ -97,7 +127,7 @@ def recbole(
         threads=threads,
     )
     try:
-        summary = compare.compare(dataset.load(data or dataset.DEFAULT_FOLDER), settings, device_of(device, threads))
+        summary = compare.compare(dataset.load(data or dataset.DEFAULT_FOLDER), settings, _ready(device, threads))
     except OneRecError as error:
         raise fail(error) from error
     write_json(out or compare.RESULTS, summary)

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from evaluation.baselines.training import CPU
+from evaluation.devices import use
 from evaluation.figures import scale
 from evaluation.figures.confidence import confidence
 from evaluation.figures.forms import Form, described
 from evaluation.figures.ratio import Ratios
 from evaluation.files import write_json
 from evaluation.table1.ids import with_kept_ids
-from evaluation.table1.jobs import origin, use
+from evaluation.table1.jobs import origin
 from evaluation.table1.kept import Context
 from evaluation.table1.origin import ROOT, SOURCES, source_digest
 from evaluation.table1.run import DEFAULT_FOLDER as TABLE_FOLDER

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from evaluation import trying
 from evaluation.baselines.training import CPU
 from evaluation.files import write_json
-from evaluation.table1 import trying
 from evaluation.table1.accuracy import accuracy
 from evaluation.table1.generative import ranked_items, smaller, tiger, train_generative
 from evaluation.table1.jobs import origin

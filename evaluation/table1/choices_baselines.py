@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from evaluation import trying
 from evaluation.baselines.cascade import Sizes
 from evaluation.baselines.crm import CRM
 from evaluation.baselines.multi_objective import ObjectiveModel, targets
 from evaluation.baselines.sequences import Longs, Sequences, sequence_batch, shifted
 from evaluation.baselines.training import CPU
 from evaluation.files import write_json
-from evaluation.table1 import trying
 from evaluation.table1.accuracy import accuracy
 from evaluation.table1.choices import SEED, KuaiRandBefore, development
 from evaluation.table1.jobs import origin

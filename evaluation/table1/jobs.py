@@ -30,7 +30,6 @@ from evaluation.table1.protocol import Form
 from evaluation.table1.quality import quality
 from evaluation.table1.rows import families
 from evaluation.table1.world import World
-from onerec.errors import SettingsError
 from onerec.machine import machine
 from onerec.model.presets import ModelConfig
 
@@ -153,18 +152,6 @@ def do(job: Job, bench: Bench) -> None:
             told = json.dumps({key: figures[key] for key in ("swt", "recall_at_10")})
             LOG.info("%s, seed %d, %.0f s: %s", row.name, job.seed, seconds, told)
             started_s = time.monotonic()
-
-
-def use(device: torch.device) -> None:
-    """Before the first work of a process. Raises SettingsError where there is no such device.
-
-    One thread a process. On a GPU products of float32 matrices are in TF32: for all rows and the judge alike.
-    """
-    torch.set_num_threads(1)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise SettingsError("There is no CUDA device.", "Leave out --device.")
-        torch.set_float32_matmul_precision("high")
 
 
 def _is_made(path: Path) -> bool:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (
     "evaluation/baselines/*.py",
     "evaluation/table1/*.py",
+    "evaluation/devices.py",
     "evaluation/ranking.py",
     "evaluation/rows.py",
     "inference/engine/*.py",
@@ -41,6 +42,8 @@ SOURCES = (
 )
 """Recipes, models and data of all rows. A change of any of them makes a folder of its own."""
 LAYOUT = (
+    "evaluation/beauty/choices.py",
+    "evaluation/beauty/choices_page.py",
     "evaluation/beauty/published.py",
     "evaluation/table1/choices.py",
     "evaluation/table1/choices_page.py",

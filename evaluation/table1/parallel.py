@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import torch
 
-from evaluation.table1.jobs import Bench, Job, apart, do, use
+from evaluation.devices import use
+from evaluation.table1.jobs import Bench, Job, apart, do
 from onerec.errors import CheckFailedError
 from onerec.service import configure_logging
 

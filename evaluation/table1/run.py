@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from evaluation.baselines.training import CPU
+from evaluation.devices import use
 from evaluation.table1 import published
 from evaluation.table1.ids import with_kept_ids
-from evaluation.table1.jobs import Bench, planned, use
+from evaluation.table1.jobs import Bench, planned
 from evaluation.table1.origin import ROOT, source_digest
 from evaluation.table1.parallel import one_by_one, side_by_side
 from evaluation.table1.protocol import Form

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from evaluation.table1.jobs import use
+from evaluation.devices import use
 from onerec.service import configure_logging
 
 Trial = TypeVar("Trial")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from evaluation import trying
 from evaluation.baselines.training import CPU
-from evaluation.table1 import trying
 
 
 def squared(trial: int, bench: int) -> dict[str, Any]:

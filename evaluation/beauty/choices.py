@@ -1,0 +1,131 @@
+"""How the TIGER rows' training was chosen: by the validation item, so that they are no weak baseline.
+
+The recipe of the table's other generative rows, and what differs from it in one thing or a few: regularisation, size
+(TIGER's paper has a width of 128, four layers and a dropout of .1), length, rate and batch, and ids by an RQ-VAE. One
+seed; Recall and NDCG of the validation item of all users, with the beam of the table. The test item is not looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from evaluation import trying
+from evaluation.beauty.candidates import Member, candidates
+from evaluation.beauty.dataset import Beauty
+from evaluation.beauty.members import OWN_VIEWS, Context, Kind, plan, tokens_for, trained
+from evaluation.beauty.mixture import Mixture, both_figures
+from evaluation.beauty.protocol import Form, TigerForm
+from evaluation.beauty.run import DEFAULT_FOLDER, folder_of, origin
+from evaluation.beauty.training import Recipe
+from evaluation.files import write_json
+
+LOG = logging.getLogger(__name__)
+SEED = 1
+
+
+class Trial(NamedTuple):
+    """A kind of ids (`tiger` has K-means', `tiger-rqvae` an RQ-VAE's), and what it is trained by."""
+
+    kind: Kind
+    tiger: TigerForm
+
+    @property
+    def name(self) -> str:
+        """Of the file: what differs from the defaults."""
+        usual, own = dataclasses.asdict(TigerForm()), dataclasses.asdict(self.tiger)
+        usual, own = (one | one.pop("recipe") for one in (usual, own))
+        return "-".join([self.kind, *(f"{field}={value}" for field, value in own.items() if value != usual[field])])
+
+
+def _of(kind: Kind = "tiger", *, width: int = 192, layers: int = 2, dropout: float = 0.4, **recipe: Any) -> Trial:
+    forget = recipe.pop("forget", 0.0)
+    return Trial(kind, TigerForm(width=width, layers=layers, dropout=dropout, forget=forget, recipe=Recipe(**recipe)))
+
+
+TRIALS = (
+    _of(),
+    _of(dropout=0.3),
+    _of(dropout=0.2),
+    _of(dropout=0.1),
+    _of(forget=0.1),
+    _of(smoothing=0.1),
+    _of(epochs=60),
+    _of(dropout=0.3, epochs=15),
+    _of(learning_rate=1e-3),
+    _of(batch=512, learning_rate=1e-3),
+    _of(weight_decay=0.2),
+    _of(width=128, dropout=0.2),
+    _of(width=128, layers=4, dropout=0.1),
+    _of(width=256, dropout=0.5),
+    _of(layers=4),
+    _of("tiger-rqvae"),
+    _of("tiger-rqvae", dropout=0.2),
+)
+
+
+class Bench(NamedTuple):
+    """What all trials share."""
+
+    beauty: Beauty
+    form: Form
+    place: Path
+    device: torch.device
+
+
+def choose(
+    beauty: Beauty,
+    form: Form,
+    trials: tuple[Trial, ...] = TRIALS,
+    folder: Path = DEFAULT_FOLDER,
+    *,
+    device: torch.device,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """All trials, side by side in so many processes; each is a file in the form's folder and not made again."""
+    place = folder_of(form, folder) / "choices"
+    place.mkdir(parents=True, exist_ok=True)
+    sliced = beauty.first(form.users)
+    for kind in dict.fromkeys(trial.kind for trial in trials):
+        tokens_for(Context(sliced, form, SEED, place, device), OWN_VIEWS[kind])  # before processes want them at once
+    missing = [trial for trial in trials if not _file(place, trial).is_file()]
+    for trial, own in trying.each(tried, missing, Bench(sliced, form, place, device), device, processes):
+        write_json(_file(place, trial), own)
+        LOG.info("%s: %s", trial.name, json.dumps(own["validation"]["unseen"]))
+    return {
+        "text": __doc__,
+        "seed": SEED,
+        "users": len(sliced),
+        "taken": dataclasses.asdict(form.tiger),
+        "trials": [json.loads(_file(place, trial).read_text()) for trial in trials],
+    }
+
+
+def tried(trial: Trial, bench: Bench) -> dict[str, Any]:
+    """Train one model and measure it on the validation item."""
+    beauty, form, place, device = bench
+    at = Context(beauty, dataclasses.replace(form, tiger=trial.tiger), SEED, place, device)
+    view = OWN_VIEWS[trial.kind]
+    started_s = time.monotonic()
+    found = trained(at, plan(trial.kind, at.form), view)
+    member = Member(found.model, tokens_for(at, view).catalogue)
+    beams = candidates([member], beauty, "validation", form.beam)
+    figures = both_figures(beams, torch.from_numpy(beauty.truth("validation")), Mixture())
+    return {
+        "kind": trial.kind,
+        "tiger": dataclasses.asdict(trial.tiger),
+        "validation": figures,
+        "best_epoch": found.history["best_epoch"],
+        "parameters": sum(parameter.numel() for parameter in found.model.parameters()),
+        "seconds": round(time.monotonic() - started_s, 1),
+    } | origin(device)
+
+
+def _file(place: Path, trial: Trial) -> Path:
+    return place / f"{trial.name}.json"
