@@ -38,7 +38,7 @@ def write_paper(paper: Path, found: dict[str, Any]) -> None:
     error = (best * (1 - best) / found["users"]) ** 0.5
     section = (
         f"{BEGIN}### How the TIGER rows' training was chosen\n\nMade by `python -m evaluation beauty --choose "
-        f"--paper`. {text}\n\n{found['users']:,} users, {len(found['trials'])} trainings, commit "
+        f"--paper`.\n\n{text}\n\n{found['users']:,} users, {len(found['trials'])} trainings, commit "
         f"{', '.join(sorted({own['commit'][:7] for own in found['trials']}))}; the standard error of one Recall is "
         f"about {error:.4f}, of a difference on the same users less.\n\n{table(found)}\n**Bold** is what the full "
         f"form takes.\n{END}"

@@ -128,7 +128,7 @@ FULL = Form(
     content="ids",
     generative=Recipe(),
     sequence=SequenceRecipe(),
-    tiger=TigerForm(),
+    tiger=TigerForm(dropout=0.2),
 )
 QUICK = replace(
     FULL,
