@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,8 +46,7 @@ def beauty(
     processes: Annotated[int, typer.Option(min=1, help="Trainings side by side, of --choose.")] = 1,
 ) -> None:
     """Amazon Beauty with TIGER's protocol, beside published figures; each row and seed is kept in runs/beauty."""
-    from evaluation.beauty import dataset, protocol, published, report  # noqa: PLC0415 - loads torch
-    from evaluation.beauty.run import run  # noqa: PLC0415
+    from evaluation.beauty import dataset, protocol, report  # noqa: PLC0415 - loads torch
 
     begin()
     form = protocol.QUICK if quick else protocol.FULL
@@ -55,23 +54,32 @@ def beauty(
     try:
         if onto_published and quick:
             raise SettingsError("The published rows are of the full form.", "Leave out --quick or --published.")
-        own = _ready(device, threads)
-        data_set = dataset.load(data or dataset.DEFAULT_FOLDER)
+        own, data_set = _ready(device, threads), dataset.load(data or dataset.DEFAULT_FOLDER)
         if choose:
             _choose(data_set, form, own, processes, out, paper=paper)
             return
-        onto = published.DEFAULT_FOLDER if onto_published else None
-        place = run(data_set, form, chosen, only=names_of(rows), device=own, onto=onto)
-        summary = report.summarise(place, form)
-        if onto_published:
-            published.publish(place)
-            summary = report.onto(json.loads((RESULTS / "beauty.json").read_text()), summary)
+        summary = _rows(data_set, form, chosen, names_of(rows), own, onto_published=onto_published)
     except OneRecError as error:
         raise fail(error) from error
     write_json(out or RESULTS / ("beauty-quick.json" if quick else "beauty.json"), summary)
     if paper:
         report.write_paper(PAPER, summary)
     typer.echo(report.table(summary))
+
+
+def _rows(
+    beauty: Beauty, form: Form, seeds: list[int], rows: list[str], device: torch.device, *, onto_published: bool
+) -> dict[str, Any]:
+    from evaluation.beauty import published, report  # noqa: PLC0415 - loads torch
+    from evaluation.beauty.run import run  # noqa: PLC0415
+
+    onto = published.DEFAULT_FOLDER if onto_published else None
+    place = run(beauty, form, seeds, only=rows, device=device, onto=onto)
+    summary = report.summarise(place, form)
+    if onto_published:
+        published.publish(place)
+        summary = report.onto(json.loads((RESULTS / "beauty.json").read_text()), summary)
+    return summary
 
 
 def _choose(beauty: Beauty, form: Form, device: torch.device, processes: int, out: Path | None, *, paper: bool) -> None:
