@@ -34,3 +34,8 @@ def spread(values: Iterable[float]) -> list[float]:
     """Mean and standard deviation over seeds; of one seed the deviation is 0 and says nothing."""
     found = np.array(list(values), dtype=np.float64)
     return [float(found.mean()), float(found.std(ddof=1)) if len(found) > 1 else 0.0]
+
+
+def short(commits: Iterable[str]) -> str:
+    """Each commit once, as one writes it; one of a changed tree, too."""
+    return ", ".join(sorted({commit[:7] for commit in commits}))

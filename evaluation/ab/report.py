@@ -20,7 +20,7 @@ from evaluation.ab.protocol import ARMS, BURN_IN, COMPARED, FULL, Form, describe
 from evaluation.ab.system import VISITS, run_trial
 from evaluation.ab.users import COUNTED, MEASURES, Columns, Users, interval, joined
 from evaluation.narrowness import NARROW, share_of_most
-from evaluation.pages import grid, put
+from evaluation.pages import grid, put, short
 from evaluation.table1.origin import ROOT, commit
 from onerec.machine import machine
 
@@ -126,7 +126,7 @@ def write_paper(paper: Path, result: dict[str, Any], image: Path) -> None:
     section = (
         f"{BEGIN}## Closed loop: A/B with simulated users\n\nMade by `python -m evaluation ab {_option(form)}--paper`; "
         f"form `{form['name']}`: {form['users'] or 'all held-out'} users, {form['hours']:g} hours of event time, seeds "
-        f"{', '.join(map(str, result['seeds']))}, commit {', '.join(one[:7] for one in result['commits'])}, on "
+        f"{', '.join(map(str, result['seeds']))}, commit {short(result['commits'])}, on "
         f"{where['cpu']}.\n\n{_less(form)}{textwrap.dedent(form['text']).strip()}\n\n{table(result)}\n"
         f"![By quarter of the run](../evaluation/results/{image.name})\n\n{_running(result['systems'])}{END}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evaluation.pages import grid, put
+from evaluation.pages import grid, put, short
 
 BEGIN, END = "<!-- beauty-choices -->\n", "<!-- /beauty-choices -->\n"
 SIZES = {"width": "width", "layers": "layers", "dropout": "dropout", "forget": "items left out"}
@@ -39,7 +39,7 @@ def write_paper(paper: Path, found: dict[str, Any]) -> None:
     section = (
         f"{BEGIN}### How the TIGER rows' training was chosen\n\nMade by `python -m evaluation beauty --choose "
         f"--paper`.\n\n{text}\n\n{found['users']:,} users, {len(found['trials'])} trainings, commit "
-        f"{', '.join(sorted({own['commit'][:7] for own in found['trials']}))}; the standard error of one Recall is "
+        f"{short(own['commit'] for own in found['trials'])}; the standard error of one Recall is "
         f"about {error:.4f}, of a difference on the same users less.\n\n{table(found)}\n**Bold** is what the full "
         f"form takes.\n{END}"
     )

@@ -11,7 +11,7 @@ from evaluation.beauty.accuracy import COLUMNS
 from evaluation.beauty.protocol import FULL, PUBLISHED, Form, described
 from evaluation.beauty.published import rows_in
 from evaluation.beauty.rows import families
-from evaluation.pages import grid, put, spread
+from evaluation.pages import grid, put, short, spread
 from onerec.errors import CheckFailedError, DependencyMissingError
 
 BEGIN, END = "<!-- beauty -->\n", "<!-- /beauty -->\n"
@@ -94,7 +94,7 @@ def write_paper(paper: Path, summary: dict[str, Any]) -> None:
     caution = "" if form["name"] == FULL.name else CAUTION.format(**form)
     section = (
         f"{BEGIN}## Amazon Beauty\n\nMade by `python -m evaluation beauty --paper`; form `{form['name']}`, seeds "
-        f"{', '.join(map(str, summary['seeds']))}, commit {', '.join(one[:7] for one in summary['commits'])}."
+        f"{', '.join(map(str, summary['seeds']))}, commit {short(summary['commits'])}."
         f"{caution}\n\n{text}\n\n{table(summary)}{END}"
     )
     put(paper, section, BEGIN, END)

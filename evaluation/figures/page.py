@@ -8,7 +8,7 @@ from typing import Any
 from evaluation.figures import confidence, ratio, scale
 from evaluation.figures.plot import NAMES
 from evaluation.figures.ratio import rewards
-from evaluation.pages import line, put
+from evaluation.pages import line, put, short
 from evaluation.table1.protocol import QUICK, SHORT
 from onerec.model.reward import OBJECTIVES
 
@@ -28,7 +28,7 @@ def write_paper(paper: Path, found: dict[str, Any], pictures: list[Path]) -> Non
     parts = [
         f"{begin}## Figure{'s' if ', ' in own else ''} {own}, {form['table']} form\n\n"
         "Made by `python -m evaluation figures --paper`; "
-        f"{SIZE.get(form['table'], 'the full form')}, seed {form['seed']}, commit {', '.join(_commits(found))}. "
+        f"{SIZE.get(form['table'], 'the full form')}, seed {form['seed']}, commit {_commits(found)}. "
         "Models, users, cases and judge are those of Table 1 above.\n"
     ]
     for name, (key, text) in tables.items():
@@ -39,10 +39,10 @@ def write_paper(paper: Path, found: dict[str, Any], pictures: list[Path]) -> Non
     put(paper, "".join([*parts, end]), begin, end)
 
 
-def _commits(found: dict[str, Any]) -> list[str]:
+def _commits(found: dict[str, Any]) -> str:
     points = [*found.get("ratio", []), *found.get("scale", [])]
     points += [found["confidence"]] if "confidence" in found else []
-    return sorted({point["commit"][:7] for point in points})
+    return short(point["commit"] for point in points)
 
 
 def _ratio(found: dict[str, Any]) -> tuple[str, str]:

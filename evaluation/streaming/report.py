@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from evaluation.baselines.running import COMBINED, COOCCURRENCE, POPULARITY
 from evaluation.narrowness import NARROW, share_of_most
-from evaluation.pages import grid, put
+from evaluation.pages import grid, put, short
 from evaluation.streaming.protocol import (
     BEGIN_MS,
     CHOSEN,
@@ -232,7 +232,7 @@ def write_paper(paper: Path, summary: dict[str, Any], plot: str | None) -> None:
         f"{BEGIN}## Learning from the stream\n\nMade by `{command}`; form "
         f"`{form['name']}`: one user of {form['users_of']}, {summary['visits']:,} visits, seeds "
         f"{', '.join(map(str, summary['seeds']))}, a seed of {form['samples']:,} samples, commit "
-        f"{', '.join(one[:7] for one in summary['commits'])}, on {where['cpu']}.\n\n{notes}{text}\n\n"
+        f"{short(summary['commits'])}, on {where['cpu']}.\n\n{notes}{text}\n\n"
         f"{table(summary)}\n{choices(summary)}{picture}\n{day_table(summary)}{END}"
     )
     put(paper, section, BEGIN, END)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from evaluation.pages import line, put, spread
+from evaluation.pages import line, put, short, spread
 from evaluation.table1 import protocol
 from evaluation.table1.accuracy import VISITS
 from evaluation.table1.guard import CONTROL, guard, guard_table
@@ -164,7 +164,7 @@ def write_paper(paper: Path, summary: dict[str, Any], image: Path | None = None)
     section = (
         f"{BEGIN}## Table 1 on KuaiRand-Pure\n\nMade by `python -m evaluation table1 --paper`; form `{form['name']}`: "
         f"{form['cases']} cases at most, {form['candidates']} candidates, seeds "
-        f"{', '.join(map(str, summary['seeds']))}, commit {', '.join(one[:7] for one in summary['commits'])}, on "
+        f"{', '.join(map(str, summary['seeds']))}, commit {short(summary['commits'])}, on "
         f"{where}.{_caution(form)}\n\n{text}\n\n{table(summary)}"
         f"{quality_table(summary['judge'])}{guard_table(summary['guard'])}"
         f"{orderings_table(summary['orderings'])}{rounds_table(summary['rounds'])}{shown}{END}"
