@@ -1,4 +1,4 @@
-"""How the TIGER rows' training was chosen: by the validation item, so that they are no weak baseline.
+"""How the TIGER row's training was chosen: by the validation item, so that it is no weak baseline.
 
 The recipe of the table's other generative rows, and what differs from it in one thing or two: regularisation, and
 length. One seed; Recall and NDCG of the validation item of all users, with the beam of the table. The test item is not
@@ -19,10 +19,11 @@ import torch
 from evaluation import trying
 from evaluation.beauty.candidates import Member, candidates
 from evaluation.beauty.dataset import Beauty
-from evaluation.beauty.members import OWN_VIEWS, Context, Kind, plan, tokens_for, trained
+from evaluation.beauty.members import Context, plan, tokens_for, trained
 from evaluation.beauty.mixture import Mixture, both_figures
 from evaluation.beauty.protocol import Form, TigerForm
 from evaluation.beauty.run import DEFAULT_FOLDER, folder_of, origin
+from evaluation.beauty.tokens import TEXT
 from evaluation.beauty.training import Recipe
 from evaluation.files import write_json
 
@@ -30,32 +31,14 @@ LOG = logging.getLogger(__name__)
 SEED = 1
 
 
-class Trial(NamedTuple):
-    """A kind of ids (`tiger` has K-means', `tiger-rqvae` an RQ-VAE's), and what it is trained by."""
-
-    kind: Kind
-    tiger: TigerForm
-
-    @property
-    def name(self) -> str:
-        """Of the file: what differs from the defaults."""
-        usual, own = dataclasses.asdict(TigerForm()), dataclasses.asdict(self.tiger)
-        usual, own = (one | one.pop("recipe") for one in (usual, own))
-        return "-".join([self.kind, *(f"{field}={value}" for field, value in own.items() if value != usual[field])])
-
-
-def _of(*, dropout: float = 0.4, forget: float = 0.0, **recipe: Any) -> Trial:
-    return Trial("tiger", TigerForm(dropout=dropout, forget=forget, recipe=Recipe(**recipe)))
-
-
 TRIALS = (
-    _of(),
-    _of(dropout=0.3),
-    _of(dropout=0.2),
-    _of(dropout=0.1),
-    _of(forget=0.1),
-    _of(smoothing=0.1),
-    _of(dropout=0.3, epochs=15),
+    TigerForm(),
+    TigerForm(dropout=0.3),
+    TigerForm(dropout=0.2),
+    TigerForm(dropout=0.1),
+    TigerForm(forget=0.1),
+    TigerForm(recipe=Recipe(smoothing=0.1)),
+    TigerForm(dropout=0.3, recipe=Recipe(epochs=15)),
 )
 
 
@@ -71,7 +54,7 @@ class Bench(NamedTuple):
 def choose(
     beauty: Beauty,
     form: Form,
-    trials: tuple[Trial, ...] = TRIALS,
+    trials: tuple[TigerForm, ...] = TRIALS,
     folder: Path = DEFAULT_FOLDER,
     *,
     device: torch.device,
@@ -81,12 +64,11 @@ def choose(
     place = folder_of(form, folder) / "choices"
     place.mkdir(parents=True, exist_ok=True)
     sliced = beauty.first(form.users)
-    for kind in dict.fromkeys(trial.kind for trial in trials):
-        tokens_for(Context(sliced, form, SEED, place, device), OWN_VIEWS[kind])  # before processes want them at once
+    tokens_for(Context(sliced, form, SEED, place, device), TEXT)  # before processes want them at once
     missing = [trial for trial in trials if not _file(place, trial).is_file()]
     for trial, own in trying.each(tried, missing, Bench(sliced, form, place, device), device, processes):
         write_json(_file(place, trial), own)
-        LOG.info("%s: %s", trial.name, json.dumps(own["validation"]["unseen"]))
+        LOG.info("%s: %s", _name(trial), json.dumps(own["validation"]["unseen"]))
     return {
         "text": __doc__,
         "seed": SEED,
@@ -96,19 +78,17 @@ def choose(
     }
 
 
-def tried(trial: Trial, bench: Bench) -> dict[str, Any]:
+def tried(trial: TigerForm, bench: Bench) -> dict[str, Any]:
     """Train one model and measure it on the validation item."""
     beauty, form, place, device = bench
-    at = Context(beauty, dataclasses.replace(form, tiger=trial.tiger), SEED, place, device)
-    view = OWN_VIEWS[trial.kind]
+    at = Context(beauty, dataclasses.replace(form, tiger=trial), SEED, place, device)
     started_s = time.monotonic()
-    found = trained(at, plan(trial.kind, at.form), view)
-    member = Member(found.model, tokens_for(at, view).catalogue)
+    found = trained(at, plan("tiger", at.form), TEXT)
+    member = Member(found.model, tokens_for(at, TEXT).catalogue)
     beams = candidates([member], beauty, "validation", form.beam)
     figures = both_figures(beams, torch.from_numpy(beauty.truth("validation")), Mixture())
     return {
-        "kind": trial.kind,
-        "tiger": dataclasses.asdict(trial.tiger),
+        "tiger": dataclasses.asdict(trial),
         "validation": figures,
         "best_epoch": found.history["best_epoch"],
         "parameters": sum(parameter.numel() for parameter in found.model.parameters()),
@@ -116,5 +96,12 @@ def tried(trial: Trial, bench: Bench) -> dict[str, Any]:
     } | origin(device)
 
 
-def _file(place: Path, trial: Trial) -> Path:
-    return place / f"{trial.name}.json"
+def _file(place: Path, trial: TigerForm) -> Path:
+    return place / f"{_name(trial)}.json"
+
+
+def _name(trial: TigerForm) -> str:
+    """What differs from the defaults."""
+    usual, own = dataclasses.asdict(TigerForm()), dataclasses.asdict(trial)
+    usual, own = (one | one.pop("recipe") for one in (usual, own))
+    return "-".join(["tiger", *(f"{field}={value}" for field, value in own.items() if value != usual[field])])

@@ -1,4 +1,4 @@
-"""What was compared to choose how the TIGER rows train, as a part of docs/paper.md."""
+"""What was compared to choose how the TIGER row trains, as a part of docs/paper.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def table(found: dict[str, Any]) -> str:
         tiger = own["tiger"]
         cells = [f"{tiger[name]:g}" for name in SIZES] + [f"{tiger['recipe'][name]:g}" for name in RECIPE]
         measured = [f"{own['validation']['unseen'][name]:.4f}" for name in ("recall_at_10", "ndcg_at_10")]
-        name = f"**{own['kind']}**" if tiger == found["taken"] else own["kind"]
+        name = "**tiger**" if tiger == found["taken"] else "tiger"
         rows.append([name, *cells, f"{own['parameters'] / 1e6:.2f}M", str(own["best_epoch"]), *measured])
     return grid(head, rows)
 
@@ -37,7 +37,7 @@ def write_paper(paper: Path, found: dict[str, Any]) -> None:
     best = max(map(_recall, found["trials"]))
     error = (best * (1 - best) / found["users"]) ** 0.5
     section = (
-        f"{BEGIN}### How the TIGER rows' training was chosen\n\nMade by `python -m evaluation beauty --choose "
+        f"{BEGIN}### How the TIGER row's training was chosen\n\nMade by `python -m evaluation beauty --choose "
         f"--paper`.\n\n{text}\n\n{found['users']:,} users, {len(found['trials'])} trainings, commit "
         f"{short(own['commit'] for own in found['trials'])}; the standard error of one Recall is "
         f"about {error:.4f}, of a difference on the same users less.\n\n{table(found)}\n**Bold** is what the full "

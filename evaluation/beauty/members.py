@@ -16,17 +16,15 @@ from evaluation.beauty.embeddings import text_embeddings
 from evaluation.beauty.mixture import Mixture, recall
 from evaluation.beauty.model import ItemOneRec
 from evaluation.beauty.progress import Kept
-from evaluation.beauty.protocol import HISTORY_ITEMS, Form, onerec_config, tiger_config, tiger_rqvae_config
+from evaluation.beauty.protocol import HISTORY_ITEMS, Form, onerec_config, tiger_config
 from evaluation.beauty.samples import prefixes
-from evaluation.beauty.tokens import FUSED, TEXT, TEXT_RQVAE, Tokens, View, tokens_of
+from evaluation.beauty.tokens import FUSED, TEXT, Tokens, View, tokens_of
 from evaluation.beauty.training import Recipe, Trained, train
 from onerec.model.presets import ModelConfig
 
-Kind = Literal["tiger", "tiger-rqvae", "onerec", "backward", "items", "taught"]
-OWN_VIEWS: dict[Kind, View] = {"tiger": TEXT, "tiger-rqvae": TEXT_RQVAE}
-"""Of the kinds that have ids of texts alone."""
-RQVAE_STEPS_OF_EPOCH = 100
-"""Of an RQ-VAE for each epoch that the TIGER rows have."""
+Kind = Literal["tiger", "onerec", "backward", "items", "taught"]
+OWN_VIEWS: dict[Kind, View] = {"tiger": TEXT}
+"""Of the kind that has ids of texts alone."""
 SELECTION_BEAM = 32
 """Of the looks at validation, by which the epoch is chosen."""
 
@@ -54,9 +52,8 @@ class Plan:
 
 def plan(kind: Kind, form: Form) -> Plan:
     """How a kind is made; the last three add to `onerec`."""
-    if kind in OWN_VIEWS:
-        config = tiger_config(form) if kind == "tiger" else tiger_rqvae_config(form)
-        return Plan(config, form.tiger.recipe, forget=form.tiger.forget)
+    if kind == "tiger":
+        return Plan(tiger_config(form), form.tiger.recipe, forget=form.tiger.forget)
     base = form.generative
     if kind == "onerec":
         return Plan(onerec_config(form), base)
@@ -112,8 +109,7 @@ def trained(at: Context, own: Plan, view: View, kept: Kept | None = None) -> Tra
 
 def tokens_for(at: Context, view: View) -> Tokens:
     """The items' ids of a view, kept in the folder."""
-    rqvae_steps = RQVAE_STEPS_OF_EPOCH * at.form.tiger.recipe.epochs
-    return tokens_of(at.beauty, view, at.form.codes, at.folder, rqvae_steps=rqvae_steps)
+    return tokens_of(at.beauty, view, at.form.codes, at.folder)
 
 
 def _model(at: Context, own: Plan, tokens: Tokens) -> ItemOneRec:

@@ -17,10 +17,10 @@ Recall@10 of the validation item; recipes, too, were compared on it alone. The t
 
 **Rows.** `popularity` and `cooccurrence` are counts of training sequences. `sasrec-softmax` is an item-wise transformer
 with softmax over all items. `tiger` has ids of item texts alone, three codes of 256 by residual balanced K-means
-instead of an RQ-VAE, one token a code, and a dense decoder. `tiger-rqvae` is the same with TIGER's own ids: by an
-RQ-VAE of the texts' embeddings, three codes and one that tells apart what shares them. `onerec` is this project's model
-for one next item: ids of texts and co-occurrence, an item's codes summed to one token, sparse experts.
-`onerec+backward` learns sequences backwards, too. Each of the next rows adds one thing to the one before it:
+instead of an RQ-VAE (Table 1 has both), one token a code, and a dense decoder; its dropout was chosen for itself.
+`onerec` is this project's model for one next item: ids of texts and co-occurrence, an item's codes summed to one token,
+sparse experts. `onerec+backward` learns sequences backwards, too. Each of the next rows adds one thing to the one
+before it:
 
 - `onerec+items`: to `onerec`, item vectors in the encoder, and a second loss that brings the user's state near the next
   item's vector. What is recommended is still what is generated: the beam's items by their codes' probabilities.
@@ -73,7 +73,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TigerForm:
-    """Size and training of the TIGER rows, which are chosen apart from OneRec's (see evaluation.beauty.choices)."""
+    """Size and training of the TIGER row, which are chosen apart from OneRec's (see evaluation.beauty.choices)."""
 
     width: int = 192
     layers: int = 2
@@ -175,12 +175,6 @@ def tiger_config(form: Form) -> ModelConfig:
     own = onerec_config(replace(form, width=size.width, layers=size.layers, dropout=size.dropout))
     name = f"{own.name}-tiger"
     return replace(own, name=name, history_tokens="codes", experts=1, active_experts=1, expert_hidden=2 * size.width)
-
-
-def tiger_rqvae_config(form: Form) -> ModelConfig:
-    """TIGER with a fourth code, which tells colliding items apart."""
-    own = tiger_config(form)
-    return replace(own, name=f"{own.name}-rqvae", levels=own.levels + 1)
 
 
 def described(form: Form) -> dict[str, Any]:

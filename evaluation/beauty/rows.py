@@ -51,7 +51,6 @@ def families() -> tuple[Family, ...]:
         Family(("popularity", "cooccurrence"), _counts),
         Family(("sasrec-softmax",), _sasrec),
         _generated("tiger", "tiger"),
-        _generated("tiger-rqvae", "tiger-rqvae"),
         _generated("onerec", "onerec"),
         _generated("onerec+backward", "backward"),
         _rescored("onerec+items", "items"),

@@ -24,7 +24,6 @@ LOG = logging.getLogger(__name__)
 DEFAULT_FOLDER = ROOT / "runs" / "beauty"
 SOURCES = (
     "evaluation/baselines/recorded.py",
-    "evaluation/baselines/rqvae.py",
     "evaluation/baselines/sasrec.py",
     "evaluation/baselines/sequences.py",
     "evaluation/baselines/targets.py",

@@ -1,6 +1,5 @@
 """Semantic ids of the items: residual balanced K-means of the stream's tokenizer, over several kinds of embeddings.
 
-One row has TIGER's own ids instead, by an RQ-VAE of the texts.
 Each set of ids is made once and kept: the same for all seeds of the models, so that the spread over seeds is that of
 training.
 """
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.baselines.rqvae import RQVAESettings, tokenise
 from evaluation.beauty.dataset import Beauty, Floats, Longs
 from evaluation.beauty.embeddings import fused_embeddings, text_embeddings
 from onerec.catalogue import CatalogueSnapshot
@@ -30,20 +28,15 @@ class View:
     """Of co-occurrence; 0 for none, and the text alone."""
     text_weight: float = 0.4
     seed: int = 0
-    rqvae: bool = False
-    """Ids by TIGER's RQ-VAE, with a collision code, of the texts as they are."""
 
     def embeddings(self, beauty: Beauty) -> Floats:
         """[N, f]."""
-        if self.rqvae:
-            return beauty.texts
         if not self.window:
             return text_embeddings(beauty)
         return fused_embeddings(beauty, self.seed, window=self.window, text_weight=self.text_weight)
 
 
 TEXT = View("text", window=0)
-TEXT_RQVAE = View("text-rqvae", window=0, rqvae=True)
 FUSED = View("fused")
 VIEWS = (FUSED, View("wide", window=20, text_weight=0.6, seed=1), View("near", window=3, text_weight=0.25, seed=2))
 """Of the rows with several sets of ids."""
@@ -57,16 +50,13 @@ class Tokens:
     catalogue: CatalogueSnapshot
 
 
-def tokens_of(beauty: Beauty, view: View, codes: int, folder: Path, *, rqvae_steps: int = 0) -> Tokens:
-    """Made, or read from the folder where they are kept; an RQ-VAE is trained for so many steps."""
+def tokens_of(beauty: Beauty, view: View, codes: int, folder: Path) -> Tokens:
+    """Made, or read from the folder where they are kept."""
     path = folder / f"ids-{view.name}.npz"
     if not path.is_file():
         embeddings = view.embeddings(beauty)
         unfinished = folder / f"ids-{view.name}.part.npz"
-        if view.rqvae:
-            ids = tokenise(embeddings, RQVAESettings(codes=codes, steps=rqvae_steps, seed=view.seed)).ids
-        else:
-            ids = semantic_ids(beauty, embeddings, codes, view.seed)
+        ids = semantic_ids(beauty, embeddings, codes, view.seed)
         np.savez(unfinished, embeddings=embeddings, codes=ids)
         unfinished.replace(path)
     with np.load(path) as kept:

@@ -41,7 +41,7 @@ def beauty(
         ),
     ] = False,
     choose: Annotated[
-        bool, typer.Option("--choose", help="Instead compare trainings of the TIGER rows by the validation item.")
+        bool, typer.Option("--choose", help="Instead compare trainings of the TIGER row by the validation item.")
     ] = False,
     processes: Annotated[int, typer.Option(min=1, help="Trainings side by side, of --choose.")] = 1,
 ) -> None:

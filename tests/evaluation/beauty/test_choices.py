@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.baselines.training import CPU
 from evaluation.beauty import choices_page
-from evaluation.beauty.choices import TRIALS, Trial, choose
+from evaluation.beauty.choices import TRIALS, choose
 from evaluation.beauty.dataset import load
 from evaluation.beauty.protocol import FULL
 from evaluation.beauty.training import Recipe
@@ -22,9 +22,8 @@ SHORT = replace(
     FORM.tiger, width=32, layers=1, dropout=0.0, recipe=Recipe(epochs=12, batch=128, looks=1, learning_rate=1e-2)
 )
 TRIED = (
-    Trial("tiger", replace(SHORT, recipe=replace(SHORT.recipe, learning_rate=1e-6))),
-    Trial("tiger", SHORT),
-    Trial("tiger-rqvae", SHORT),
+    replace(SHORT, recipe=replace(SHORT.recipe, learning_rate=1e-6)),
+    SHORT,
 )
 
 
@@ -42,7 +41,6 @@ def found(folder: Path) -> dict[str, Any]:
 def test_a_training_that_learns_is_above_one_that_does_not(found: dict[str, Any]) -> None:
     recall = [own["validation"]["unseen"]["recall_at_10"] for own in found["trials"]]
     assert recall[1] > 2 * recall[0], recall
-    assert recall[2] > 1.5 * recall[0], recall
 
 
 def test_the_test_item_is_not_looked_at(found: dict[str, Any], folder: Path) -> None:
@@ -69,11 +67,10 @@ def test_the_page_marks_what_is_taken(found: dict[str, Any], tmp_path: Path) -> 
     choices_page.write_paper(paper, found)
     rows = [line for line in paper.read_text().splitlines() if line.startswith(("| tiger", "| **tiger"))]
     assert len(rows) == len(TRIED)
-    assert sorted("**" in row for row in rows) == [False, True, True]
+    assert sorted("**" in row for row in rows) == [False, True]
     assert "1e-06" in rows[-1], "the best first"
     assert paper.read_text().count(choices_page.BEGIN) == 1
 
 
 def test_what_the_full_form_takes_was_tried() -> None:
-    assert FULL.tiger in [trial.tiger for trial in TRIALS]
-    assert len({trial.name for trial in TRIALS}) == len(TRIALS), "a file each"
+    assert FULL.tiger in TRIALS
