@@ -39,3 +39,8 @@ def spread(values: Iterable[float]) -> list[float]:
 def short(commits: Iterable[str]) -> str:
     """Each commit once, as one writes it; one of a changed tree, too."""
     return ", ".join(sorted({commit[:7] for commit in commits}))
+
+
+def error_of_share(share: float, count: int) -> float:
+    """The standard error of a share that was counted among so many."""
+    return float((share * (1 - share) / count) ** 0.5)

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -29,8 +29,6 @@ from evaluation.files import write_json
 
 LOG = logging.getLogger(__name__)
 SEED = 1
-
-
 TRIALS = (
     TigerForm(),
     TigerForm(dropout=0.3),
@@ -40,15 +38,6 @@ TRIALS = (
     TigerForm(recipe=Recipe(smoothing=0.1)),
     TigerForm(dropout=0.3, recipe=Recipe(epochs=15)),
 )
-
-
-class Bench(NamedTuple):
-    """What all trials share."""
-
-    beauty: Beauty
-    form: Form
-    place: Path
-    device: torch.device
 
 
 def choose(
@@ -63,37 +52,36 @@ def choose(
     """All trials, side by side in so many processes; each is a file in the form's folder and not made again."""
     place = folder_of(form, folder) / "choices"
     place.mkdir(parents=True, exist_ok=True)
-    sliced = beauty.first(form.users)
-    tokens_for(Context(sliced, form, SEED, place, device), TEXT)  # before processes want them at once
+    bench = Context(beauty.first(form.users), form, SEED, place, device)
+    tokens_for(bench, TEXT)  # before processes want them at once
     missing = [trial for trial in trials if not _file(place, trial).is_file()]
-    for trial, own in trying.each(tried, missing, Bench(sliced, form, place, device), device, processes):
+    for trial, own in trying.each(tried, missing, bench, device, processes):
         write_json(_file(place, trial), own)
         LOG.info("%s: %s", _name(trial), json.dumps(own["validation"]["unseen"]))
     return {
         "text": __doc__,
         "seed": SEED,
-        "users": len(sliced),
+        "users": len(bench.beauty),
         "taken": dataclasses.asdict(form.tiger),
         "trials": [json.loads(_file(place, trial).read_text()) for trial in trials],
     }
 
 
-def tried(trial: TigerForm, bench: Bench) -> dict[str, Any]:
+def tried(trial: TigerForm, bench: Context) -> dict[str, Any]:
     """Train one model and measure it on the validation item."""
-    beauty, form, place, device = bench
-    at = Context(beauty, dataclasses.replace(form, tiger=trial), SEED, place, device)
+    at = dataclasses.replace(bench, form=dataclasses.replace(bench.form, tiger=trial))
     started_s = time.monotonic()
     found = trained(at, plan("tiger", at.form), TEXT)
     member = Member(found.model, tokens_for(at, TEXT).catalogue)
-    beams = candidates([member], beauty, "validation", form.beam)
-    figures = both_figures(beams, torch.from_numpy(beauty.truth("validation")), Mixture())
+    beams = candidates([member], at.beauty, "validation", at.form.beam)
+    figures = both_figures(beams, torch.from_numpy(at.beauty.truth("validation")), Mixture())
     return {
         "tiger": dataclasses.asdict(trial),
         "validation": figures,
         "best_epoch": found.history["best_epoch"],
         "parameters": sum(parameter.numel() for parameter in found.model.parameters()),
         "seconds": round(time.monotonic() - started_s, 1),
-    } | origin(device)
+    } | origin(at.device)
 
 
 def _file(place: Path, trial: TigerForm) -> Path:

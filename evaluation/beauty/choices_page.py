@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evaluation.pages import grid, put, short
+from evaluation.pages import error_of_share, grid, put, short
 
 BEGIN, END = "<!-- beauty-choices -->\n", "<!-- /beauty-choices -->\n"
 SIZES = {"width": "width", "layers": "layers", "dropout": "dropout", "forget": "items left out"}
@@ -34,8 +34,7 @@ def table(found: dict[str, Any]) -> str:
 def write_paper(paper: Path, found: dict[str, Any]) -> None:
     """Put the comparison between its marks."""
     text = found["text"].strip().split("\n\n", 1)[1]
-    best = max(map(_recall, found["trials"]))
-    error = (best * (1 - best) / found["users"]) ** 0.5
+    error = error_of_share(max(map(_recall, found["trials"])), found["users"])
     section = (
         f"{BEGIN}### How the TIGER row's training was chosen\n\nMade by `python -m evaluation beauty --choose "
         f"--paper`.\n\n{text}\n\n{found['users']:,} users, {len(found['trials'])} trainings, commit "

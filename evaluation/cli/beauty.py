@@ -30,7 +30,7 @@ def beauty(
         Path | None, typer.Option(envvar="AMAZON_BEAUTY", help="Folder of the data, which do not come with this.")
     ] = None,
     device: Annotated[Device, typer.Option(help="Where models train.")] = Device.CPU,
-    threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch, on the CPU; --choose takes one a process.")] = 2,
     out: Annotated[Path | None, typer.Option(help="evaluation/results/beauty[-quick].json by default.")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Write protocol and table into docs/paper.md, too.")] = False,
     onto_published: Annotated[
@@ -52,8 +52,9 @@ def beauty(
     form = protocol.QUICK if quick else protocol.FULL
     chosen = seeds_of(seeds or ("1" if quick else "1,2,3"))
     try:
-        if onto_published and quick:
-            raise SettingsError("The published rows are of the full form.", "Leave out --quick or --published.")
+        if quick and (onto_published or choose):
+            other = "--choose" if choose else "--published"
+            raise SettingsError(f"What {other} makes is of the full form.", f"Leave out --quick or {other}.")
         own, data_set = _ready(device, threads), dataset.load(data or dataset.DEFAULT_FOLDER)
         if choose:
             _choose(data_set, form, own, processes, out, paper=paper)

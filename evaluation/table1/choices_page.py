@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from evaluation.pages import grid, put
+from evaluation.pages import error_of_share, grid, put
 from evaluation.table1.protocol import FULL, PRE_RANKED, RETRIEVED, GenerativeTraining
 
 BEGIN, END = "<!-- table1-choices -->\n", "<!-- /table1-choices -->\n"
@@ -82,5 +82,4 @@ def _told(own: dict[str, Any]) -> list[str]:
 
 def _error(found: dict[str, Any]) -> float:
     """Of a proportion, which a recall of few items about is."""
-    best = max(own["recall_at_10"] for own in found["trials"])
-    return float((best * (1 - best) / found["counts"][0]["cases"]) ** 0.5)
+    return error_of_share(max(own["recall_at_10"] for own in found["trials"]), found["counts"][0]["cases"])

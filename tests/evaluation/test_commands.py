@@ -35,10 +35,11 @@ def test_a_comparison_of_recipes_takes_no_frequency_power() -> None:
     assert "Leave --frequency-power out" in ended.output
 
 
-def test_quick_rows_are_not_put_beside_published_ones() -> None:
-    ended = CliRunner().invoke(app, ["beauty", "--quick", "--published"])
+@pytest.mark.parametrize("other", ["--published", "--choose"])
+def test_quick_figures_do_not_stand_for_published_ones(other: str) -> None:
+    ended = CliRunner().invoke(app, ["beauty", "--quick", other])
     assert ended.exit_code == 2
-    assert "Leave out --quick or --published" in ended.output
+    assert f"Leave out --quick or {other}" in ended.output
 
 
 def test_results_of_other_forms_have_files_of_their_own() -> None:
